@@ -1,0 +1,112 @@
+# Bulkhead: one Makefile. Targets: all check check-interop asan bench-smtp lint install uninstall clean
+MAKEFLAGS += --no-builtin-rules
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+CC      ?= gcc
+B       ?= build
+PREFIX  ?= /usr/local
+SYSCONFDIR ?= /etc
+LIBEXEC  = $(PREFIX)/libexec/bulkhead
+
+WARN = -Wall -Wextra -Wformat=2 -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+       -Wimplicit-fallthrough -Wvla -Wconversion -Werror=format-security -Werror=implicit
+ifdef CI
+WARN += -Werror
+endif
+HARDEN = -fstack-protector-strong -ftrivial-auto-var-init=zero -fno-delete-null-pointer-checks \
+         -fno-strict-overflow -fno-strict-aliasing -fno-common -fcf-protection=full
+ifneq (,$(findstring gcc,$(CC)))
+HARDEN += -fstack-clash-protection -fzero-call-used-regs=used-gpr
+endif
+ifdef SANITIZE
+OPT = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -DBH_SANITIZE
+HARDEN = -fno-strict-aliasing -fno-common
+LDHARDEN = -fsanitize=address,undefined
+STATIC =
+else
+OPT = -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
+LDHARDEN = -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code
+STATIC = -static-pie
+endif
+CPPFLAGS += -D_GNU_SOURCE -Icommon -I. -DBH_SYSCONFDIR='"$(SYSCONFDIR)"' -DBH_LIBEXEC='"$(LIBEXEC)"'
+CFLAGS   += -std=gnu17 -g $(OPT) -fPIE $(HARDEN) $(WARN)
+LDFLAGS  += $(LDHARDEN) -Wl,--gc-sections -Wl,--as-needed
+
+# The library: lib without OpenSSL, libtls with it.
+LIB_SRC := $(filter-out common/lib/tls/%,$(wildcard common/lib/*/*.c))
+TLS_SRC := $(wildcard common/lib/tls/*.c)
+
+# A program is a folder with a main.c; a cell is its folder cell/, linked statically.
+PROGRAMS := smtpd submitd qmgr relay local pop3d imapd authd keyd dnsd
+CELLS    := imapd-cell pop3d-cell local-cell
+TOOLS    := master launcher bulkhead sendmail
+dir_authd := common/authd
+dir_keyd  := common/keyd
+dir_dnsd  := common/dnsd
+dir_master := common/master
+dir_launcher := common/master/launcher
+dir_bulkhead := common/master/ctl
+dir_sendmail := submitd/sendmail
+dir_imapd-cell := imapd/cell
+dir_pop3d-cell := pop3d/cell
+dir_local-cell := local/cell
+dir = $(or $(dir_$(1)),$(1))
+libs_smtpd := tls
+libs_submitd := tls
+libs_relay := tls
+libs_pop3d := tls
+libs_imapd := tls
+libs_keyd := tls
+extra_dnsd := -lcares
+extra_authd := -lcrypt
+extra_keyd := -lcrypto
+
+ALL := $(PROGRAMS) $(CELLS) $(TOOLS)
+EXIST := $(foreach p,$(ALL),$(if $(wildcard $(call dir,$(p))/main.c),$(p)))
+BINS := $(addprefix $(B)/bin/,$(EXIST))
+
+all: $(BINS)
+
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+TLS_OBJ := $(TLS_SRC:%.c=$(B)/%.o)
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/libbulkhead.a: $(LIB_OBJ)
+	@rm -f $@; ar rcs $@ $^
+$(B)/libtls.a: $(TLS_OBJ)
+	@rm -f $@; ar rcs $@ $^
+
+define program
+obj_$(1) := $$(patsubst %.c,$(B)/%.o,$$(wildcard $(call dir,$(1))/*.c))
+$(B)/bin/$(1): $$(obj_$(1)) $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter %-cell,$(1)),$(STATIC)) -o $$@ $$^ \
+	    $(if $(libs_$(1)),-lssl -lcrypto) $(extra_$(1))
+endef
+$(foreach p,$(EXIST),$(eval $(call program,$(p))))
+
+# Unit tests: every tests/unit/test_X.c exports Suite *suite_X(void); everything but main.c is linked in.
+TEST_SRC := $(wildcard tests/unit/*.c)
+TEST_OBJ := $(TEST_SRC:%.c=$(B)/%.o)
+UNITS := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))
+UNDER_TEST := $(filter-out %/main.o,$(foreach p,$(EXIST),$(obj_$(p))))
+$(B)/suites.h: $(TEST_SRC)
+	@mkdir -p $(@D)
+	@for u in $(UNITS); do echo "SUITE($$u)"; done > $@
+$(B)/tests/unit/main.o: $(B)/suites.h
+$(B)/tests/unit/main.o: CPPFLAGS += -I$(B)
+$(B)/unit: $(TEST_OBJ) $(UNDER_TEST) $(B)/libtls.a $(B)/libbulkhead.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt
+
+unit: $(B)/unit
+	CK_FORK=yes $(B)/unit
+
+clean:
+	rm -rf build build-*
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+.PHONY: all unit clean check check-interop asan bench-smtp lint install uninstall

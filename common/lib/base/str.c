@@ -1,0 +1,244 @@
+#include "lib/base/str.h"
+
+bool
+ch_alpha(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+bool
+ch_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+bool
+ch_alnum(char c)
+{
+    return ch_alpha(c) || ch_digit(c);
+}
+
+bool
+ch_print(char c)
+{
+    return c >= 0x20 && c <= 0x7e;
+}
+
+bool
+ch_wsp(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+char
+ch_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+}
+
+char
+ch_upper(char c)
+{
+    return c >= 'a' && c <= 'z' ? (char)(c - ('a' - 'A')) : c;
+}
+
+static bool
+case_same(const char *a, const char *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ch_lower(a[i]) != ch_lower(b[i]))
+            return false;
+    return true;
+}
+
+bool
+str_caseeq(struct str a, struct str b)
+{
+    return a.n == b.n && case_same(a.p, b.p, a.n);
+}
+
+bool
+str_starts(struct str s, struct str prefix)
+{
+    return s.n >= prefix.n && str_eq(str_of(s.p, prefix.n), prefix);
+}
+
+bool
+str_casestarts(struct str s, struct str prefix)
+{
+    return s.n >= prefix.n && case_same(s.p, prefix.p, prefix.n);
+}
+
+bool
+str_ends(struct str s, struct str suffix)
+{
+    return s.n >= suffix.n && str_eq(str_of(s.p + (s.n - suffix.n), suffix.n), suffix);
+}
+
+ptrdiff_t
+str_chr(struct str s, char c)
+{
+    const char *hit = s.n ? memchr(s.p, (unsigned char)c, s.n) : NULL;
+    return hit ? hit - s.p : -1;
+}
+
+ptrdiff_t
+str_rchr(struct str s, char c)
+{
+    const char *hit = s.n ? memrchr(s.p, (unsigned char)c, s.n) : NULL;
+    return hit ? hit - s.p : -1;
+}
+
+ptrdiff_t
+str_find(struct str s, struct str needle)
+{
+    if (needle.n == 0)
+        return 0;
+    const char *hit = s.n ? memmem(s.p, s.n, needle.p, needle.n) : NULL;
+    return hit ? hit - s.p : -1;
+}
+
+ptrdiff_t
+str_casefind(struct str s, struct str needle)
+{
+    for (size_t i = 0; needle.n <= s.n && i <= s.n - needle.n; i++)
+        if (case_same(s.p + i, needle.p, needle.n))
+            return (ptrdiff_t)i;
+    return -1;
+}
+
+struct str
+str_from(struct str s, size_t offset)
+{
+    if (offset > s.n)
+        offset = s.n;
+    return str_of(s.p + offset, s.n - offset);
+}
+
+struct str
+str_sub(struct str s, size_t offset, size_t n)
+{
+    s = str_from(s, offset);
+    return str_of(s.p, n < s.n ? n : s.n);
+}
+
+static bool
+ch_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+struct str
+str_trim(struct str s)
+{
+    while (s.n && ch_space(s.p[0]))
+        s = str_from(s, 1);
+    while (s.n && ch_space(s.p[s.n - 1]))
+        s.n--;
+    return s;
+}
+
+struct str
+str_cut(struct str *s, char sep)
+{
+    ptrdiff_t at = str_chr(*s, sep);
+    struct str head = at < 0 ? *s : str_sub(*s, 0, (size_t)at);
+    *s = str_from(*s, at < 0 ? s->n : (size_t)at + 1);
+    return head;
+}
+
+int
+str_u64(struct str s, uint64_t max, uint64_t *value_r)
+{
+    uint64_t v = 0;
+    if (s.n == 0)
+        return -1;
+    for (size_t i = 0; i < s.n; i++) {
+        if (!ch_digit(s.p[i]))
+            return -1;
+        if (__builtin_mul_overflow(v, 10u, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(s.p[i] - '0'), &v) || v > max)
+            return -1;
+    }
+    *value_r = v;
+    return 0;
+}
+
+int
+str_u32(struct str s, uint32_t max, uint32_t *value_r)
+{
+    uint64_t v;
+    if (str_u64(s, max, &v) < 0)
+        return -1;
+    *value_r = (uint32_t)v;
+    return 0;
+}
+
+/* Length of the UTF-8 sequence at the start of s, or 0. */
+static size_t
+utf8_sequence(struct str s)
+{
+    unsigned char c = (unsigned char)s.p[0], d;
+    size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : 4;
+    if (c == 0 || (c >= 0x80 && c < 0xc2) || c > 0xf4 || len > s.n)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if (((unsigned char)s.p[i] & 0xc0) != 0x80)
+            return 0;
+    if (len < 3)
+        return len;
+    d = (unsigned char)s.p[1];
+    /* Overlong, surrogates, above U+10FFFF: RFC 3629 section 4. */
+    if ((c == 0xe0 && d < 0xa0) || (c == 0xed && d > 0x9f) || (c == 0xf0 && d < 0x90) ||
+        (c == 0xf4 && d > 0x8f))
+        return 0;
+    return len;
+}
+
+bool
+str_utf8(struct str s)
+{
+    while (s.n) {
+        size_t len = utf8_sequence(s);
+        if (len == 0)
+            return false;
+        s = str_from(s, len);
+    }
+    return true;
+}
+
+bool
+str_component(struct str s)
+{
+    if (s.n == 0 || s.n > 255 || s.p[0] == '.')
+        return false;
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] == '/' || (unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f)
+            return false;
+    return true;
+}
+
+unsigned
+str_distance(struct str a, struct str b)
+{
+    unsigned row[33];
+    a = str_sub(a, 0, 32);
+    b = str_sub(b, 0, 32);
+    for (unsigned j = 0; j <= b.n; j++)
+        row[j] = j;
+    for (size_t i = 0; i < a.n; i++) {
+        unsigned diagonal = row[0];
+        row[0] = (unsigned)i + 1;
+        for (size_t j = 0; j < b.n; j++) {
+            unsigned above = row[j + 1];
+            unsigned best = diagonal + (ch_lower(a.p[i]) != ch_lower(b.p[j]));
+            if (above + 1 < best)
+                best = above + 1;
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            row[j + 1] = best;
+            diagonal = above;
+        }
+    }
+    return row[b.n];
+}

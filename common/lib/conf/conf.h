@@ -1,0 +1,112 @@
+/*
+ * conf: /etc/bulkhead/bulkhead.conf, read and checked.
+ *
+ * Every program reads the same text (master passes one sealed copy to all) and takes what concerns
+ * it. The text is the operator's: trusted, but mistaken. All errors are reported at once, each with
+ * line, column and the nearest valid word; an unknown word is an error.
+ *
+ * The grammar is a table (words.c): blocks, and in them words with typed values. To add a word, add a
+ * field here and a row there; bulkhead.conf(5) is checked against the table.
+ *
+ * All text lies in the arena of the struct and ends with a NUL.
+ */
+#pragma once
+#include "lib/base/arena.h"
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+
+enum {
+    CONF_TEXT_MAX = 1 << 20,
+    CONF_LIST_MAX = 1000, /* domains */
+    CONF_LISTEN_MAX = 16, /* in a block */
+    CONF_KEYS_MAX = 16,
+    CONF_RESOLVERS_MAX = 3,
+    CONF_ERRORS_MAX = 50,
+};
+
+struct conf_listen {
+    struct str host; /* "*", an address */
+    uint16_t port;
+    bool tls; /* TLS from the first byte */
+};
+
+struct conf_service { /* smtpd, submitd, pop3d, imapd */
+    bool present;     /* the block is there: the program runs */
+    struct conf_listen listen[CONF_LISTEN_MAX];
+    size_t nlisten;
+    uint32_t sessions_max, sessions_per_ip_max;
+    uint32_t idle_s;    /* between two commands */
+    uint32_t session_s; /* in all */
+};
+
+struct conf_key {
+    struct str chain, key; /* PEM files */
+};
+
+struct conf_resolver {
+    struct str host;
+    uint16_t port;
+};
+
+struct conf {
+    struct arena arena;
+    struct str path; /* for messages */
+
+    struct str hostname;
+    struct str domains[CONF_LIST_MAX]; /* lower case; the first is the primary one */
+    size_t ndomains;
+    struct str postmaster;  /* an address */
+    struct str aliases;     /* path */
+    struct str run_dir;     /* sockets, the empty directory */
+    struct str queue_dir;
+    struct str state_dir;   /* accounts */
+    struct str mail_dir;    /* below it: the directories of virtual accounts */
+    struct str user_prefix; /* "bh-": the users of the roles are bh-smtpd, ... */
+    struct str log;         /* "syslog", "stderr", or a path */
+    bool log_debug;
+    struct conf_key keys[CONF_KEYS_MAX]; /* the first is the default one */
+    size_t nkeys;
+    struct conf_resolver resolvers[CONF_RESOLVERS_MAX]; /* none: those of /etc/resolv.conf */
+    size_t nresolvers;
+    uint64_t message_size_max; /* bytes */
+    uint32_t recipients_max;   /* of one message */
+    uint32_t hops_max;         /* Received fields */
+    uint32_t uid_first, uid_last; /* for accounts without a system user */
+    struct str delimiter;      /* of subaddresses: "+" */
+
+    struct conf_service smtpd, submitd, pop3d, imapd;
+
+    struct {
+        uint32_t retry_min_s, retry_max_s, expire_s;
+        uint32_t local_max;       /* deliveries to local at once */
+        uint32_t relay_max;       /* relay sessions at once */
+        uint32_t destination_max; /* relay sessions to one destination */
+    } queue;
+
+    struct {
+        uint16_t port;    /* 25 */
+        struct str host;  /* a smarthost, or empty: by MX */
+        struct str source; /* local address, or empty */
+        uint32_t connect_s, command_s, data_s;
+        bool tls; /* opportunistic STARTTLS */
+    } relay;
+
+    struct str libexec_dir; /* where the programs lie */
+};
+
+struct conf_error {
+    unsigned line, column;
+    char text[200];
+};
+struct conf_errors {
+    struct conf_error at[CONF_ERRORS_MAX];
+    size_t n, suppressed;
+};
+
+/* Parse and check text into a fresh conf. 0, or -1 with at least one error. */
+int conf_parse(struct conf *conf, struct str path, struct str text, struct conf_errors *errors_r);
+/* Read fd (from its start, at most CONF_TEXT_MAX) and parse. */
+int conf_read(struct conf *conf, struct str path, int fd, struct conf_errors *errors_r);
+void conf_free(struct conf *conf);
+/* Whether mail for this domain (any case) is delivered here. */
+bool conf_is_local(const struct conf *conf, struct str domain);

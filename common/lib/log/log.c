@@ -1,0 +1,141 @@
+#include "lib/log/log.h"
+#include "lib/base/encode.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+    int fd;
+    bool datagram;
+    bool debug;
+    const char *program;
+    unsigned long dropped;
+    char host[64];
+} the = {.fd = 2, .program = "bulkhead"};
+
+void
+log_open(int fd, const char *program)
+{
+    struct stat st;
+    the.fd = fd;
+    the.program = program;
+    the.datagram = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+    tzset();
+    if (gethostname(the.host, sizeof the.host - 1) < 0)
+        strncpy(the.host, "localhost", sizeof the.host - 1);
+    the.host[strcspn(the.host, ".")] = '\0';
+}
+
+void
+log_debug_set(bool on)
+{
+    the.debug = on;
+}
+
+static int
+priority(enum log_level level)
+{
+    static const int of[] = {7, 6, 4, 3};
+    return 2 * 8 + of[level]; /* facility mail */
+}
+
+/* The syslog header that log parsers know: "Nov 21 20:33:00 host bulkhead/smtpd[123]: ". */
+static void
+head(struct buf *line, enum log_level level)
+{
+    char stamp[32] = "";
+    time_t now = time(NULL);
+    struct tm tm;
+    if (localtime_r(&now, &tm))
+        strftime(stamp, sizeof stamp, "%b %e %H:%M:%S", &tm);
+    if (the.datagram)
+        buf_addf(line, "<%d>%s ", priority(level), stamp);
+    else
+        buf_addf(line, "%s %s ", stamp, the.host);
+    buf_addf(line, "bulkhead/%s[%d]: ", the.program, (int)getpid());
+}
+
+static void
+put(struct buf *line)
+{
+    ssize_t n = the.datagram ? send(the.fd, line->p, line->n, MSG_DONTWAIT | MSG_NOSIGNAL)
+                             : write(the.fd, line->p, line->n);
+    if (n != (ssize_t)line->n)
+        the.dropped++;
+}
+
+static void
+emit(enum log_level level, const char *fmt, va_list ap)
+{
+    static const char *const mark[] = {"debug: ", "", "warning: ", "error: "};
+    char text[LOG_LINE_MAX];
+    char room[LOG_LINE_MAX * 2];
+    int saved = errno;
+    vsnprintf(text, sizeof text, fmt, ap);
+    struct buf line = {.p = room, .cap = sizeof room, .max = sizeof room - 2};
+    if (the.dropped) {
+        unsigned long dropped = the.dropped;
+        the.dropped = 0;
+        head(&line, LOG_WARN_);
+        buf_addf(&line, "warning: dropped %lu lines\n", dropped);
+        put(&line);
+        buf_reset(&line);
+    }
+    head(&line, level);
+    buf_addz(&line, mark[level]);
+    for (const char *p = text; *p && line.n < LOG_LINE_MAX; p++)
+        buf_addc(&line, ch_print(*p) ? *p : '?');
+    if (!the.datagram)
+        buf_addc(&line, '\n');
+    put(&line);
+    errno = saved;
+}
+
+#define LOG_FUNCTION(name, level)                                                                  \
+    void name(const char *fmt, ...)                                                                \
+    {                                                                                              \
+        va_list ap;                                                                                \
+        va_start(ap, fmt);                                                                         \
+        emit(level, fmt, ap);                                                                      \
+        va_end(ap);                                                                                \
+    }
+
+LOG_FUNCTION(log_info, LOG_INFO_)
+LOG_FUNCTION(log_warn, LOG_WARN_)
+LOG_FUNCTION(log_error, LOG_ERROR_)
+
+void
+log_debug(const char *fmt, ...)
+{
+    if (!the.debug)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    emit(LOG_DEBUG_, fmt, ap);
+    va_end(ap);
+}
+
+void
+log_fatal(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    emit(LOG_ERROR_, fmt, ap);
+    va_end(ap);
+    _exit(71); /* EX_OSERR */
+}
+
+const char *
+log_str(struct str s)
+{
+    static char places[8][LOG_FIELD_MAX * 4 + 8];
+    static unsigned next;
+    char *place = places[next++ % 8];
+    struct buf b = {.p = place, .cap = sizeof places[0], .max = sizeof places[0] - 1};
+    quote_add(&b, s, LOG_FIELD_MAX);
+    return buf_z(&b);
+}

@@ -1,0 +1,148 @@
+/* str, buf, arena, cursor, encode, siphash: at their edges. */
+#include "lib/base/arena.h"
+#include "lib/base/buf.h"
+#include "lib/base/cursor.h"
+#include "lib/base/encode.h"
+#include "lib/base/siphash.h"
+#include "tests/unit/unit.h"
+
+START_TEST(buf_stops_at_its_maximum)
+{
+    struct buf b = buf_new(10);
+    buf_addz(&b, "0123456789");
+    ck_assert(buf_ok(&b));
+    ck_assert_str_eq(buf_z(&b), "0123456789");
+    buf_addc(&b, 'x');
+    ck_assert(!buf_ok(&b));
+    buf_addf(&b, "%d", 7);
+    ck_str(buf_str(&b), "0123456789");
+    buf_reset(&b);
+    buf_addu(&b, 4294967296u);
+    ck_str(buf_str(&b), "4294967296");
+    buf_free(&b);
+}
+END_TEST
+
+START_TEST(numbers_do_not_wrap)
+{
+    uint64_t v;
+    uint32_t w;
+    ck_assert_int_eq(str_u64(STR("18446744073709551615"), UINT64_MAX, &v), 0);
+    ck_assert_uint_eq(v, UINT64_MAX);
+    ck_assert_int_eq(str_u64(STR("18446744073709551616"), UINT64_MAX, &v), -1);
+    ck_assert_int_eq(str_u32(STR("4294967296"), UINT32_MAX, &w), -1);
+    ck_assert_int_eq(str_u32(STR(""), 10, &w), -1);
+    ck_assert_int_eq(str_u32(STR("-1"), 10, &w), -1);
+    ck_assert_int_eq(str_u32(STR("11"), 10, &w), -1);
+}
+END_TEST
+
+START_TEST(utf8_is_strict)
+{
+    ck_assert(str_utf8(STR("gr\xc3\xbc\xc3\x9f")));
+    ck_assert(!str_utf8(STR("\xc0\xaf")));
+    ck_assert(!str_utf8(STR("\xed\xa0\x80")));
+    ck_assert(!str_utf8(STR("\xf4\x90\x80\x80")));
+    ck_assert(!str_utf8(STR("\xc3")));
+    ck_assert(!str_utf8(str_of("a\0b", 3)));
+}
+END_TEST
+
+START_TEST(components_cannot_climb)
+{
+    ck_assert(str_component(STR("example.org")));
+    ck_assert(!str_component(STR("..")));
+    ck_assert(!str_component(STR(".hidden")));
+    ck_assert(!str_component(STR("a/b")));
+    ck_assert(!str_component(str_of("a\0b", 3)));
+    ck_assert(!str_component(STR("")));
+}
+END_TEST
+
+START_TEST(base64_round_trip_and_strictness)
+{
+    struct buf a = buf_new(4096), b = buf_new(4096);
+    for (size_t n = 0; n < 70; n++) {
+        char raw[70];
+        for (size_t i = 0; i < n; i++)
+            raw[i] = (char)(i * 37 + n);
+        buf_reset(&a);
+        buf_reset(&b);
+        base64_encode(&a, str_of(raw, n));
+        ck_assert_int_eq(base64_decode(&b, buf_str(&a)), 0);
+        ck_assert(str_eq(buf_str(&b), str_of(raw, n)));
+    }
+    static const char *const bad[] = {"A",    "AA",   "AAA",  "====", "A===", "AA=A",
+                                      "AB==", "AAB=", "AA= ", "A A=", "AA==AAAA"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        buf_reset(&b);
+        ck_assert_msg(base64_decode(&b, str_z(bad[i])) < 0, "%s", bad[i]);
+    }
+    buf_free(&a);
+    buf_free(&b);
+}
+END_TEST
+
+START_TEST(xtext_refuses_control_characters)
+{
+    struct buf b = buf_new(64);
+    ck_assert_int_eq(xtext_decode(&b, STR("a+2Bb")), 0);
+    ck_str(buf_str(&b), "a+b");
+    ck_assert_int_eq(xtext_decode(&b, STR("a+00b")), -1);
+    ck_assert_int_eq(xtext_decode(&b, STR("+0D+0A")), -1);
+    ck_assert_int_eq(xtext_decode(&b, STR("+G1")), -1);
+    ck_assert_int_eq(xtext_decode(&b, STR("+1")), -1);
+    buf_free(&b);
+}
+END_TEST
+
+START_TEST(arena_has_a_ceiling)
+{
+    struct arena a = arena_new(65536);
+    ck_assert_ptr_nonnull(arena_alloc(&a, 60000));
+    ck_assert_ptr_null(arena_alloc(&a, 6000));
+    ck_assert_ptr_null(arena_array(&a, SIZE_MAX / 2, 3));
+    arena_reset(&a);
+    ck_str(arena_lower(&a, STR("MiXed")), "mixed");
+    arena_free(&a);
+}
+END_TEST
+
+START_TEST(siphash_reference_vector)
+{
+    struct sipkey key;
+    char in[15];
+    for (size_t i = 0; i < 16; i++)
+        key.b[i] = (unsigned char)i;
+    for (size_t i = 0; i < 15; i++)
+        in[i] = (char)i;
+    ck_assert(siphash(&key, str_of(in, 15)) == 0xa129ca6149be45e5u);
+}
+END_TEST
+
+START_TEST(distance_finds_the_nearest_word)
+{
+    ck_assert_uint_eq(str_distance(STR("lisen"), STR("listen")), 1);
+    ck_assert_uint_eq(str_distance(STR(""), STR("abc")), 3);
+    ck_assert_uint_eq(str_distance(STR("same"), STR("SAME")), 0);
+}
+END_TEST
+
+Suite *suite_base(void);
+Suite *
+suite_base(void)
+{
+    Suite *s = suite_create("base");
+    TCase *t = tcase_create("base");
+    tcase_add_test(t, buf_stops_at_its_maximum);
+    tcase_add_test(t, numbers_do_not_wrap);
+    tcase_add_test(t, utf8_is_strict);
+    tcase_add_test(t, components_cannot_climb);
+    tcase_add_test(t, base64_round_trip_and_strictness);
+    tcase_add_test(t, xtext_refuses_control_characters);
+    tcase_add_test(t, arena_has_a_ceiling);
+    tcase_add_test(t, siphash_reference_vector);
+    tcase_add_test(t, distance_finds_the_nearest_word);
+    suite_add_tcase(s, t);
+    return s;
+}
