@@ -3,7 +3,12 @@ MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
-CC      ?= gcc
+ifeq ($(origin CC),default)
+CC = gcc
+endif
+ifndef V
+Q = @
+endif
 B       ?= build
 PREFIX  ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -73,7 +78,7 @@ TLS_OBJ := $(TLS_SRC:%.c=$(B)/%.o)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/libbulkhead.a: $(LIB_OBJ)
 	@rm -f $@; ar rcs $@ $^
@@ -84,7 +89,7 @@ define program
 obj_$(1) := $$(patsubst %.c,$(B)/%.o,$$(wildcard $(call dir,$(1))/*.c))
 $(B)/bin/$(1): $$(obj_$(1)) $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter %-cell,$(1)),$(STATIC)) -o $$@ $$^ \
+	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter %-cell,$(1)),$(STATIC)) -o $$@ $$^ \
 	    $(if $(libs_$(1)),-lssl -lcrypto) $(extra_$(1))
 endef
 $(foreach p,$(EXIST),$(eval $(call program,$(p))))
@@ -100,7 +105,7 @@ $(B)/suites.h: $(TEST_SRC)
 $(B)/tests/unit/main.o: $(B)/suites.h
 $(B)/tests/unit/main.o: CPPFLAGS += -I$(B)
 $(B)/unit: $(TEST_OBJ) $(UNDER_TEST) $(B)/libtls.a $(B)/libbulkhead.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt
 
 unit: $(B)/unit
 	CK_FORK=yes $(B)/unit
