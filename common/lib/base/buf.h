@@ -24,8 +24,8 @@ buf_new(size_t max)
     return (struct buf){.max = max};
 }
 
-void buf_free(struct buf *b); /* also wipes the struct, keeping max: usable again */
-void buf_wipe(struct buf *b); /* explicit_bzero of all it ever held, then free */
+void buf_free(struct buf *b);  /* also wipes the struct, keeping max: usable again */
+void buf_wipe(struct buf *b);  /* explicit_bzero of all it ever held, then free */
 void buf_reset(struct buf *b); /* empty, memory kept, overflow forgotten */
 
 static inline bool

@@ -1,7 +1,8 @@
 /*
  * encode: base64 (RFC 4648), xtext (RFC 3461 4), hexadecimal, and the one quoting for logs.
  *
- * Decoders take whole input and a buf whose maximum is the ceiling; they accept canonical forms only.
+ * Decoders take whole input and a buf whose maximum is the ceiling; they accept canonical forms
+ * only.
  */
 #pragma once
 #include "lib/base/buf.h"

@@ -39,8 +39,8 @@ uint64_t
 siphash(const struct sipkey *key, struct str in)
 {
     uint64_t k0 = le64(key->b, 8), k1 = le64(key->b + 8, 8);
-    struct sip s = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du,
-                    k0 ^ 0x6c7967656e657261u, k1 ^ 0x7465646279746573u};
+    struct sip s = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du, k0 ^ 0x6c7967656e657261u,
+                    k1 ^ 0x7465646279746573u};
     size_t whole = in.n & ~(size_t)7;
     for (size_t i = 0; i < whole; i += 8) {
         uint64_t m = le64(in.p + i, 8);

@@ -5,8 +5,8 @@
  * it. The text is the operator's: trusted, but mistaken. All errors are reported at once, each with
  * line, column and the nearest valid word; an unknown word is an error.
  *
- * The grammar is a table (words.c): blocks, and in them words with typed values. To add a word, add a
- * field here and a row there; bulkhead.conf(5) is checked against the table.
+ * The grammar is a table (words.c): blocks, and in them words with typed values. To add a word, add
+ * a field here and a row there; bulkhead.conf(5) is checked against the table.
  *
  * All text lies in the arena of the struct and ends with a NUL.
  */
@@ -55,9 +55,9 @@ struct conf {
     struct str hostname;
     struct str domains[CONF_LIST_MAX]; /* lower case; the first is the primary one */
     size_t ndomains;
-    struct str postmaster;  /* an address */
-    struct str aliases;     /* path */
-    struct str run_dir;     /* sockets, the empty directory */
+    struct str postmaster; /* an address */
+    struct str aliases;    /* path */
+    struct str run_dir;    /* sockets, the empty directory */
     struct str queue_dir;
     struct str state_dir;   /* accounts */
     struct str mail_dir;    /* below it: the directories of virtual accounts */
@@ -68,11 +68,11 @@ struct conf {
     size_t nkeys;
     struct conf_resolver resolvers[CONF_RESOLVERS_MAX]; /* none: those of /etc/resolv.conf */
     size_t nresolvers;
-    uint64_t message_size_max; /* bytes */
-    uint32_t recipients_max;   /* of one message */
-    uint32_t hops_max;         /* Received fields */
+    uint64_t message_size_max;    /* bytes */
+    uint32_t recipients_max;      /* of one message */
+    uint32_t hops_max;            /* Received fields */
     uint32_t uid_first, uid_last; /* for accounts without a system user */
-    struct str delimiter;      /* of subaddresses: "+" */
+    struct str delimiter;         /* of subaddresses: "+" */
 
     struct conf_service smtpd, submitd, pop3d, imapd;
 
@@ -84,8 +84,8 @@ struct conf {
     } queue;
 
     struct {
-        uint16_t port;    /* 25 */
-        struct str host;  /* a smarthost, or empty: by MX */
+        uint16_t port;     /* 25 */
+        struct str host;   /* a smarthost, or empty: by MX */
         struct str source; /* local address, or empty */
         uint32_t connect_s, command_s, data_s;
         bool tls; /* opportunistic STARTTLS */

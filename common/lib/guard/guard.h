@@ -1,10 +1,11 @@
 /*
  * guard: entering a role. The same call in every program, before the first untrusted byte.
  *
- * guard_enter() closes what is not ours, sets resource limits, changes the root to the empty directory,
- * drops groups, group and user for good and proves it, sheds all capabilities, sets no_new_privs and
- * not dumpable, and adds Landlock (as much as the kernel offers) and last the role's seccomp
- * allow-list (default: kill the process). It does not return on failure: it logs and exits.
+ * guard_enter() closes what is not ours, sets resource limits, changes the root to the empty
+ * directory, drops groups, group and user for good and proves it, sheds all capabilities, sets
+ * no_new_privs and not dumpable, and adds Landlock (as much as the kernel offers) and last the
+ * role's seccomp allow-list (default: kill the process). It does not return on failure: it logs and
+ * exits.
  *
  * What each role may do is one table (table.c), which docs/SECURITY.md is checked against. A
  * listener's children call guard_session(), which adds the shorter list of a session.
@@ -13,8 +14,8 @@
 #include "lib/ipc/table.h"
 #include <sys/types.h>
 
-struct guard_dir { /* a directory that this role alone may reach, for Landlock */
-    const char *path;  /* or NULL: dirfd */
+struct guard_dir {    /* a directory that this role alone may reach, for Landlock */
+    const char *path; /* or NULL: dirfd */
     int dirfd;
     bool write;
 };
@@ -25,6 +26,7 @@ struct guard {
     gid_t gid;
     int root_fd;        /* the empty directory, or -1 */
     bool keep_root_dir; /* do not change the root directory (a cell's is its Maildir already) */
+    bool no_landlock;   /* the launcher: Landlock would be inherited by its cells */
     const struct guard_dir *dirs;
     size_t ndirs;
     size_t file_size_max; /* RLIMIT_FSIZE; 0: the role's default */

@@ -271,9 +271,9 @@ stream_wait(struct stream *s, int fd_other, struct err *e)
         }
         short wait = POLLIN;
         char *to = buf_reserve(&s->in, READ_MIN < buf_room(&s->in) ? READ_MIN : buf_room(&s->in));
-        ssize_t n = to ? raw_read(s, to, READ_MIN < buf_room(&s->in) ? READ_MIN : buf_room(&s->in),
-                                  &wait)
-                       : -1;
+        ssize_t n =
+            to ? raw_read(s, to, READ_MIN < buf_room(&s->in) ? READ_MIN : buf_room(&s->in), &wait)
+               : -1;
         if (n > 0) {
             buf_commit(&s->in, (size_t)n);
             return 0;

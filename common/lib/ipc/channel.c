@@ -95,8 +95,8 @@ chan_recv(int fd, struct msg *m, enum role from, enum role me, int timeout_ms, s
 }
 
 int
-chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role service,
-         int timeout_ms, struct err *e)
+chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role service, int timeout_ms,
+         struct err *e)
 {
     if (chan_send(fd, m, timeout_ms, e) < 0)
         return -1;
@@ -108,10 +108,9 @@ chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role serv
     if (m->type == M_FAILED) {
         uint32_t class = msg_get_u32(m);
         struct str text = msg_get_str(m);
-        if (!msg_end(m) ||
-            (class != ERR_TEMPORARY && class != ERR_PERMANENT && class != ERR_LIMIT))
+        if (!msg_end(m) || (class != ERR_TEMPORARY && class != ERR_PERMANENT && class != ERR_LIMIT))
             return err_set(e, ERR_PROTOCOL, "%s: bad refusal", role_name(service));
-        return err_set(e, (enum err_class)class, "%.*s", STR_ARG(text));
+        return err_set(e, (enum err_class) class, "%.*s", STR_ARG(text));
     }
     if (m->type != want)
         return err_set(e, ERR_PROTOCOL, "%s: unexpected answer", role_name(service));

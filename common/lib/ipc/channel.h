@@ -1,10 +1,10 @@
 /*
  * channel: a private socket pair between one client and one service, and how to get one.
  *
- * Sessions cannot connect(): they hold doors. A door is a socket pair that master made for one client
- * role and one service and keeps open itself, so it outlives a crash of either side. To get a channel
- * a client makes a fresh pair and sends one end through the door (DOOR_OPEN). The service knows the
- * client's role by the door it came through: no claim, no check, no forgery.
+ * Sessions cannot connect(): they hold doors. A door is a socket pair that master made for one
+ * client role and one service and keeps open itself, so it outlives a crash of either side. To get
+ * a channel a client makes a fresh pair and sends one end through the door (DOOR_OPEN). The service
+ * knows the client's role by the door it came through: no claim, no check, no forgery.
  */
 #pragma once
 #include "lib/ipc/message.h"
@@ -13,8 +13,8 @@
 int chan_open(int door_fd, struct err *e);
 /* A new channel to the service that listens at a path; for commands and inetd mode. */
 int chan_connect(const char *path, struct err *e);
-/* Send request m, and receive the answer into m. A FAILED answer becomes -1 with its class and text;
- * so do silence for timeout_ms (ERR_TIMEOUT), a closed channel (ERR_CLOSED) and a broken rule
+/* Send request m, and receive the answer into m. A FAILED answer becomes -1 with its class and
+ * text; so do silence for timeout_ms (ERR_TIMEOUT), a closed channel (ERR_CLOSED) and a broken rule
  * (ERR_PROTOCOL). want is the type of answer expected; another type is a broken rule. After any -1
  * but FAILED (e->class ERR_TEMPORARY, ERR_PERMANENT or ERR_LIMIT) close the channel. */
 int chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role service,

@@ -178,8 +178,7 @@ msg_end(struct msg *m)
 int
 msg_send(int fd, const struct msg *m)
 {
-    struct head head = {MAGIC, VERSION, (uint8_t)m->nfds, (uint16_t)m->type,
-                        (uint32_t)m->fields.n};
+    struct head head = {MAGIC, VERSION, (uint8_t)m->nfds, (uint16_t)m->type, (uint32_t)m->fields.n};
     struct iovec iov[2] = {{&head, sizeof head}, {m->fields.p, m->fields.n}};
     union {
         struct cmsghdr align;
@@ -201,7 +200,7 @@ msg_send(int fd, const struct msg *m)
     }
     ssize_t n;
     do
-        n = sendmsg(fd, &mh, MSG_NOSIGNAL);
+        n = sendmsg(fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -1 : 0;
 }
@@ -247,7 +246,7 @@ msg_recv(int fd, struct msg *m, enum role from, enum role to)
     /* Ask how long the frame is: most are small, and a session should not hold 64 KiB for them. */
     ssize_t size;
     do
-        size = recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC);
+        size = recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
     while (size < 0 && errno == EINTR);
     if (size <= 0)
         return (int)size;

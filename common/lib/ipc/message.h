@@ -2,13 +2,13 @@
  * message: what one program says to another: a frame with a type, fields and descriptors.
  *
  * SOCK_SEQPACKET keeps frames whole; a frame is a 12-byte head (magic, version, count of
- * descriptors, type, length) and at most MSG_PAYLOAD_MAX bytes of fields. A field is a kind byte and
- * a value; text carries its length. Fields come in the order the table (lib/ipc/table.def) lists.
- * Reading is checked: one wrong kind or length makes the whole message bad (msg_end() says so), and a
- * bad message closes the peer that sent it.
+ * descriptors, type, length) and at most MSG_PAYLOAD_MAX bytes of fields. A field is a kind byte
+ * and a value; text carries its length. Fields come in the order the table (lib/ipc/table.def)
+ * lists. Reading is checked: one wrong kind or length makes the whole message bad (msg_end() says
+ * so), and a bad message closes the peer that sent it.
  *
- * Descriptors in a message belong to it: msg_free() and the next msg_recv() close what was not taken
- * with msg_take_fd(). msg_add_fd() lends: the sender's descriptor stays the sender's.
+ * Descriptors in a message belong to it: msg_free() and the next msg_recv() close what was not
+ * taken with msg_take_fd(). msg_add_fd() lends: the sender's descriptor stays the sender's.
  */
 #pragma once
 #include "lib/base/buf.h"
@@ -39,7 +39,7 @@ void msg_add_fd(struct msg *m, int fd);
 /* Bytes of text that still fit (an estimate on the safe side). */
 size_t msg_room(const struct msg *m);
 
-uint32_t msg_get_u32(struct msg *m);  /* 0 when bad */
+uint32_t msg_get_u32(struct msg *m); /* 0 when bad */
 uint64_t msg_get_u64(struct msg *m);
 struct str msg_get_str(struct msg *m); /* points into the message; empty when bad */
 bool msg_get_bool(struct msg *m);
@@ -47,11 +47,12 @@ int msg_take_fd(struct msg *m, size_t index); /* now the caller's; -1 when not t
 /* True when all fields were read, with the right kinds, and none is left. */
 bool msg_end(struct msg *m);
 
-/* Write the frame to the socket. 0; -1 with errno (EAGAIN when the peer's queue is full, EMSGSIZE when
- * the fields overflowed). Never raises SIGPIPE. */
+/* Write the frame to the socket. 0; -1 with errno (EAGAIN when the peer's queue is full, EMSGSIZE
+ * when the fields overflowed). Never blocks (whatever the peer did to the socket's flags), never
+ * raises SIGPIPE. */
 int msg_send(int fd, const struct msg *m);
-/* Read one frame: its head, type and count of descriptors are checked against the table, with from as
- * the sender's role and to as ours. 1: a message. 0: the peer has closed. -1: nothing there now
+/* Read one frame: its head, type and count of descriptors are checked against the table, with from
+ * as the sender's role and to as ours. 1: a message. 0: the peer has closed. -1: nothing there now
  * (errno EAGAIN), or the peer broke the rules (errno EPROTO; descriptors are closed, log and close
  * the channel). m is emptied first. */
 int msg_recv(int fd, struct msg *m, enum role from, enum role to);

@@ -1,5 +1,6 @@
 /*
- * log: one line an event, to the descriptor the supervisor gave (a file, a syslog socket, or stderr).
+ * log: one line an event, to the descriptor the supervisor gave (a file, a syslog socket, or
+ * stderr).
  *
  * Every process uses it. It never blocks and never fails: a line that cannot be written at once is
  * counted and the count told later (catalogue J19). What a stranger said goes through log_str(),
@@ -21,7 +22,8 @@ void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* Log as error and exit(71): only at start, when memory is out, and on our own broken invariants. */
+/* Log as error and exit(71): only at start, when memory is out, and on our own broken invariants.
+ */
 void log_fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 /* A stranger's bytes, quoted and cut to LOG_FIELD_MAX, for use as a %s argument. The text lives in

@@ -1,10 +1,11 @@
 /*
  * listener: accept, apply limits, fork: one connection, one process.
  *
- * Used by smtpd, submitd, pop3d, imapd (TCP, and sendmail's Unix socket), and by local and relay, whose
- * connections are channels that qmgr opens through a door. The listener reads no byte of a peer.
- * A session is the image of the listener at fork time: configuration read, TLS contexts made, role
- * entered; guard_session() is called before session(). When session() returns the process exits.
+ * Used by smtpd, submitd, pop3d, imapd (TCP, and sendmail's Unix socket), and by local and relay,
+ * whose connections are channels that qmgr opens through a door. The listener reads no byte of a
+ * peer. A session is the image of the listener at fork time: configuration read, TLS contexts made,
+ * role entered; guard_session() is called before session(). When session() returns the process
+ * exits.
  */
 #pragma once
 #include "lib/role/start.h"
@@ -15,8 +16,8 @@ struct peer {
     char ip[46];         /* numeric; "" for Unix sockets and doors */
     char local_ip[46];
     uint16_t port;
-    uid_t uid;       /* of a Unix socket's peer, as the kernel names it */
-    enum role from;  /* by the door; R_USER or R_CTL for the path */
+    uid_t uid;        /* of a Unix socket's peer, as the kernel names it */
+    enum role from;   /* by the door; R_USER or R_CTL for the path */
     bool relayclient; /* RELAYCLIENT is set (inetd mode) */
 };
 

@@ -2,9 +2,9 @@
  * loop: descriptors, timers and signals for the few processes that serve many at once (master, the
  * listeners, qmgr, dnsd, authd, keyd).
  *
- * Level-triggered epoll. Callbacks may add and remove any handle, also their own. Timers are one-shot.
- * after_turn() runs once after each batch of events: where qmgr syncs its directory for all commits
- * of the turn. The structs are the caller's, and must stay in place while registered.
+ * Level-triggered epoll. Callbacks may add and remove any handle, also their own. Timers are
+ * one-shot. after_turn() runs once after each batch of events: where qmgr syncs its directory for
+ * all commits of the turn. The structs are the caller's, and must stay in place while registered.
  */
 #pragma once
 #include "lib/base/clock.h"

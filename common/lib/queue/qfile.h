@@ -1,12 +1,13 @@
 /*
- * qfile: the queue file: a typed, length-prefixed, versioned envelope, then the message as received.
+ * qfile: the queue file: a typed, length-prefixed, versioned envelope, then the message as
+ * received.
  *
  * Written by sessions (smtpd, submitd, local) through the one descriptor qmgr gave them; read and
  * checked whole by qmgr before it commits, and again when it meets the file after a restart: a
  * session's word is not trusted. Nothing in it is found by searching for a newline.
  *
- *   head (64 bytes): magic "BHQ1", version, flags, envelope length, recipient count, message length,
- *                    arrival time, envelope check (SipHash with a fixed key: finds damage, not forgery)
+ *   head (64 bytes): magic "BHQ1", version, flags, envelope length, recipient count, message
+ * length, arrival time, envelope check (SipHash with a fixed key: finds damage, not forgery)
  *   envelope: records {u8 type, u24 length, bytes}, ending with an END record
  *   message: exactly the message length, the end of the file
  *
@@ -30,23 +31,24 @@ struct qfile_rcpt {
 };
 
 struct envelope {
-    struct str sender;      /* user@domain, or empty for <> */
-    struct str origin;      /* "smtp", "submission", "sendmail", "bounce", "forward" */
-    struct str client;      /* "[192.0.2.1]" or "uid 1000": for the log */
-    struct str login;       /* the account that submitted it, or empty */
+    struct str sender; /* user@domain, or empty for <> */
+    struct str origin; /* "smtp", "submission", "sendmail", "bounce", "forward" */
+    struct str client; /* "[192.0.2.1]" or "uid 1000": for the log */
+    struct str login;  /* the account that submitted it, or empty */
     struct str helo;
-    int64_t arrived_us;     /* wall clock, microseconds since 1970 */
-    uint64_t message_size;  /* filled by qfile_read; by qfile_finish on disk */
+    int64_t arrived_us;    /* wall clock, microseconds since 1970 */
+    uint64_t message_size; /* filled by qfile_read; by qfile_finish on disk */
     uint64_t message_offset;
-    bool eight_bit;         /* BODY=8BITMIME was said */
+    bool eight_bit; /* BODY=8BITMIME was said */
     struct qfile_rcpt *rcpts;
     size_t nrcpt;
 };
 
 /* Append head (message length still unknown) and envelope to out: what goes to the file first. */
 int qfile_write(struct buf *out, const struct envelope *env, struct err *e);
-/* Write the true message length into the head of the file and nothing else; then fsync. On -1 the file
- * must be given up (QUEUE_ABORT, answer 451): a failed fsync is never tried again. */
+/* Write the true message length into the head of the file and nothing else; then fsync. On -1 the
+ * file must be given up (QUEUE_ABORT, answer 451): a failed fsync is never tried again. */
 int qfile_finish(int fd, uint64_t envelope_size, uint64_t message_size, struct err *e);
-/* Read and check head and envelope; strings live in the arena. ERR_PERMANENT: damaged or malformed. */
+/* Read and check head and envelope; strings live in the arena. ERR_PERMANENT: damaged or malformed.
+ */
 int qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e);

@@ -1,14 +1,15 @@
 /*
  * tls: TLS under a stream, with the private key in another process.
  *
- * Used by the fronts (smtpd, submitd, pop3d, imapd) as a server and by relay as a client. The peer's
- * bytes are a stranger's; OpenSSL reads them, inside a session process that can reach nothing.
+ * Used by the fronts (smtpd, submitd, pop3d, imapd) as a server and by relay as a client. The
+ * peer's bytes are a stranger's; OpenSSL reads them, inside a session process that can reach
+ * nothing.
  *
- * A server context holds certificate chains from keyd and no private key: RSA and ECDSA method hooks
- * send what is to be signed to keyd (KEY_SIGN) through a channel that each session opens at its first
- * handshake. TLS 1.2 and later, AEAD and ECDHE suites only, no renegotiation, no compression, no
- * early data; tickets are bound to the service's name. A cut without close_notify reads as
- * ECONNABORTED, never as the end of data.
+ * A server context holds certificate chains from keyd and no private key: RSA and ECDSA method
+ * hooks send what is to be signed to keyd (KEY_SIGN) through a channel that each session opens at
+ * its first handshake. TLS 1.2 and later, AEAD and ECDHE suites only, no renegotiation, no
+ * compression, no early data; tickets are bound to the service's name. A cut without close_notify
+ * reads as ECONNABORTED, never as the end of data.
  */
 #pragma once
 #include "lib/io/stream.h"
@@ -16,11 +17,12 @@
 
 struct tls_server; /* made once in a listener, shared by its sessions */
 struct tls_client;
-struct tls;        /* one connection */
+struct tls; /* one connection */
 
 enum { TLS_HANDSHAKE_MS = 30000 };
 
-/* Asks keyd for the chains. service: "smtp" and so on, for tickets. NULL with e when keyd has none. */
+/* Asks keyd for the chains. service: "smtp" and so on, for tickets. NULL with e when keyd has none.
+ */
 struct tls_server *tls_server_new(const struct start *st, const struct conf *conf,
                                   const char *service, struct err *e);
 void tls_server_free(struct tls_server *server);

@@ -1,0 +1,210 @@
+#include "lib/ipc/service.h"
+#include "lib/ipc/channel.h"
+#include "lib/log/log.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { PER_TURN = 32 };
+
+static void
+drop(struct client *c)
+{
+    struct service *s = c->service;
+    loop_del(s->loop, &c->io);
+    *c->link = c->next;
+    if (c->next)
+        c->next->link = c->link;
+    s->nclients--;
+    if (s->gone)
+        s->gone(c);
+    close(c->io.fd);
+    free(c);
+}
+
+void
+service_close(struct client *c)
+{
+    c->closing = true;
+    /* The next turn finds the hang-up and drops it: safe from inside any callback. */
+    shutdown(c->io.fd, SHUT_RDWR);
+    loop_want(c->service->loop, &c->io, EPOLLIN);
+}
+
+static bool
+is_seqpacket(int fd)
+{
+    int type = 0, domain = 0;
+    socklen_t n = sizeof type;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) < 0 || type != SOCK_SEQPACKET)
+        return false;
+    n = sizeof domain;
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) == 0 && domain == AF_UNIX;
+}
+
+/* One frame from a client: 1 go on, 0 nothing there now, -1 the client was dropped. */
+static int
+take_one(struct client *c)
+{
+    struct service *s = c->service;
+    int n = c->closing ? 0 : msg_recv(c->io.fd, &s->in, c->role, s->me);
+    if (n < 0 && errno == EAGAIN)
+        return 0;
+    if (n <= 0) {
+        if (n < 0 && errno == EPROTO)
+            log_warn("closing a channel of %s: it broke the message rules", role_name(c->role));
+        drop(c);
+        return -1;
+    }
+    if (s->in.type == M_DOOR_OPEN) {
+        /* A channel may serve as a door: programs that were started by hand have no other. */
+        int fd = msg_take_fd(&s->in, 0);
+        if (!is_seqpacket(fd) || !service_adopt(s, fd, c->role, NULL))
+            close(fd);
+        return 1;
+    }
+    s->message(c, &s->in);
+    return 1;
+}
+
+static void
+on_client(struct loop_io *io, unsigned events)
+{
+    struct client *c = io->arg;
+    (void)events;
+    for (int i = 0; i < 4; i++)
+        if (take_one(c) <= 0)
+            return;
+}
+
+struct client *
+service_adopt(struct service *s, int fd, enum role role, void *state)
+{
+    if (s->nclients >= s->clients_max) {
+        log_warn("too many channels (%zu): one of %s refused", s->nclients, role_name(role));
+        return NULL;
+    }
+    struct client *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    *c = (struct client){.io = {.fd = fd, .ready = on_client, .arg = c},
+                         .service = s,
+                         .role = role,
+                         .state = state,
+                         .next = s->clients,
+                         .link = &s->clients};
+    if (loop_add(s->loop, &c->io, EPOLLIN) < 0) {
+        free(c);
+        return NULL;
+    }
+    if (c->next)
+        c->next->link = &c->next;
+    s->clients = c;
+    s->nclients++;
+    return c;
+}
+
+static size_t
+entry_of(struct service *s, const struct loop_io *io)
+{
+    return (size_t)(io - s->entries);
+}
+
+static void
+on_door(struct loop_io *io, unsigned events)
+{
+    struct service *s = io->arg;
+    enum role role = s->entry_roles[entry_of(s, io)];
+    for (int i = 0; i < PER_TURN; i++) {
+        int n = msg_recv(io->fd, &s->in, role, s->me);
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0 && (events & EPOLLHUP)) {
+            loop_del(s->loop, io);
+            return;
+        }
+        /* A door outlives any one peer: what is not DOOR_OPEN is passed over. */
+        if (n <= 0 || s->in.type != M_DOOR_OPEN) {
+            log_warn("garbage at the door of %s", role_name(role));
+            continue;
+        }
+        int fd = msg_take_fd(&s->in, 0);
+        if (!is_seqpacket(fd) || !service_adopt(s, fd, role, NULL))
+            close(fd);
+    }
+}
+
+static void
+on_path(struct loop_io *io, unsigned events)
+{
+    struct service *s = io->arg;
+    (void)events;
+    for (int i = 0; i < PER_TURN; i++) {
+        int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC);
+        if (fd < 0)
+            return;
+        if (!service_adopt(s, fd, s->entry_roles[entry_of(s, io)], NULL))
+            close(fd);
+    }
+}
+
+static int
+add_entry(struct service *s, int fd, struct str role, void (*ready)(struct loop_io *, unsigned))
+{
+    enum role from = role_named(role);
+    size_t at = s->nentries;
+    if (from == R_NONE || at == sizeof s->entries / sizeof s->entries[0])
+        return -1;
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    s->entries[at] = (struct loop_io){.fd = fd, .ready = ready, .arg = s};
+    s->entry_roles[at] = from;
+    s->nentries++;
+    return loop_add(s->loop, &s->entries[at], EPOLLIN);
+}
+
+int
+service_init(struct service *s, struct loop *l, const struct start *st)
+{
+    s->loop = l;
+    s->me = st->role;
+    for (size_t i = 0; i < st->nfds; i++) {
+        struct str name = str_z(st->fds[i].name);
+        if (str_starts(name, STR("from.")) &&
+            add_entry(s, st->fds[i].fd, str_from(name, 5), on_door) < 0)
+            return -1;
+        if (str_starts(name, STR("path.")) &&
+            add_entry(s, st->fds[i].fd, str_from(name, 5), on_path) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int
+service_send(struct client *c, const struct msg *m)
+{
+    if (c->closing)
+        return -1;
+    if (msg_send(c->io.fd, m) == 0)
+        return 0;
+    if (errno == EAGAIN || errno == EMSGSIZE)
+        log_warn("closing a channel of %s: it does not take its answers", role_name(c->role));
+    service_close(c);
+    return -1;
+}
+
+int
+service_fail(struct client *c, enum err_class class, const char *text)
+{
+    struct err e = {.class = class};
+    snprintf(e.text, sizeof e.text, "%s", text);
+    if (c->closing)
+        return -1;
+    if (chan_fail(c->io.fd, &e) == 0)
+        return 0;
+    service_close(c);
+    return -1;
+}

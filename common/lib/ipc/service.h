@@ -1,0 +1,52 @@
+/*
+ * service: the serving side of doors and paths, in an event loop (qmgr, authd, keyd, dnsd,
+ * launcher).
+ *
+ * Takes new channels from the descriptors "from.ROLE" and "path.ROLE" of a struct start. A client's
+ * role is that of the way it came. Each frame is checked against the table before message() sees
+ * it; a client that breaks a rule, or does not read its answers, is closed and logged, and nobody
+ * else notices.
+ */
+#pragma once
+#include "lib/ipc/message.h"
+#include "lib/loop/loop.h"
+#include "lib/role/start.h"
+
+struct service;
+struct client {
+    struct loop_io io; /* io.fd is the channel */
+    struct service *service;
+    enum role role;
+    void *state; /* the service's own, for this client */
+    struct client *next, **link;
+    bool closing;
+};
+
+struct service {
+    struct loop *loop;
+    enum role me;
+    size_t clients_max; /* beyond it new channels are closed at once */
+    /* One request. m and what its strings point to live until it returns. */
+    void (*message)(struct client *c, struct msg *m);
+    void (*gone)(struct client *c); /* free c->state; may be NULL */
+    void *arg;
+    /* private */
+    struct client *clients;
+    size_t nclients;
+    struct msg in;
+    struct loop_io entries[2 * 15];
+    enum role entry_roles[2 * 15];
+    size_t nentries;
+};
+
+/* Register all entries of st with the loop. */
+int service_init(struct service *s, struct loop *l, const struct start *st);
+/* Take over a channel whose other end has this role (qmgr's own routes). NULL when memory is out.
+ */
+struct client *service_adopt(struct service *s, int fd, enum role role, void *state);
+/* Answer. A client whose queue is full is closed: 0, or -1 when it was. */
+int service_send(struct client *c, const struct msg *m);
+/* Answer FAILED. */
+int service_fail(struct client *c, enum err_class class, const char *text);
+/* Close soon (after the current callback); gone() is called then. */
+void service_close(struct client *c);

@@ -1,0 +1,361 @@
+#include "lib/loop/listener.h"
+#include "lib/base/siphash.h"
+#include "lib/guard/guard.h"
+#include "lib/ipc/message.h"
+#include "lib/log/log.h"
+#include "lib/loop/loop.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { PER_TURN = 16, BUCKETS = 1024, PAUSE_MS = 100 };
+
+struct session { /* one running child */
+    pid_t pid;
+    uint64_t address; /* keyed hash of the peer's address; 0: not counted */
+    struct session *next;
+};
+
+struct entry {
+    struct loop_io io;
+    const char *name;
+    enum role door_of; /* R_NONE: a socket to accept from */
+    bool unix_stream;
+};
+
+static struct {
+    struct listener *l;
+    struct loop loop;
+    struct entry entries[START_FDS_MAX];
+    size_t nentries;
+    struct session *by_pid[BUCKETS];
+    unsigned sessions;
+    struct sipkey key;
+    struct loop_timer resume; /* accepting pauses when fork or accept finds no resources */
+    struct loop_io control;
+    struct msg in;
+} the;
+
+/* A peer's address as a number: all of IPv4, the /64 of IPv6. */
+static uint64_t
+address_key(const struct sockaddr_storage *ss)
+{
+    const struct sockaddr_in *in = (const void *)ss;
+    const struct sockaddr_in6 *in6 = (const void *)ss;
+    struct str raw = str_of("", 0);
+    if (ss->ss_family == AF_INET)
+        raw = str_of((const char *)&in->sin_addr, 4);
+    else if (ss->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+        raw = str_of((const char *)&in6->sin6_addr.s6_addr[12], 4);
+    else if (ss->ss_family == AF_INET6)
+        raw = str_of((const char *)&in6->sin6_addr, 8);
+    return raw.n ? siphash(&the.key, raw) | 1 : 0;
+}
+
+static unsigned
+sessions_of(uint64_t address)
+{
+    unsigned n = 0;
+    for (size_t i = 0; address && i < BUCKETS; i++)
+        for (struct session *s = the.by_pid[i]; s; s = s->next)
+            n += s->address == address;
+    return n;
+}
+
+static bool
+within_limits(uint64_t address, const char *ip)
+{
+    if (the.sessions >= the.l->sessions_max) {
+        log_warn("%u sessions: %s refused", the.sessions, *ip ? ip : "a peer");
+        return false;
+    }
+    if (address && the.l->sessions_per_ip_max < the.l->sessions_max &&
+        the.sessions >= the.l->sessions_per_ip_max &&
+        sessions_of(address) >= the.l->sessions_per_ip_max) {
+        log_warn("%u sessions of %s: one more refused", the.l->sessions_per_ip_max, ip);
+        return false;
+    }
+    return true;
+}
+
+/* Accepting goes on in a moment: descriptors, memory or processes are short (catalogue J5, J6). */
+static void
+pause_accepting(const char *why)
+{
+    log_error("%s: %s; accepting pauses", why, strerror(errno));
+    for (size_t i = 0; i < the.nentries; i++)
+        loop_want(&the.loop, &the.entries[i].io, 0);
+    loop_timer_set(&the.loop, &the.resume, now_ms() + PAUSE_MS);
+}
+
+static void
+resume_accepting(struct loop_timer *t)
+{
+    (void)t;
+    for (size_t i = 0; i < the.nentries; i++)
+        loop_want(&the.loop, &the.entries[i].io, EPOLLIN);
+}
+
+/* In the child: nothing of the listener but what a session uses. */
+static void
+become_session(const struct peer *peer)
+{
+    sigset_t none;
+    struct listener *l = the.l;
+    for (size_t i = 0; i < the.nentries; i++)
+        close(the.entries[i].io.fd);
+    close(the.loop.epoll_fd);
+    close(the.loop.signal_fd);
+    if (the.control.added)
+        close(the.control.fd);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    guard_session(l->start->role);
+    l->session(peer, l->arg);
+    _exit(0);
+}
+
+/* Fork a session; the descriptor is closed here in any case. */
+static void
+start_session(struct peer *peer, uint64_t address)
+{
+    struct session *s = malloc(sizeof *s);
+    pid_t pid = s ? fork() : -1;
+    if (pid == 0) {
+        become_session(peer);
+    } else if (pid < 0) {
+        pause_accepting("cannot start a session");
+        free(s);
+    } else {
+        size_t bucket = (size_t)pid % BUCKETS;
+        *s = (struct session){pid, address, the.by_pid[bucket]};
+        the.by_pid[bucket] = s;
+        the.sessions++;
+    }
+    close(peer->fd_in);
+}
+
+static void
+reap(void)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        struct session **link = &the.by_pid[(size_t)pid % BUCKETS];
+        while (*link && (*link)->pid != pid)
+            link = &(*link)->next;
+        struct session *s = *link;
+        if (!s)
+            continue;
+        *link = s->next;
+        free(s);
+        the.sessions--;
+        if (WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM)
+            log_error("session %d died of signal %d%s", (int)pid, WTERMSIG(status),
+                      WTERMSIG(status) == SIGSYS ? " (a system call it may not make)" : "");
+    }
+}
+
+static void
+refuse(int fd)
+{
+    const char *line = the.l->busy_line;
+    if (line)
+        (void)!send(fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(fd);
+}
+
+static void
+name_ip(const struct sockaddr_storage *ss, char *ip, size_t size, uint16_t *port)
+{
+    const struct sockaddr_in *in = (const void *)ss;
+    const struct sockaddr_in6 *in6 = (const void *)ss;
+    if (ss->ss_family == AF_INET) {
+        inet_ntop(AF_INET, &in->sin_addr, ip, (socklen_t)size);
+        *port = ntohs(in->sin_port);
+    } else if (ss->ss_family == AF_INET6) {
+        if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+            inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], ip, (socklen_t)size);
+        else
+            inet_ntop(AF_INET6, &in6->sin6_addr, ip, (socklen_t)size);
+        *port = ntohs(in6->sin6_port);
+    }
+}
+
+static void
+describe_peer(struct peer *peer, const struct entry *entry, const struct sockaddr_storage *ss)
+{
+    if (entry->unix_stream) {
+        struct ucred cred = {.uid = (uid_t)-1};
+        socklen_t n = sizeof cred;
+        if (getsockopt(peer->fd_in, SOL_SOCKET, SO_PEERCRED, &cred, &n) < 0)
+            cred.uid = (uid_t)-1;
+        peer->uid = cred.uid;
+        peer->from = R_USER;
+        return;
+    }
+    struct sockaddr_storage local = {0};
+    socklen_t n = sizeof local;
+    uint16_t local_port;
+    name_ip(ss, peer->ip, sizeof peer->ip, &peer->port);
+    if (getsockname(peer->fd_in, (struct sockaddr *)&local, &n) == 0)
+        name_ip(&local, peer->local_ip, sizeof peer->local_ip, &local_port);
+}
+
+static void
+on_accept(struct loop_io *io, unsigned events)
+{
+    struct entry *entry = io->arg;
+    (void)events;
+    for (int i = 0; i < PER_TURN; i++) {
+        struct sockaddr_storage ss = {0};
+        socklen_t n = sizeof ss;
+        int fd = accept4(io->fd, (struct sockaddr *)&ss, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                pause_accepting("accept");
+            return;
+        }
+        struct peer peer = {.fd_in = fd, .fd_out = fd, .service = entry->name};
+        uint64_t address = address_key(&ss);
+        describe_peer(&peer, entry, &ss);
+        if (within_limits(address, peer.ip))
+            start_session(&peer, address);
+        else
+            refuse(fd);
+    }
+}
+
+static void
+on_door(struct loop_io *io, unsigned events)
+{
+    struct entry *entry = io->arg;
+    for (int i = 0; i < PER_TURN; i++) {
+        int n = msg_recv(io->fd, &the.in, entry->door_of, the.l->start->role);
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0 && (events & EPOLLHUP)) {
+            loop_del(&the.loop, io);
+            return;
+        }
+        if (n <= 0 || the.in.type != M_DOOR_OPEN) {
+            log_warn("garbage at the door of %s", role_name(entry->door_of));
+            continue;
+        }
+        int fd = msg_take_fd(&the.in, 0);
+        struct peer peer = {
+            .fd_in = fd, .fd_out = fd, .service = entry->name, .from = entry->door_of};
+        if (within_limits(0, ""))
+            start_session(&peer, 0);
+        else
+            close(fd);
+    }
+}
+
+static void
+on_control(struct loop_io *io, unsigned events)
+{
+    (void)events;
+    int n = msg_recv(io->fd, &the.in, R_MASTER, the.l->start->role);
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n == 1 && the.in.type == M_RELOAD) {
+        int fd = msg_take_fd(&the.in, 0);
+        if (the.l->reload)
+            the.l->reload(fd, the.l->arg);
+        close(fd);
+    } else if (n <= 0) {
+        loop_del(&the.loop, io); /* master has gone: serve on */
+    }
+}
+
+static void
+on_signal(struct loop *loop, int signo)
+{
+    if (signo == SIGCHLD)
+        reap();
+    else
+        loop->stop = true;
+}
+
+static bool
+is_listening(const char *name)
+{
+    static const char *const services[] = {"smtp",  "smtps", "submission", "submissions", "pop3",
+                                           "pop3s", "imap",  "imaps",      "submit"};
+    for (size_t i = 0; i < sizeof services / sizeof services[0]; i++)
+        if (strcmp(name, services[i]) == 0)
+            return true;
+    return false;
+}
+
+static void
+add_entry(int fd, const char *name, enum role door_of)
+{
+    struct entry *entry = &the.entries[the.nentries++];
+    *entry = (struct entry){.io = {.fd = fd, .arg = entry},
+                            .name = name,
+                            .door_of = door_of,
+                            .unix_stream = strcmp(name, "submit") == 0};
+    entry->io.ready = door_of == R_NONE ? on_accept : on_door;
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    if (loop_add(&the.loop, &entry->io, EPOLLIN) < 0)
+        log_fatal("cannot watch %s: %s", name, strerror(errno));
+}
+
+static void
+serve_one(struct listener *l)
+{
+    const struct start *st = l->start;
+    struct peer peer = {
+        .fd_in = 0, .fd_out = 1, .port = st->remote_port, .relayclient = st->relayclient};
+    peer.service = st->role == R_SMTPD     ? "smtp"
+                   : st->role == R_SUBMITD ? "submission"
+                   : st->role == R_POP3D   ? "pop3"
+                                           : "imap";
+    memcpy(peer.ip, st->remote_ip, sizeof peer.ip);
+    memcpy(peer.local_ip, st->local_ip, sizeof peer.local_ip);
+    guard_session(st->role);
+    l->session(&peer, l->arg);
+}
+
+void
+listener_serve(struct listener *l)
+{
+    static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, 0};
+    const struct start *st = l->start;
+    the.l = l;
+    if (st->inetd) {
+        serve_one(l);
+        return;
+    }
+    if (getrandom(&the.key, sizeof the.key, 0) != sizeof the.key)
+        log_fatal("getrandom: %s", strerror(errno));
+    the.loop.on_signal = on_signal;
+    the.resume.fire = resume_accepting;
+    if (loop_init(&the.loop, signals) < 0)
+        log_fatal("event loop: %s", strerror(errno));
+    for (size_t i = 0; i < st->nfds; i++) {
+        const char *name = st->fds[i].name;
+        if (str_starts(str_z(name), STR("from.")))
+            add_entry(st->fds[i].fd, name, role_named(str_z(name + 5)));
+        else if (is_listening(name))
+            add_entry(st->fds[i].fd, name, R_NONE);
+    }
+    int control = start_fd(st, "control");
+    the.control = (struct loop_io){.fd = control, .ready = on_control};
+    if (control >= 0 && loop_add(&the.loop, &the.control, EPOLLIN) < 0)
+        log_fatal("cannot watch master: %s", strerror(errno));
+    if (the.nentries == 0)
+        log_fatal("nothing to listen on");
+    start_ready(st);
+    loop_run(&the.loop);
+}

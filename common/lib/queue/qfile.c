@@ -1,0 +1,216 @@
+#include "lib/queue/qfile.h"
+#include "lib/base/siphash.h"
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { VERSION = 1, FLAG_EIGHT_BIT = 1, RECORD_HEAD = 4 };
+enum record { REC_END, REC_SENDER, REC_RCPT, REC_ORIGIN, REC_CLIENT, REC_LOGIN, REC_HELO };
+
+struct head {
+    char magic[4]; /* "BHQ1" */
+    uint32_t version;
+    uint32_t flags;
+    uint32_t nrcpt;
+    uint64_t envelope_size; /* the records, without this head */
+    uint64_t message_size;
+    int64_t arrived_us;
+    uint64_t check; /* SipHash of all fields above and the records; finds damage, not forgery */
+    char zero[16];
+};
+_Static_assert(sizeof(struct head) == QFILE_HEAD, "the head is 64 bytes");
+
+static const struct sipkey check_key = {"bulkhead-qfile1"};
+
+static uint64_t
+check_of(const struct head *h, struct str records)
+{
+    struct head covered = *h;
+    covered.message_size = 0; /* known last; the file's size vouches for it */
+    covered.check = 0;
+    uint64_t sum = siphash(&check_key, str_of((const char *)&covered, sizeof covered));
+    return sum ^ siphash(&check_key, records);
+}
+
+static void
+put_record(struct buf *out, enum record type, struct str bytes)
+{
+    unsigned char head[RECORD_HEAD] = {(unsigned char)type, (unsigned char)(bytes.n >> 16),
+                                       (unsigned char)(bytes.n >> 8), (unsigned char)bytes.n};
+    buf_add(out, str_of((const char *)head, sizeof head));
+    buf_add(out, bytes);
+}
+
+static size_t
+field_max(enum record type)
+{
+    return type == REC_SENDER || type == REC_RCPT ? QFILE_ADDR_MAX : QFILE_FIELD_MAX;
+}
+
+/* No record may hold a NUL or a line break: what reads them writes lines. */
+static bool
+field_ok(enum record type, struct str s)
+{
+    return s.n <= field_max(type) && str_chr(s, '\0') < 0 && str_chr(s, '\n') < 0 &&
+           str_chr(s, '\r') < 0 && !(type == REC_RCPT && s.n == 0);
+}
+
+int
+qfile_write(struct buf *out, const struct envelope *env, struct err *e)
+{
+    const struct {
+        enum record type;
+        struct str value;
+    } single[] = {{REC_SENDER, env->sender},
+                  {REC_ORIGIN, env->origin},
+                  {REC_CLIENT, env->client},
+                  {REC_LOGIN, env->login},
+                  {REC_HELO, env->helo}};
+    size_t start = out->n;
+    if (env->nrcpt == 0 || env->nrcpt > QFILE_RCPT_MAX)
+        return err_set(e, ERR_LIMIT, "%zu recipients", env->nrcpt);
+    struct head head = {.magic = {'B', 'H', 'Q', '1'},
+                        .version = VERSION,
+                        .flags = env->eight_bit ? FLAG_EIGHT_BIT : 0,
+                        .nrcpt = (uint32_t)env->nrcpt,
+                        .arrived_us = env->arrived_us,
+                        .message_size = env->message_size};
+    buf_add(out, str_of((const char *)&head, sizeof head));
+    for (size_t i = 0; i < sizeof single / sizeof single[0]; i++) {
+        if (!field_ok(single[i].type, single[i].value))
+            return err_set(e, ERR_PERMANENT, "envelope field %zu is malformed", i);
+        put_record(out, single[i].type, single[i].value);
+    }
+    for (size_t i = 0; i < env->nrcpt; i++) {
+        if (!field_ok(REC_RCPT, env->rcpts[i].address))
+            return err_set(e, ERR_PERMANENT, "recipient %zu is malformed", i);
+        put_record(out, REC_RCPT, env->rcpts[i].address);
+    }
+    put_record(out, REC_END, STR(""));
+    if (!buf_ok(out))
+        return err_set(e, ERR_LIMIT, "envelope too large");
+    struct str records = str_from(buf_str(out), start + sizeof head);
+    head.envelope_size = records.n;
+    head.check = check_of(&head, records);
+    memcpy(out->p + start, &head, sizeof head);
+    return 0;
+}
+
+int
+qfile_finish(int fd, uint64_t envelope_size, uint64_t message_size, struct err *e)
+{
+    (void)envelope_size;
+    ssize_t n =
+        pwrite(fd, &message_size, sizeof message_size, (off_t)offsetof(struct head, message_size));
+    if (n != (ssize_t)sizeof message_size)
+        return err_errno(e, "cannot write the queue file");
+    if (fsync(fd) < 0)
+        return err_errno(e, "cannot sync the queue file");
+    return 0;
+}
+
+static int
+damaged(struct err *e, const char *what)
+{
+    return err_set(e, ERR_PERMANENT, "damaged queue file: %s", what);
+}
+
+/* All n bytes at offset, or -1. */
+static int
+read_at(int fd, void *to, size_t n, off_t offset)
+{
+    size_t done = 0;
+    while (done < n) {
+        ssize_t got = pread(fd, (char *)to + done, n - done, offset + (off_t)done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return -1;
+        done += (size_t)got;
+    }
+    return 0;
+}
+
+static int
+store_record(struct envelope *env, size_t rcpts_in_head, enum record type, struct str bytes)
+{
+    if (!field_ok(type, bytes))
+        return -1;
+    switch (type) {
+    case REC_SENDER:
+        env->sender = bytes;
+        return 0;
+    case REC_ORIGIN:
+        env->origin = bytes;
+        return 0;
+    case REC_CLIENT:
+        env->client = bytes;
+        return 0;
+    case REC_LOGIN:
+        env->login = bytes;
+        return 0;
+    case REC_HELO:
+        env->helo = bytes;
+        return 0;
+    case REC_RCPT:
+        if (env->nrcpt == rcpts_in_head)
+            return -1;
+        env->rcpts[env->nrcpt++].address = bytes;
+        return 0;
+    default:
+        return -1;
+    }
+}
+
+static int
+read_records(struct str records, size_t nrcpt, struct envelope *env, struct err *e)
+{
+    while (records.n >= RECORD_HEAD) {
+        const unsigned char *h = (const unsigned char *)records.p;
+        size_t n = (size_t)h[1] << 16 | (size_t)h[2] << 8 | h[3];
+        enum record type = h[0];
+        if (type == REC_END && n == 0 && records.n == RECORD_HEAD && env->nrcpt == nrcpt)
+            return 0;
+        if (n > records.n - RECORD_HEAD)
+            return damaged(e, "a record is longer than the envelope");
+        if (store_record(env, nrcpt, type, str_sub(records, RECORD_HEAD, n)) < 0)
+            return damaged(e, "a record is malformed");
+        records = str_from(records, RECORD_HEAD + n);
+    }
+    return damaged(e, "the envelope does not end");
+}
+
+int
+qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
+{
+    struct head head;
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return err_errno(e, "cannot look at the queue file");
+    if (!S_ISREG(st.st_mode))
+        return damaged(e, "not a regular file");
+    if (st.st_size < QFILE_HEAD || read_at(fd, &head, sizeof head, 0) < 0)
+        return damaged(e, "shorter than its head");
+    if (memcmp(head.magic, "BHQ1", 4) != 0 || head.version != VERSION)
+        return damaged(e, "not a queue file of this version");
+    if (head.envelope_size > QFILE_ENVELOPE_MAX || head.nrcpt == 0 || head.nrcpt > QFILE_RCPT_MAX ||
+        (head.flags & ~(uint32_t)FLAG_EIGHT_BIT))
+        return damaged(e, "the head is malformed");
+    uint64_t offset = QFILE_HEAD + head.envelope_size;
+    if ((uint64_t)st.st_size < offset || (uint64_t)st.st_size - offset != head.message_size)
+        return damaged(e, "its size is not what the head says");
+    char *records = arena_alloc(arena, head.envelope_size);
+    *env_r = (struct envelope){.arrived_us = head.arrived_us,
+                               .message_size = head.message_size,
+                               .message_offset = offset,
+                               .eight_bit = head.flags & FLAG_EIGHT_BIT,
+                               .rcpts = arena_array(arena, head.nrcpt, sizeof *env_r->rcpts)};
+    if (!records || !env_r->rcpts)
+        return err_set(e, ERR_TEMPORARY, "out of memory for an envelope");
+    if (read_at(fd, records, head.envelope_size, QFILE_HEAD) < 0)
+        return err_errno(e, "cannot read the queue file");
+    struct str all = str_of(records, head.envelope_size);
+    if (check_of(&head, all) != head.check)
+        return damaged(e, "the check does not match");
+    return read_records(all, head.nrcpt, env_r, e);
+}

@@ -1,0 +1,23 @@
+/*
+ * sockets: the listening sockets, doors and paths of the suite: what exists, and how each is made.
+ *
+ * Used by master for all programs, and by a program that was started by hand for itself. Who may
+ * open a door to whom follows from the message table, and from nowhere else.
+ */
+#pragma once
+#include "lib/role/start.h"
+
+/* Files that we make are ours alone unless a mode says otherwise. */
+void umask_for_role(void);
+/* Whether the table has any request that client may send to service through a channel of its own.
+ */
+bool sockets_linked(enum role client, enum role service);
+/* "smtp", "smtps", ...: the name of a listening descriptor of this role. */
+const char *sockets_service_name(enum role role, bool tls);
+/* Bind and listen. -1 with e. */
+int sockets_tcp(const struct conf_listen *l, struct err *e);
+/* A listening Unix socket at dir/name, replacing a stale one, with this mode; type SOCK_SEQPACKET
+ * or SOCK_STREAM. */
+int sockets_unix(const char *dir, const char *name, int type, mode_t mode, struct err *e);
+/* The block of a role, or NULL for a role that has none. */
+const struct conf_service *sockets_block(const struct conf *conf, enum role role);

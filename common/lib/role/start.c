@@ -1,0 +1,186 @@
+#include "lib/role/start.h"
+#include "lib/ipc/channel.h"
+#include "lib/log/log.h"
+#include "lib/role/sockets.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { FIRST_FD = 3 };
+
+void
+start_add_fd(struct start *st, int fd, const char *name)
+{
+    if (st->nfds == START_FDS_MAX)
+        log_fatal("too many descriptors at start");
+    struct start_fd *slot = &st->fds[st->nfds++];
+    slot->fd = fd;
+    snprintf(slot->name, sizeof slot->name, "%s", name);
+}
+
+/* LISTEN_FDS and LISTEN_FDNAMES, as sd_listen_fds(3) describes them. */
+static void
+take_listen_fds(struct start *st)
+{
+    uint32_t n = 0, pid = 0;
+    struct str names = str_z(getenv("LISTEN_FDNAMES"));
+    if (str_u32(str_z(getenv("LISTEN_PID")), INT32_MAX, &pid) < 0 || (pid_t)pid != getpid())
+        return;
+    if (str_u32(str_z(getenv("LISTEN_FDS")), START_FDS_MAX, &n) < 0)
+        return;
+    for (uint32_t i = 0; i < n; i++) {
+        struct str name = str_cut(&names, ':');
+        char z[32];
+        int fd = FIRST_FD + (int)i;
+        snprintf(z, sizeof z, "%.*s", STR_ARG(name));
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+        start_add_fd(st, fd, z);
+    }
+    st->given = n > 0;
+}
+
+static void
+copy_env(char *to, size_t size, const char *name)
+{
+    const char *value = getenv(name);
+    if (value && strlen(value) < size)
+        memcpy(to, value, strlen(value) + 1);
+}
+
+static void
+describe(const struct sockaddr_storage *ss, char *ip, size_t size, uint16_t *port)
+{
+    if (ss->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)ss;
+        inet_ntop(AF_INET, &in->sin_addr, ip, (socklen_t)size);
+        *port = ntohs(in->sin_port);
+    } else if (ss->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const void *)ss;
+        inet_ntop(AF_INET6, &in6->sin6_addr, ip, (socklen_t)size);
+        *port = ntohs(in6->sin6_port);
+        /* An IPv4 client on an IPv6 socket is an IPv4 client. */
+        if (strncmp(ip, "::ffff:", 7) == 0 && strchr(ip, '.'))
+            memmove(ip, ip + 7, strlen(ip + 7) + 1);
+    }
+}
+
+static bool
+is_connected_tcp(int fd, struct sockaddr_storage *ss)
+{
+    socklen_t n = sizeof *ss;
+    return getpeername(fd, (struct sockaddr *)ss, &n) == 0 &&
+           (ss->ss_family == AF_INET || ss->ss_family == AF_INET6);
+}
+
+/* inetd and tcpserver: descriptor 0 is the client, and UCSPI variables may say more of it. */
+static void
+take_inetd(struct start *st, bool asked)
+{
+    struct sockaddr_storage ss = {0};
+    bool tcp = is_connected_tcp(0, &ss);
+    if (!asked && !tcp && str_z(getenv("TCPREMOTEIP")).n == 0)
+        return;
+    st->inetd = true;
+    if (tcp) {
+        socklen_t n = sizeof ss;
+        uint16_t local_port = 0;
+        describe(&ss, st->remote_ip, sizeof st->remote_ip, &st->remote_port);
+        if (getsockname(0, (struct sockaddr *)&ss, &n) == 0)
+            describe(&ss, st->local_ip, sizeof st->local_ip, &local_port);
+    } else {
+        copy_env(st->remote_ip, sizeof st->remote_ip, "TCPREMOTEIP");
+        copy_env(st->local_ip, sizeof st->local_ip, "TCPLOCALIP");
+    }
+    st->relayclient = getenv("RELAYCLIENT") != NULL;
+}
+
+void
+start_read(struct start *st, enum role role, int argc, char **argv)
+{
+    bool inetd = false;
+    int c;
+    *st = (struct start){.role = role};
+    umask_for_role();
+    while ((c = getopt(argc, argv, "f:i")) != -1) {
+        if (c == 'f') {
+            st->config_path = optarg;
+        } else if (c == 'i') {
+            inetd = true;
+        } else {
+            fprintf(stderr, "usage: %s [-i] [-f FILE]\n", role_name(role));
+            exit(64); /* EX_USAGE */
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "%s: unexpected argument: %s\n", role_name(role), argv[optind]);
+        exit(64);
+    }
+    log_open(2, role_name(role));
+    take_listen_fds(st);
+    if (!st->given)
+        take_inetd(st, inetd);
+    clearenv();
+}
+
+void
+start_config(const struct start *st, struct conf *conf)
+{
+    static struct conf_errors errors;
+    const char *path = st->config_path ? st->config_path : BH_SYSCONFDIR "/bulkhead/bulkhead.conf";
+    int given = start_fd(st, "config");
+    int fd = given >= 0 ? given : open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        log_fatal("%s: %s", path, strerror(errno));
+    int ok = conf_read(conf, str_z(path), fd, &errors);
+    if (fd != given)
+        close(fd);
+    if (ok == 0) {
+        log_debug_set(conf->log_debug);
+        return;
+    }
+    for (size_t i = 0; i < errors.n; i++)
+        log_error("%s:%u:%u: %s", path, errors.at[i].line, errors.at[i].column, errors.at[i].text);
+    exit(78); /* EX_CONFIG */
+}
+
+int
+start_fd(const struct start *st, const char *name)
+{
+    for (size_t i = 0; i < st->nfds; i++)
+        if (strcmp(st->fds[i].name, name) == 0)
+            return st->fds[i].fd;
+    return -1;
+}
+
+int
+start_door(const struct start *st, enum role service)
+{
+    char name[32];
+    snprintf(name, sizeof name, "to.%s", role_name(service));
+    return start_fd(st, name);
+}
+
+int
+start_channel(const struct start *st, enum role service, struct err *e)
+{
+    int door = start_door(st, service);
+    if (door < 0)
+        return err_set(e, ERR_TEMPORARY, "no way to %s", role_name(service));
+    return chan_open(door, e);
+}
+
+void
+start_ready(const struct start *st)
+{
+    int control = start_fd(st, "control");
+    struct msg m = {0};
+    if (control < 0)
+        return;
+    msg_begin(&m, M_READY);
+    (void)msg_send(control, &m);
+    msg_free(&m);
+}
