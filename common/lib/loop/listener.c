@@ -40,7 +40,6 @@ static struct {
     unsigned sessions;
     struct sipkey key;
     struct loop_timer resume; /* accepting pauses when fork or accept finds no resources */
-    struct loop_io control;
     struct msg in;
 } the;
 
@@ -114,8 +113,8 @@ become_session(const struct peer *peer)
         close(the.entries[i].io.fd);
     close(the.loop.epoll_fd);
     close(the.loop.signal_fd);
-    if (the.control.added)
-        close(the.control.fd);
+    if (start_fd(l->start, "control") >= 0)
+        close(start_fd(l->start, "control"));
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     guard_session(l->start->role);
@@ -261,23 +260,6 @@ on_door(struct loop_io *io, unsigned events)
 }
 
 static void
-on_control(struct loop_io *io, unsigned events)
-{
-    (void)events;
-    int n = msg_recv(io->fd, &the.in, R_MASTER, the.l->start->role);
-    if (n < 0 && errno == EAGAIN)
-        return;
-    if (n == 1 && the.in.type == M_RELOAD) {
-        int fd = msg_take_fd(&the.in, 0);
-        if (the.l->reload)
-            the.l->reload(fd, the.l->arg);
-        close(fd);
-    } else if (n <= 0) {
-        loop_del(&the.loop, io); /* master has gone: serve on */
-    }
-}
-
-static void
 on_signal(struct loop *loop, int signo)
 {
     if (signo == SIGCHLD)
@@ -286,15 +268,22 @@ on_signal(struct loop *loop, int signo)
         loop->stop = true;
 }
 
-static bool
-is_listening(const char *name)
+/* The service a listening descriptor is for: "smtp" for "smtp" (a supervisor's) and for
+ * "listen.smtp.0" (master's); NULL when the name is of something else. */
+static const char *
+service_of(const char *name)
 {
     static const char *const services[] = {"smtp",  "smtps", "submission", "submissions", "pop3",
                                            "pop3s", "imap",  "imaps",      "submit"};
+    struct str s = str_z(name);
+    if (str_starts(s, STR("listen."))) {
+        s = str_from(s, 7);
+        s = str_cut(&s, '.');
+    }
     for (size_t i = 0; i < sizeof services / sizeof services[0]; i++)
-        if (strcmp(name, services[i]) == 0)
-            return true;
-    return false;
+        if (str_eq(s, str_z(services[i])))
+            return services[i];
+    return NULL;
 }
 
 static void
@@ -347,13 +336,9 @@ listener_serve(struct listener *l)
         const char *name = st->fds[i].name;
         if (str_starts(str_z(name), STR("from.")))
             add_entry(st->fds[i].fd, name, role_named(str_z(name + 5)));
-        else if (is_listening(name))
-            add_entry(st->fds[i].fd, name, R_NONE);
+        else if (service_of(name))
+            add_entry(st->fds[i].fd, service_of(name), R_NONE);
     }
-    int control = start_fd(st, "control");
-    the.control = (struct loop_io){.fd = control, .ready = on_control};
-    if (control >= 0 && loop_add(&the.loop, &the.control, EPOLLIN) < 0)
-        log_fatal("cannot watch master: %s", strerror(errno));
     if (the.nentries == 0)
         log_fatal("nothing to listen on");
     start_ready(st);

@@ -28,11 +28,10 @@ struct listener {
     /* Says no to a TCP peer beyond the limits: one line, sent without waiting; or NULL. */
     const char *busy_line;
     void (*session)(const struct peer *peer, void *arg);
-    /* A new configuration (its text's descriptor), or NULL when the role has none to take. */
-    void (*reload)(int config_fd, void *arg);
     void *arg;
 };
 
-/* Serve until told to stop (SIGTERM), then wait for no session: they go on by themselves. In inetd
- * mode: one session on descriptors 0 and 1. */
+/* Serve until told to stop (SIGTERM), then wait for no session: they go on by themselves. So a
+ * reload is a new listener in the old one's place. In inetd mode: one session on descriptors 0
+ * and 1. */
 void listener_serve(struct listener *l);

@@ -6,11 +6,11 @@
  * (descriptors 0 and 1, UCSPI variables), and by hand in the foreground (-f FILE, unprivileged).
  *
  * Names of descriptors: a service ("smtp", "submission", "submissions", "pop3", "pop3s", "imap",
- * "imaps") is a listening TCP socket; "to.ROLE" a door to a service; "from.ROLE" the service's side
- * of a door; "path.ROLE" the service's listening Unix socket for that role (run_dir/SERVICE.ROLE,
- * which only that role's user may connect to); "submit" the socket of sendmail(1); "config" the
- * configuration's text; "root" the empty directory; "control" the channel to master; "dir.NAME" a
- * directory or file that is ours.
+ * "imaps"), or "listen.SERVICE.N", is a listening TCP socket; "to.ROLE" a door to a service;
+ * "from.ROLE" the service's side of a door; "path.ROLE" the service's listening Unix socket for
+ * that role (run_dir/SERVICE.ROLE, which only that role's user may connect to); "submit" the socket
+ * of sendmail(1); "config" the configuration's text; "root" the empty directory; "control" the
+ * channel to master; "dir.NAME" a directory or file that is ours.
  *
  * By hand, nothing is given: start_sockets() then makes the same descriptors itself.
  */

@@ -1,0 +1,171 @@
+#include "common/master/ctl/ctl.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <termios.h>
+#include <unistd.h>
+
+enum { PASSWORD_MAX = 512 };
+
+static int
+usage(void)
+{
+    fprintf(stderr, "usage: bulkhead account add NAME [-u USER-ID -g GROUP-ID -d DIRECTORY]\n"
+                    "       bulkhead account passwd NAME | list | remove NAME\n"
+                    "The password is read from standard input.\n");
+    return 64;
+}
+
+static int
+read_line(struct buf *line)
+{
+    int c;
+    while ((c = getchar()) != EOF && c != '\n')
+        buf_addc(line, (char)c);
+    return buf_ok(line) && line->n ? 0 : -1;
+}
+
+/* From a terminal twice, without echo; else one line. */
+static int
+read_password(struct buf *password)
+{
+    struct termios old, quiet;
+    struct buf again = buf_new(PASSWORD_MAX);
+    bool terminal = tcgetattr(0, &old) == 0;
+    int ok;
+    if (!terminal)
+        return read_line(password);
+    quiet = old;
+    quiet.c_lflag &= ~(tcflag_t)ECHO;
+    tcsetattr(0, TCSAFLUSH, &quiet);
+    fprintf(stderr, "Password: ");
+    ok = read_line(password);
+    fprintf(stderr, "\nAgain: ");
+    ok = ok == 0 && read_line(&again) == 0 && str_eq(buf_str(password), buf_str(&again)) ? 0 : -1;
+    fprintf(stderr, "\n");
+    tcsetattr(0, TCSAFLUSH, &old);
+    buf_wipe(&again);
+    return ok;
+}
+
+static int
+number(const char *z, uint32_t *v_r)
+{
+    return str_u32(str_z(z), INT32_MAX, v_r);
+}
+
+/* add and passwd: the password goes to authd as it is, over a socket only root can open; authd
+ * hashes. */
+static int
+set(struct ctl *ctl, enum msg_type type, int argc, char **argv)
+{
+    struct msg m = {0};
+    struct buf password = buf_new(PASSWORD_MAX);
+    uint32_t uid = 0, gid = 0;
+    const char *directory = "";
+    for (int i = 3; i < argc; i += 2) {
+        if (i + 1 == argc || type != M_ACCOUNT_ADD)
+            return usage();
+        if (strcmp(argv[i], "-u") == 0 && number(argv[i + 1], &uid) == 0)
+            continue;
+        if (strcmp(argv[i], "-g") == 0 && number(argv[i + 1], &gid) == 0)
+            continue;
+        if (strcmp(argv[i], "-d") != 0)
+            return usage();
+        directory = argv[i + 1];
+    }
+    if (read_password(&password) < 0) {
+        fprintf(stderr, "bulkhead: no password, or they differ\n");
+        return 65; /* EX_DATAERR */
+    }
+    msg_begin(&m, type);
+    msg_put_str(&m, str_z(argv[2]));
+    msg_put_str(&m, buf_str(&password));
+    if (type == M_ACCOUNT_ADD) {
+        msg_put_u32(&m, uid);
+        msg_put_u32(&m, gid ? gid : uid);
+        msg_put_str(&m, str_z(directory));
+    }
+    int ok = ctl_ask(ctl, R_AUTHD, &m, M_ACCOUNT_OK);
+    buf_wipe(&password);
+    msg_free(&m);
+    if (ok < 0)
+        return 69;
+    printf("account %s: %s\n", argv[2], type == M_ACCOUNT_ADD ? "added" : "password changed");
+    return 0;
+}
+
+static int
+remove_account(struct ctl *ctl, const char *name)
+{
+    struct msg m = {0};
+    msg_begin(&m, M_ACCOUNT_REMOVE);
+    msg_put_str(&m, str_z(name));
+    int ok = ctl_ask(ctl, R_AUTHD, &m, M_ACCOUNT_OK);
+    msg_free(&m);
+    if (ok < 0)
+        return 69;
+    printf("account %s: removed; its mail directory is still there\n", name);
+    return 0;
+}
+
+static void
+print_account(const struct ctl *ctl, struct str name, uint32_t uid, uint32_t gid, struct str dir,
+              bool first)
+{
+    if (!ctl->json) {
+        printf("%-32.*s %8u %8u  %.*s\n", STR_ARG(name), uid, gid, STR_ARG(dir));
+        return;
+    }
+    printf("%s\n  {\"name\": ", first ? "" : ",");
+    ctl_json_str(name);
+    printf(", \"uid\": %u, \"gid\": %u, \"directory\": ", uid, gid);
+    ctl_json_str(dir);
+    printf("}");
+}
+
+static int
+list(struct ctl *ctl)
+{
+    struct msg m = {0};
+    struct buf last = buf_new(512);
+    bool more = true, first = true;
+    printf("%s", ctl->json ? "[" : "");
+    while (more) {
+        msg_begin(&m, M_ACCOUNT_LIST);
+        msg_put_str(&m, buf_str(&last));
+        if (ctl_ask(ctl, R_AUTHD, &m, M_ACCOUNT_ROWS) < 0)
+            return 69;
+        more = msg_get_bool(&m);
+        for (uint32_t n = msg_get_u32(&m); n > 0 && !m.bad; n--, first = false) {
+            struct str name = msg_get_str(&m);
+            uint32_t uid = msg_get_u32(&m), gid = msg_get_u32(&m);
+            struct str dir = msg_get_str(&m);
+            if (first && !ctl->json)
+                printf("%-32s %8s %8s  %s\n", "account", "user", "group", "directory");
+            print_account(ctl, name, uid, gid, dir, first);
+            buf_reset(&last);
+            buf_add(&last, name);
+        }
+        if (!msg_end(&m))
+            return 76;
+    }
+    printf("%s", ctl->json ? "\n]\n" : "");
+    msg_free(&m);
+    buf_free(&last);
+    return 0;
+}
+
+int
+ctl_account(struct ctl *ctl, int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    if (argc >= 3 && strcmp(verb, "add") == 0)
+        return set(ctl, M_ACCOUNT_ADD, argc, argv);
+    if (argc == 3 && strcmp(verb, "passwd") == 0)
+        return set(ctl, M_ACCOUNT_PASSWD, argc, argv);
+    if (argc == 3 && strcmp(verb, "remove") == 0)
+        return remove_account(ctl, argv[2]);
+    if (argc == 2 && strcmp(verb, "list") == 0)
+        return list(ctl);
+    return usage();
+}

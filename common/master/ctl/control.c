@@ -1,0 +1,167 @@
+#include "common/master/ctl/ctl.h"
+#include "common/master/plan.h"
+#include "lib/base/clock.h"
+#include "lib/ipc/channel.h"
+#include <errno.h>
+#include <poll.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { ANSWER_MS = 15000, START_MS = 15000, TICK_US = 20000 };
+
+/* One request to master. 0; -1 when it does not run (silently if quiet) or says no. */
+static int
+control(struct ctl *ctl, uint32_t what, struct control_answer *answer, bool quiet)
+{
+    char path[320];
+    struct err e;
+    struct control_request request = {PLAN_MAGIC, what};
+    snprintf(path, sizeof path, "%.*s/master", STR_ARG(ctl->conf.run_dir));
+    int fd = chan_connect(path, &e);
+    if (fd < 0) {
+        if (!quiet)
+            fprintf(stderr, "bulkhead: not running (%s)\n", e.text);
+        return -1;
+    }
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    ssize_t n = -1;
+    if (send(fd, &request, sizeof request, MSG_NOSIGNAL) == (ssize_t)sizeof request &&
+        poll(&p, 1, ANSWER_MS) > 0)
+        n = recv(fd, answer, sizeof *answer, 0);
+    close(fd);
+    if (n != (ssize_t)sizeof *answer || answer->magic != PLAN_MAGIC || answer->nrows > PLAN_ROLES) {
+        if (!quiet)
+            fprintf(stderr, "bulkhead: master gives no answer\n");
+        return -1;
+    }
+    if (answer->result == 0)
+        return 0;
+    fprintf(stderr, "bulkhead: %.*s\n", (int)sizeof answer->text - 1, answer->text);
+    return -1;
+}
+
+static bool
+all_ready(const struct control_answer *a)
+{
+    for (size_t i = 0; i < a->nrows; i++)
+        if (!a->rows[i].ready)
+            return false;
+    return a->nrows > 0;
+}
+
+static void
+say_unready(const struct control_answer *a)
+{
+    for (size_t i = 0; i < a->nrows; i++)
+        if (!a->rows[i].ready)
+            fprintf(stderr, "bulkhead: %s does not come up: see the log\n",
+                    role_name((enum role)a->rows[i].role));
+}
+
+int
+ctl_start(struct ctl *ctl, int argc, char **argv)
+{
+    struct control_answer answer = {0};
+    char program[320];
+    int status;
+    if (argc != 1) {
+        fprintf(stderr, "usage: bulkhead [-f FILE] start\n");
+        return 64;
+    }
+    (void)argv;
+    if (control(ctl, CONTROL_STATUS, &answer, true) == 0) {
+        printf("bulkhead runs already\n");
+        return 0;
+    }
+    snprintf(program, sizeof program, "%.*s/master", STR_ARG(ctl->conf.libexec_dir));
+    pid_t pid = fork();
+    if (pid == 0) {
+        setsid();
+        execl(program, "master", "-p", ctl->conf.libexec_dir.p, "-f", ctl->config_path,
+              (char *)NULL);
+        fprintf(stderr, "bulkhead: %s: %s\n", program, strerror(errno));
+        _exit(71);
+    }
+    for (int64_t end = now_ms() + START_MS; pid > 0 && now_ms() < end; usleep(TICK_US)) {
+        if (waitpid(pid, &status, WNOHANG) == pid) {
+            fprintf(stderr, "bulkhead: not started\n");
+            return WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : 71;
+        }
+        if (control(ctl, CONTROL_STATUS, &answer, true) == 0 && all_ready(&answer)) {
+            printf("bulkhead started: %u programs\n", answer.nrows);
+            return 0;
+        }
+    }
+    say_unready(&answer);
+    return 71;
+}
+
+int
+ctl_stop(struct ctl *ctl, int argc, char **argv)
+{
+    struct control_answer answer;
+    (void)argc;
+    (void)argv;
+    if (control(ctl, CONTROL_STOP, &answer, false) < 0)
+        return 69; /* EX_UNAVAILABLE */
+    for (int64_t end = now_ms() + START_MS; now_ms() < end; usleep(TICK_US))
+        if (control(ctl, CONTROL_STATUS, &answer, true) < 0) {
+            printf("bulkhead stopped\n");
+            return 0;
+        }
+    fprintf(stderr, "bulkhead: it does not stop\n");
+    return 71;
+}
+
+int
+ctl_reload(struct ctl *ctl, int argc, char **argv)
+{
+    struct control_answer answer;
+    (void)argc;
+    (void)argv;
+    if (control(ctl, CONTROL_RELOAD, &answer, false) < 0)
+        return 78;
+    printf("bulkhead reloaded\n");
+    return 0;
+}
+
+static void
+print_row(const struct ctl *ctl, const struct control_row *row, bool first)
+{
+    const struct passwd *pw = getpwuid(row->uid);
+    char number[16];
+    long up = (long)(wall_s() - row->since_s);
+    const char *state = row->pid == 0 ? "down" : row->ready ? "ready" : "starting";
+    snprintf(number, sizeof number, "%u", row->uid);
+    const char *user = pw ? pw->pw_name : number;
+    if (ctl->json)
+        printf("%s\n  {\"program\": \"%s\", \"user\": \"%s\", \"pid\": %d, \"state\": \"%s\", "
+               "\"seconds\": %ld, \"restarts\": %u}",
+               first ? "" : ",", role_name((enum role)row->role), user, row->pid, state, up,
+               row->restarts);
+    else
+        printf("%-10s %-14s %8d  %-9s %8lds %8u\n", role_name((enum role)row->role), user, row->pid,
+               state, up, row->restarts);
+}
+
+int
+ctl_status(struct ctl *ctl, int argc, char **argv)
+{
+    struct control_answer answer;
+    (void)argc;
+    (void)argv;
+    if (control(ctl, CONTROL_STATUS, &answer, false) < 0)
+        return 69;
+    if (ctl->json)
+        printf("[");
+    else
+        printf("%-10s %-14s %8s  %-9s %9s %8s\n", "program", "user", "process", "state", "up",
+               "restarts");
+    for (size_t i = 0; i < answer.nrows; i++)
+        print_row(ctl, &answer.rows[i], i == 0);
+    printf(ctl->json ? "\n]\n" : "");
+    return all_ready(&answer) ? 0 : 69;
+}

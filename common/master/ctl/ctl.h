@@ -1,0 +1,32 @@
+/*
+ * bulkhead(8): the operator's command. Each sub-command is one row {name, run}; it talks to master
+ * and to the daemons over their sockets in the run directory, which only root (or, unprivileged,
+ * the user who started the suite) can open.
+ */
+#pragma once
+#include "lib/conf/conf.h"
+#include "lib/ipc/message.h"
+
+struct ctl {
+    const char *config_path;
+    const char *programs_dir;
+    struct conf conf;
+    bool json;
+};
+
+/* Sub-commands: exit statuses of sysexits.h. argv[0] is the sub-command's own name. */
+int ctl_plan(struct ctl *ctl, int argc, char **argv);
+int ctl_check(struct ctl *ctl, int argc, char **argv);
+int ctl_start(struct ctl *ctl, int argc, char **argv);
+int ctl_stop(struct ctl *ctl, int argc, char **argv);
+int ctl_reload(struct ctl *ctl, int argc, char **argv);
+int ctl_status(struct ctl *ctl, int argc, char **argv);
+int ctl_queue(struct ctl *ctl, int argc, char **argv);
+int ctl_account(struct ctl *ctl, int argc, char **argv);
+
+/* Read ctl->config_path into ctl->conf; print every error; 0 or 78. */
+int ctl_read_config(struct ctl *ctl);
+/* Ask a service one thing: connects to run_dir/SERVICE.bulkhead. 0, or -1 after printing why. */
+int ctl_ask(struct ctl *ctl, enum role service, struct msg *m, enum msg_type want);
+/* A text as a JSON string, to stdout. */
+void ctl_json_str(struct str s);

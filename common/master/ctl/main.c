@@ -1,0 +1,60 @@
+/*
+ * bulkhead(8): see bulkhead.8 beside this directory.
+ */
+#include "common/master/ctl/ctl.h"
+#include "lib/log/log.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const struct {
+    const char *name, *arguments, *about;
+    int (*run)(struct ctl *, int, char **);
+    bool needs_config;
+} commands[] = {
+    {"start", "", "start the suite", ctl_start, true},
+    {"stop", "", "stop the suite", ctl_stop, true},
+    {"reload", "", "take a changed configuration, certificates and tables", ctl_reload, true},
+    {"status", "", "show the running programs", ctl_status, true},
+    {"check", "", "check the configuration", ctl_check, false},
+    {"queue", "list | show ID | retry ID|all | remove ID", "work on the queue", ctl_queue, true},
+    {"account", "add NAME [-u USER-ID -g GROUP-ID -d DIRECTORY] | passwd NAME | list | remove NAME",
+     "work on the accounts", ctl_account, true},
+    {"plan", NULL, NULL, ctl_plan, false}, /* for master */
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static int
+usage(void)
+{
+    fprintf(stderr, "usage: bulkhead [-f FILE] [--json] COMMAND ...\n");
+    for (size_t i = 0; i < COMMANDS; i++)
+        if (commands[i].about)
+            fprintf(stderr, "  %-8s %s\n           %s\n", commands[i].name, commands[i].arguments,
+                    commands[i].about);
+    return 64;
+}
+
+int
+main(int argc, char **argv)
+{
+    static struct ctl ctl;
+    int i = 1;
+    ctl.config_path = BH_SYSCONFDIR "/bulkhead/bulkhead.conf";
+    log_open(2, "bulkhead");
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        if (strcmp(argv[i], "-f") == 0 && i + 1 < argc)
+            ctl.config_path = argv[++i];
+        else if (strcmp(argv[i], "--json") == 0)
+            ctl.json = true;
+        else
+            return usage();
+    }
+    for (size_t k = 0; i < argc && k < COMMANDS; k++) {
+        if (strcmp(commands[k].name, argv[i]) != 0)
+            continue;
+        int status = commands[k].needs_config ? ctl_read_config(&ctl) : 0;
+        return status ? status : commands[k].run(&ctl, argc - i, argv + i);
+    }
+    return usage();
+}

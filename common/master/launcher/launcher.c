@@ -1,0 +1,163 @@
+#include "common/master/launcher/launcher.h"
+#include "lib/log/log.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { CHANNEL_FD = 3 };
+
+static bool
+text_ok(const char *text, size_t size)
+{
+    return memchr(text, '\0', size) && *text;
+}
+
+static bool
+path_ok(const char *path)
+{
+    if (path[0] != '/' || strstr(path, "//") || strstr(path, "/."))
+        return false;
+    return path[strlen(path) - 1] != '/';
+}
+
+bool
+launch_allowed(const struct launcher *l, const struct cell_request *r)
+{
+    if (r->kind >= CELL_KINDS || !text_ok(r->account, sizeof r->account) ||
+        !text_ok(r->directory, sizeof r->directory) || !path_ok(r->directory))
+        return false;
+    if (!l->privileged)
+        return r->uid == getuid();
+    return r->uid >= CELL_UID_MIN && r->gid >= CELL_UID_MIN;
+}
+
+/* Descend to one name without following a link, making it (ours, mode 0711) when make says so. */
+static int
+descend(int at, const char *name, bool make)
+{
+    if (make && mkdirat(at, name, 0711) < 0 && errno != EEXIST)
+        return -1;
+    return openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+static int
+become_user(uid_t uid, gid_t gid)
+{
+    uid_t r, e, s;
+    if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+        return -1;
+    if (getresuid(&r, &e, &s) < 0 || r != uid || e != uid || s != uid)
+        return -1;
+    return 0;
+}
+
+/* Outside the mail directory the account's own user makes the last part: a process of its own,
+ * since a link planted there must not make root write anywhere. */
+static int
+make_as_user(int parent, const char *name, const struct cell_request *r)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(become_user(r->uid, r->gid) == 0 && mkdirat(parent, name, 0700) == 0 ? 0 : 1);
+    if (pid < 0)
+        return -1;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return status == 0 ? 0 : -1;
+}
+
+static int
+open_last(const struct launcher *l, int parent, const char *name, bool ours,
+          const struct cell_request *r)
+{
+    int fd = descend(parent, name, false);
+    if (fd >= 0 || errno != ENOENT)
+        return fd;
+    if (!l->privileged)
+        return mkdirat(parent, name, 0700) < 0 ? -1 : descend(parent, name, false);
+    if (!ours)
+        return make_as_user(parent, name, r) < 0 ? -1 : descend(parent, name, false);
+    if (mkdirat(parent, name, 0700) < 0)
+        return -1;
+    fd = descend(parent, name, false);
+    if (fd >= 0 && fchown(fd, r->uid, r->gid) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* The account's directory, component by component: an open descriptor, and it belongs to the user.
+ */
+static int
+open_directory(const struct launcher *l, const struct cell_request *r)
+{
+    char path[sizeof r->directory];
+    struct stat st;
+    size_t base = strlen(l->mail_dir);
+    memcpy(path, r->directory, sizeof path);
+    bool ours = strncmp(path, l->mail_dir, base) == 0 && path[base] == '/';
+    int fd = open(ours ? l->mail_dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char *name = path + (ours ? base : 0) + 1;
+    while (fd >= 0 && name) {
+        char *slash = strchr(name, '/');
+        if (slash)
+            *slash = '\0';
+        int next = slash ? descend(fd, name, ours) : open_last(l, fd, name, ours, r);
+        int saved = errno;
+        close(fd);
+        errno = saved;
+        fd = next;
+        name = slash ? slash + 1 : NULL;
+    }
+    if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_uid != r->uid)) {
+        close(fd);
+        errno = EPERM;
+        return -1;
+    }
+    return fd;
+}
+
+/* In the child. From the change of user on, nothing of root is left. */
+static void
+become_cell(const struct launcher *l, const struct cell_request *r, int channel)
+{
+    char account[sizeof r->account];
+    sigset_t none;
+    memcpy(account, r->account, sizeof account);
+    char *argv[] = {(char *)"cell", account, NULL};
+    char *env[] = {NULL};
+    int dir = open_directory(l, r);
+    if (dir < 0 || fchdir(dir) < 0)
+        goto failed;
+    if (l->privileged && (chroot(".") < 0 || become_user(r->uid, r->gid) < 0))
+        goto failed;
+    if (l->privileged && setuid(0) == 0)
+        goto failed;
+    if (channel == CHANNEL_FD ? fcntl(channel, F_SETFD, 0) < 0 : dup2(channel, CHANNEL_FD) < 0)
+        goto failed;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execveat(l->programs[r->kind], "", argv, env, AT_EMPTY_PATH);
+failed:
+    log_error("cannot start a cell for %s in %s: %s", log_str(str_z(account)),
+              log_str(str_z(r->directory)), strerror(errno));
+    _exit(71);
+}
+
+pid_t
+launch_cell(const struct launcher *l, const struct cell_request *r, int channel)
+{
+    pid_t pid = fork();
+    if (pid == 0)
+        become_cell(l, r, channel);
+    return pid;
+}

@@ -1,0 +1,320 @@
+/*
+ * master: starts every program of the suite under its own user, keeps it running, and answers the
+ * operator. usage: master -p PROGRAMS_DIR -f FILE
+ */
+#include "common/master/master.h"
+#include "lib/log/log.h"
+#include "lib/role/sockets.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { BACKOFF_MIN_MS = 1000, BACKOFF_MAX_MS = 60000, STEADY_MS = 10000, STOP_MS = 5000 };
+
+static struct master the;
+
+static void start(struct child *c);
+
+static void
+on_restart(struct loop_timer *t)
+{
+    start(t->arg);
+}
+
+/* What a child says on its control channel: that it is ready, and nothing else. */
+static void
+on_child_says(struct loop_io *io, unsigned events)
+{
+    struct child *c = io->arg;
+    struct msg m = {0};
+    (void)events;
+    int n = msg_recv(io->fd, &m, c->role, R_MASTER);
+    if (n == 1 && m.type == M_READY) {
+        c->ready = true;
+        log_info("%s is ready, process %d", role_name(c->role), (int)c->pid);
+    } else if (n >= 0 || errno != EAGAIN) {
+        loop_del(&the.loop, io);
+        close(io->fd);
+    }
+    msg_free(&m);
+}
+
+static void
+start(struct child *c)
+{
+    if (spawn_child(&the, c) < 0) {
+        log_error("cannot start %s: %s", role_name(c->role), strerror(errno));
+        loop_timer_set(&the.loop, &c->restart, now_ms() + BACKOFF_MIN_MS);
+        return;
+    }
+    c->control.ready = on_child_says;
+    c->control.arg = c;
+    if (loop_add(&the.loop, &c->control, EPOLLIN) < 0)
+        log_warn("cannot hear %s", role_name(c->role));
+}
+
+/* The first restart is at once; then one that does not last is kept waiting longer each time. */
+static void
+again(struct child *c)
+{
+    int64_t lived = now_ms() - c->started_ms;
+    if (lived > STEADY_MS)
+        c->backoff_ms = 0;
+    loop_timer_set(&the.loop, &c->restart, now_ms() + c->backoff_ms);
+    c->backoff_ms = c->backoff_ms ? 2 * c->backoff_ms : BACKOFF_MIN_MS;
+    if (c->backoff_ms > BACKOFF_MAX_MS)
+        c->backoff_ms = BACKOFF_MAX_MS;
+    c->restarts++;
+}
+
+static void
+on_exit_of(struct child *c, int status)
+{
+    if (WIFSIGNALED(status))
+        log_error("%s (process %d) died of signal %d", role_name(c->role), (int)c->pid,
+                  WTERMSIG(status));
+    else if (WEXITSTATUS(status))
+        log_error("%s (process %d) exited with status %d", role_name(c->role), (int)c->pid,
+                  WEXITSTATUS(status));
+    c->pid = 0;
+    c->ready = false;
+    if (!the.stopping)
+        again(c);
+}
+
+static void
+reap(void)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        for (size_t i = 0; i < the.nchildren; i++)
+            if (the.children[i].pid == pid)
+                on_exit_of(&the.children[i], status);
+}
+
+/* The plan's roles become children; their users may not change while we run. */
+static void
+adopt_roles(void)
+{
+    for (size_t i = 0; i < the.plan.nroles; i++) {
+        const struct plan_role *r = &the.plan.roles[i];
+        struct child *c = &the.children[the.nchildren++];
+        c->role = (enum role)r->role;
+        c->uid = r->uid;
+        c->gid = r->gid;
+        c->restart = (struct loop_timer){.fire = on_restart, .arg = c};
+    }
+}
+
+/* In place: what keeps state that sessions depend on. Replaced (new process, then the old one stops
+ * accepting and its sessions go on): all others. */
+static void
+renew(struct child *c)
+{
+    struct msg m = {0};
+    if (c->pid == 0)
+        return;
+    if (!(c->role & (R_QMGR | R_AUTHD))) {
+        kill(c->pid, SIGTERM); /* its restart follows its exit; doors and sockets wait here */
+        c->backoff_ms = 0;
+        c->restarts = c->restarts ? c->restarts - 1 : 0;
+        return;
+    }
+    int aliases = open(the.plan.aliases, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (aliases < 0)
+        aliases = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    msg_begin(&m, M_RELOAD);
+    msg_add_fd(&m, the.config_fd);
+    msg_add_fd(&m, aliases);
+    if (aliases < 0 || msg_send(c->control.fd, &m) < 0)
+        log_error("cannot tell %s to reload", role_name(c->role));
+    msg_free(&m);
+    close(aliases);
+}
+
+static int
+reload(struct control_answer *answer)
+{
+    static struct plan plan;
+    int fd;
+    if (plan_load(&the, &fd, &plan) < 0) {
+        snprintf(answer->text, sizeof answer->text,
+                 "the configuration is bad; nothing has changed: see bulkhead check");
+        return -1;
+    }
+    if (plan.nroles != the.plan.nroles ||
+        memcmp(plan.roles, the.plan.roles, sizeof plan.roles) != 0 ||
+        strcmp(plan.run_dir, the.plan.run_dir) != 0 ||
+        strcmp(plan.queue_dir, the.plan.queue_dir) != 0 ||
+        strcmp(plan.state_dir, the.plan.state_dir) != 0 ||
+        strcmp(plan.mail_dir, the.plan.mail_dir) != 0) {
+        close(fd);
+        snprintf(answer->text, sizeof answer->text,
+                 "programs, users and directories change only with stop and start");
+        return -1;
+    }
+    struct plan before = the.plan;
+    the.plan = plan;
+    if (wires_sockets(&the) < 0) {
+        the.plan = before;
+        close(fd);
+        snprintf(answer->text, sizeof answer->text, "a listen line failed: see the log");
+        return -1;
+    }
+    close(the.config_fd);
+    the.config_fd = fd;
+    if (wires_log(&the) < 0)
+        log_warn("the log was not reopened");
+    if (wires_files(&the) < 0)
+        return -1;
+    for (size_t i = 0; i < the.nchildren; i++)
+        renew(&the.children[i]);
+    log_info("configuration reloaded");
+    return 0;
+}
+
+static void
+stop(void)
+{
+    the.stopping = true;
+    the.loop.stop = true;
+}
+
+static void
+answer_control(int fd)
+{
+    struct control_request request = {0};
+    struct control_answer answer = {.magic = PLAN_MAGIC};
+    ssize_t n = recv(fd, &request, sizeof request, 0);
+    if (n != (ssize_t)sizeof request || request.magic != PLAN_MAGIC)
+        return;
+    if (request.what == CONTROL_RELOAD)
+        answer.result = reload(&answer);
+    else if (request.what == CONTROL_STOP)
+        stop();
+    for (size_t i = 0; i < the.nchildren; i++) {
+        const struct child *c = &the.children[i];
+        answer.rows[answer.nrows++] =
+            (struct control_row){c->role, c->pid, c->uid, c->ready, c->restarts, c->since_s};
+    }
+    (void)!send(fd, &answer, sizeof answer, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* One request a connection; only root (or, unprivileged, we ourselves) can open the socket. */
+static void
+on_control(struct loop_io *io, unsigned events)
+{
+    (void)events;
+    int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0)
+        return;
+    struct timeval second = {1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second);
+    answer_control(fd);
+    close(fd);
+}
+
+static void
+on_signal(struct loop *l, int signo)
+{
+    struct control_answer ignored;
+    (void)l;
+    if (signo == SIGCHLD)
+        reap();
+    else if (signo == SIGHUP) {
+        if (reload(&ignored) < 0)
+            log_error("%s", ignored.text);
+    } else
+        stop();
+}
+
+static void
+signal_groups(int signo)
+{
+    for (size_t i = 0; i < the.nchildren; i++)
+        if (the.children[i].group)
+            kill(-the.children[i].group, signo);
+}
+
+/* Everybody is told; who has not gone after a while is killed. */
+static void
+stop_all(void)
+{
+    int64_t deadline = now_ms() + STOP_MS;
+    signal_groups(SIGTERM);
+    for (;;) {
+        pid_t pid = waitpid(-1, NULL, WNOHANG);
+        if (pid < 0)
+            break;
+        if (pid > 0)
+            continue;
+        if (now_ms() > deadline)
+            signal_groups(SIGKILL);
+        usleep(10000);
+    }
+    log_info("stopped");
+}
+
+static void
+listen_control(void)
+{
+    struct err e = {0};
+    int fd = sockets_unix(the.plan.run_dir, "master", SOCK_SEQPACKET, 0600, &e);
+    the.control = (struct loop_io){.fd = fd, .ready = on_control};
+    if (fd < 0 || loop_add(&the.loop, &the.control, EPOLLIN) < 0)
+        log_fatal("%s", e.text);
+}
+
+static void
+arguments(int argc, char **argv)
+{
+    int c;
+    the.config_path = BH_SYSCONFDIR "/bulkhead/bulkhead.conf";
+    the.programs_dir = BH_LIBEXEC;
+    while ((c = getopt(argc, argv, "f:p:")) != -1)
+        if (c == 'f')
+            the.config_path = optarg;
+        else if (c == 'p')
+            the.programs_dir = optarg;
+        else
+            exit(64);
+}
+
+int
+main(int argc, char **argv)
+{
+    static const int signals[] = {SIGCHLD, SIGHUP, SIGTERM, SIGINT, 0};
+    arguments(argc, argv);
+    umask_for_role();
+    log_open(2, "master");
+    the.privileged = geteuid() == 0;
+    if (plan_load(&the, &the.config_fd, &the.plan) < 0)
+        return 78; /* EX_CONFIG */
+    adopt_roles();
+    if (!the.privileged)
+        log_warn(
+            "not started by root: all programs run as user %u, apart only by Landlock and seccomp",
+            geteuid());
+    if (wires_directories(&the) < 0 || wires_sockets(&the) < 0 || wires_submit(&the) < 0 ||
+        wires_doors(&the) < 0 || wires_files(&the) < 0 || wires_log(&the) < 0)
+        return 71; /* EX_OSERR */
+    if (the.privileged)
+        spawn_cut_capabilities();
+    the.loop.on_signal = on_signal;
+    if (loop_init(&the.loop, signals) < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+        log_fatal("event loop: %s", strerror(errno));
+    listen_control();
+    for (size_t i = 0; i < the.nchildren; i++)
+        start(&the.children[i]);
+    loop_run(&the.loop);
+    stop_all();
+    return 0;
+}
