@@ -56,7 +56,7 @@ dir_sendmail := submitd/sendmail
 dir_imapd-cell := imapd/cell
 dir_pop3d-cell := pop3d/cell
 dir_local-cell := local/cell
-dir = $(or $(dir_$(1)),$(1))
+folder = $(or $(dir_$(1)),$(1))
 libs_smtpd := tls
 libs_submitd := tls
 libs_relay := tls
@@ -68,7 +68,7 @@ extra_authd := -lcrypt
 extra_keyd := -lcrypto
 
 ALL := $(PROGRAMS) $(CELLS) $(TOOLS)
-EXIST := $(foreach p,$(ALL),$(if $(wildcard $(call dir,$(p))/main.c),$(p)))
+EXIST := $(foreach p,$(ALL),$(if $(wildcard $(call folder,$(p))/main.c),$(p)))
 BINS := $(addprefix $(B)/bin/,$(EXIST))
 
 all: $(BINS)
@@ -86,7 +86,7 @@ $(B)/libtls.a: $(TLS_OBJ)
 	@rm -f $@; ar rcs $@ $^
 
 define program
-obj_$(1) := $$(patsubst %.c,$(B)/%.o,$$(wildcard $(call dir,$(1))/*.c))
+obj_$(1) := $$(patsubst %.c,$(B)/%.o,$$(wildcard $(call folder,$(1))/*.c))
 $(B)/bin/$(1): $$(obj_$(1)) $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
 	@mkdir -p $$(@D)
 	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter %-cell,$(1)),$(STATIC)) -o $$@ $$^ \

@@ -1,0 +1,2 @@
+#include "common/authd/authd.h"
+struct authd authd;

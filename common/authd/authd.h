@@ -1,0 +1,108 @@
+/*
+ * authd: who exists, what their password is, where their mail lies, and whether a cell may be
+ * started.
+ *
+ * Trusts: the operator's accounts file and aliases. Serves smtpd, submitd, local, the fronts and
+ * bulkhead(8) over channels; what they send is checked. Password hashes never leave it; each
+ * password is tried by a forked worker, so that a slow hash holds up nobody.
+ */
+#pragma once
+#include "lib/conf/conf.h"
+#include "lib/ipc/service.h"
+#include "lib/mail/aliases.h"
+
+enum {
+    ACCOUNTS_MAX = 1000000,
+    ACCOUNT_NAME_MAX = 127, /* fits struct cell_request */
+    ACCOUNT_DIR_MAX = 255,
+    HASH_MAX = 256,
+    PASSWORD_MAX = 512,
+};
+
+struct account {
+    struct str name; /* lower case: "user" (of the primary domain) or "user@domain" */
+    struct str hash; /* crypt(3) */
+    struct str directory;
+    uint32_t uid, gid;
+    struct account *next; /* in its bucket */
+};
+
+/* accounts.c: the table, and its file "accounts" in the state directory. The file is text:
+ *   version 1
+ *   name:uid:gid:directory:hash
+ * A file with a bad line is reported line by line; the good lines serve, unknown names are "not
+ * known now", and nothing is written until it is mended: nothing bounces and nothing is lost. */
+struct accounts {
+    int dirfd;
+    struct arena arena;
+    struct account **list; /* in order of name */
+    size_t n, cap;
+    struct account **buckets;
+    size_t nbuckets;
+    struct sipkey key;
+    size_t bad_lines;
+};
+
+int accounts_load(struct accounts *a, int dirfd, struct err *e);
+struct account *accounts_find(const struct accounts *a, struct str name);
+struct account *accounts_by_uid(const struct accounts *a, uint32_t uid);
+/* Change the table and its file, durably. -1 leaves both as they were. */
+int accounts_add(struct accounts *a, const struct account *account, struct err *e);
+int accounts_remove(struct accounts *a, struct str name, struct err *e);
+int accounts_set_hash(struct accounts *a, struct str name, struct str hash, struct err *e);
+/* The lowest free user ID of the range, or 0. */
+uint32_t accounts_free_uid(const struct accounts *a, uint32_t first, uint32_t last);
+/* Index of the first account after this name: for listing by pages. */
+size_t accounts_after(const struct accounts *a, struct str name);
+/* Whether this may be an account's name. */
+bool accounts_name_ok(struct str name);
+
+/* throttle.c: failed logins by network and by account; what is over the limit is refused unseen. */
+bool throttle_allows(struct str remote, struct str user);
+void throttle_failed(struct str remote, struct str user);
+
+/* login.c: the workers. */
+struct login {
+    struct client *client; /* NULL when it has gone meanwhile */
+    struct str user, account;
+    char user_text[ACCOUNT_NAME_MAX + 1], account_text[ACCOUNT_NAME_MAX + 1], remote[64];
+    int channel; /* the cell's, or -1 */
+    int kind;    /* cell_kind, or -1 for submitd */
+    pid_t pid;
+    struct login *next;
+};
+
+struct authd {
+    struct conf *conf;
+    struct accounts accounts;
+    struct aliases aliases;
+    const struct start *start;
+    struct loop loop;
+    struct service service;
+    int launcher;      /* channel, or -1 */
+    bool unprivileged; /* the whole suite is one user's: so are all accounts */
+    char dummy_hash[HASH_MAX]; /* tried for unknown users: they take as long as known ones */
+    struct login *running, *waiting;
+    size_t nrunning, nwaiting;
+};
+extern struct authd authd;
+
+/* Read the tables; used at start and at reload. A table that cannot be read stays as it was. */
+void authd_read_aliases(int fd);
+void login_start(struct client *c, struct str user, struct str password, struct str remote,
+                 int kind, int channel);
+void login_reap(pid_t pid, int status);
+void login_forget(struct client *c);
+int login_hash(struct str password, char *hash_r, size_t size);
+/* Start a cell for this account on channel. */
+int login_cell(const struct account *account, int kind, int channel, struct err *e);
+
+/* resolve.c: what an address is. -1 with ERR_TEMPORARY when the tables are incomplete. */
+int resolve_address(struct str address, enum address_kind *kind_r, struct account **account_r,
+                    struct err *e);
+/* A login name: "user", or "user@domain". */
+struct account *resolve_login(struct str user);
+
+/* serve.c */
+void serve_message(struct client *c, struct msg *m);
+void serve_gone(struct client *c);
