@@ -75,6 +75,7 @@ struct conf {
     struct str delimiter;         /* of subaddresses: "+" */
 
     struct conf_service smtpd, submitd, pop3d, imapd;
+    bool relayclient; /* smtpd: RELAYCLIENT in the environment lets a client relay (inetd mode) */
 
     struct {
         uint32_t retry_min_s, retry_max_s, expire_s;

@@ -46,6 +46,7 @@ static const struct conf_word words[] = {
     {"relay", "command-time", CT_TIME, AT(relay.command_s), 1, 3600, false},
     {"relay", "data-time", CT_TIME, AT(relay.data_s), 1, DAY, false},
     SERVICE_WORDS(smtpd),
+    {"smtpd", "relayclient", CT_YESNO, AT(relayclient), 0, 0, false},
     SERVICE_WORDS(submitd),
     SERVICE_WORDS(pop3d),
     SERVICE_WORDS(imapd),

@@ -1,0 +1,212 @@
+#include "lib/log/log.h"
+#include "qmgr/qmgr.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* One message being brought by a session. */
+struct intake {
+    char id[ID_LEN + 1];
+    bool committing; /* renamed, waits for the sync of this turn */
+    char origin;
+    struct arena arena;
+    struct envelope env;
+    struct client *client; /* NULL: it went before the answer */
+    struct intake *next;
+};
+
+static struct intake *turn; /* all that wait for the sync */
+
+static char
+origin_of(enum role role)
+{
+    return role == R_SMTPD ? 's' : role == R_SUBMITD ? 'u' : 'l';
+}
+
+static void
+forget(struct intake *in)
+{
+    arena_free(&in->arena);
+    free(in);
+}
+
+static void
+abandon(struct client *c)
+{
+    struct intake *in = c->state;
+    c->state = NULL;
+    if (!in)
+        return;
+    if (in->committing) {
+        in->client = NULL; /* it is in new/: it stays, whether anybody hears of it or not */
+        return;
+    }
+    store_discard(in->id);
+    forget(in);
+}
+
+static void
+on_new(struct client *c)
+{
+    struct err e = {0};
+    struct msg out = {0};
+    abandon(c);
+    if (!store_room(qmgr.conf->message_size_max)) {
+        log_error("no room in the queue's file system");
+        service_fail(c, ERR_LIMIT, "insufficient system storage");
+        return;
+    }
+    struct intake *in = calloc(1, sizeof *in);
+    if (!in) {
+        service_fail(c, ERR_TEMPORARY, "out of memory");
+        return;
+    }
+    in->arena = arena_new((size_t)2 * QFILE_ENVELOPE_MAX);
+    store_new_id(in->id);
+    int fd = store_create(in->id, &e);
+    if (fd < 0) {
+        log_error("%s", e.text);
+        service_fail(c, e.class, e.text);
+        free(in);
+        return;
+    }
+    c->state = in;
+    msg_begin(&out, M_QUEUE_FILE);
+    msg_put_str(&out, str_z(in->id));
+    msg_add_fd(&out, fd);
+    service_send(c, &out);
+    msg_free(&out);
+    close(fd);
+}
+
+/* The second wall against an open relay: what came in through smtpd goes to us and nowhere else, however
+ * the session came to think otherwise. */
+static bool
+may_go(char origin, const struct envelope *env)
+{
+    if (origin != 's' || qmgr.conf->relayclient)
+        return true;
+    for (size_t i = 0; i < env->nrcpt; i++)
+        if (!message_is_local(env->rcpts[i].address))
+            return false;
+    return true;
+}
+
+/* What the session wrote, read back through our own eyes. */
+static int
+check(struct intake *in, struct err *e)
+{
+    int fd = store_reopen(in->id);
+    if (fd < 0)
+        return err_errno(e, "cannot read the queue file");
+    int ok = qfile_read(fd, &in->arena, &in->env, e);
+    close(fd);
+    if (ok == 0 && in->env.message_size > qmgr.conf->message_size_max)
+        ok = err_set(e, ERR_PERMANENT, "message too large");
+    if (ok == 0 && !may_go(in->origin, &in->env))
+        ok = err_set(e, ERR_PERMANENT, "smtpd may not relay");
+    return ok;
+}
+
+static void
+on_commit(struct client *c)
+{
+    struct intake *in = c->state;
+    struct err e = {0};
+    if (!in || in->committing) {
+        service_fail(c, ERR_PERMANENT, "nothing to commit");
+        return;
+    }
+    in->origin = origin_of(c->role);
+    if (check(in, &e) < 0) {
+        log_error("%s: refused from %s: %s", in->id, role_name(c->role), e.text);
+    } else if (store_commit_name(in->id, in->origin) < 0) {
+        err_errno(&e, "cannot name the queue file");
+        log_error("%s: %s", in->id, e.text);
+    } else {
+        in->committing = true;
+        in->client = c;
+        in->next = turn;
+        turn = in;
+        return;
+    }
+    service_fail(c, e.class, e.text);
+    abandon(c);
+}
+
+static void
+answer(struct intake *in, int synced)
+{
+    struct msg out = {0};
+    struct client *c = in->client;
+    if (c)
+        c->state = NULL;
+    if (!c)
+        return;
+    if (synced < 0) {
+        service_fail(c, ERR_TEMPORARY, "cannot sync the queue");
+        return;
+    }
+    msg_begin(&out, M_QUEUE_DONE);
+    service_send(c, &out);
+    msg_free(&out);
+}
+
+static void
+accepted(struct intake *in)
+{
+    struct entry *entry = entry_add(in->id, in->origin, PLACE_NEW, wall_s());
+    log_info("%s: from=<%s>, size=%llu, nrcpt=%zu (queue active)", in->id,
+             log_str(in->env.sender), (unsigned long long)in->env.message_size, in->env.nrcpt);
+    if (!entry)
+        log_fatal("out of memory for the queue");
+    message_adopt(entry, &in->arena, &in->env);
+}
+
+void
+intake_after_turn(void)
+{
+    struct intake *list = turn;
+    if (!list)
+        return;
+    turn = NULL;
+    int synced = store_sync_new();
+    if (synced < 0)
+        log_error("cannot sync the queue: %s", strerror(errno));
+    for (struct intake *in = list; in; in = in->next) {
+        if (synced < 0)
+            store_uncommit(in->id, in->origin);
+        answer(in, synced);
+    }
+    while (list) {
+        struct intake *in = list;
+        list = in->next;
+        if (synced == 0)
+            accepted(in);
+        forget(in);
+    }
+    /* A failed sync is never tried again: pages may be gone and marked clean. Start afresh. */
+    if (synced < 0)
+        log_fatal("leaving after a failed sync");
+}
+
+void
+intake_message(struct client *c, struct msg *m)
+{
+    if (!msg_end(m)) {
+        service_close(c);
+    } else if (m->type == M_QUEUE_NEW) {
+        on_new(c);
+    } else if (m->type == M_QUEUE_COMMIT) {
+        on_commit(c);
+    } else {
+        abandon(c);
+    }
+}
+
+void
+intake_gone(struct client *c)
+{
+    abandon(c);
+}

@@ -1,0 +1,199 @@
+#include "qmgr/journal.h"
+#include "lib/log/log.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { JOURNAL_MAX = 16 << 20, RECORD_MAX = 1 << 20 };
+
+struct head {
+    uint32_t length, type;
+    uint64_t check;
+};
+static const struct sipkey check_key = {"bulkhead-journal"};
+
+static uint64_t
+check_of(uint32_t type, struct str bytes)
+{
+    return siphash(&check_key, bytes) ^ (uint64_t)type * 0x9e3779b97f4a7c15u;
+}
+
+static void
+put(struct buf *out, enum journal_type type, struct str bytes)
+{
+    struct head h = {(uint32_t)bytes.n, (uint32_t)type, check_of((uint32_t)type, bytes)};
+    buf_add(out, str_of((const char *)&h, sizeof h));
+    buf_add(out, bytes);
+}
+
+static void
+put_two(struct buf *out, enum journal_type type, uint32_t a, uint32_t b)
+{
+    uint32_t values[2] = {a, b};
+    put(out, type, str_of((const char *)values, sizeof values));
+}
+
+void
+journal_put_rcpt(struct buf *out, uint32_t index, enum rcpt_state state)
+{
+    put_two(out, J_RCPT, index, (uint32_t)state);
+}
+
+void
+journal_put_attempt(struct buf *out, uint32_t attempts)
+{
+    put(out, J_ATTEMPT, str_of((const char *)&attempts, sizeof attempts));
+}
+
+void
+journal_put_deferred(struct buf *out, uint32_t index, struct str text)
+{
+    struct buf b = buf_new(REASON_MAX + sizeof index);
+    buf_add(&b, str_of((const char *)&index, sizeof index));
+    buf_add(&b, str_sub(text, 0, REASON_MAX));
+    put(out, J_DEFERRED, buf_str(&b));
+    buf_free(&b);
+}
+
+void
+journal_put_expanded(struct buf *out, uint32_t index, struct rcpt *const *added, size_t n)
+{
+    struct buf b = buf_new(RECORD_MAX);
+    buf_add(&b, str_of((const char *)&index, sizeof index));
+    for (size_t i = 0; i < n; i++) {
+        uint32_t length = (uint32_t)added[i]->address.n;
+        buf_add(&b, str_of((const char *)&length, sizeof length));
+        buf_add(&b, added[i]->address);
+    }
+    if (buf_ok(&b))
+        put(out, J_EXPANDED, buf_str(&b));
+    else
+        out->overflow = true;
+    buf_free(&b);
+}
+
+static int
+open_journal(const struct message *m, int flags, int *dir_r)
+{
+    char name[ID_LEN + 1];
+    memcpy(name, m->entry->id, ID_LEN);
+    name[ID_LEN] = '\0';
+    *dir_r = store_subdir(qmgr.journal, m->entry->id, flags & O_CREAT);
+    return *dir_r < 0 ? -1 : openat(*dir_r, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
+}
+
+int
+journal_append(struct message *m, const struct buf *records, bool sync, struct err *e)
+{
+    int dir = -1;
+    bool fresh = !m->journaled;
+    if (!buf_ok(records))
+        return err_set(e, ERR_LIMIT, "journal record too large");
+    int fd = open_journal(m, O_WRONLY | O_CREAT | O_APPEND, &dir);
+    int ok = -1;
+    if (fd >= 0 && write(fd, records->p, records->n) == (ssize_t)records->n) {
+        m->journaled = true;
+        /* The name first becomes durable with the directories above it. */
+        ok = sync && (fsync(fd) < 0 || (fresh && (fsync(dir) < 0 || fsync(qmgr.journal) < 0))) ? -1
+                                                                                                : 0;
+    }
+    if (ok < 0)
+        err_errno(e, "journal of %.*s", ID_LEN, m->entry->id);
+    if (fd >= 0)
+        close(fd);
+    if (dir >= 0)
+        close(dir);
+    return ok;
+}
+
+static int
+read_all(int fd, struct buf *text)
+{
+    ssize_t n;
+    do {
+        char *to = buf_reserve(text, 8192);
+        n = to ? read(fd, to, 8192) : -1;
+        if (n > 0)
+            buf_commit(text, (size_t)n);
+    } while (n > 0);
+    return n < 0 ? -1 : 0;
+}
+
+static uint32_t
+take_u32(struct str *bytes)
+{
+    uint32_t v = UINT32_MAX;
+    if (bytes->n >= sizeof v)
+        memcpy(&v, bytes->p, sizeof v);
+    *bytes = str_from(*bytes, sizeof v);
+    return v;
+}
+
+static void
+apply_expanded(struct message *m, struct rcpt *r, struct str bytes)
+{
+    while (bytes.n >= sizeof(uint32_t)) {
+        uint32_t length = take_u32(&bytes);
+        if (length > bytes.n)
+            return;
+        (void)message_add_rcpt(m, str_sub(bytes, 0, length));
+        bytes = str_from(bytes, length);
+    }
+    r->state = RCPT_DONE;
+    r->marked = true;
+}
+
+static void
+apply(struct message *m, uint32_t type, struct str bytes)
+{
+    uint32_t index = take_u32(&bytes);
+    if (type == J_ATTEMPT) {
+        m->entry->attempts = index;
+        return;
+    }
+    if (index >= m->nrcpt)
+        return;
+    struct rcpt *r = m->rcpts[index];
+    if (type == J_EXPANDED) {
+        apply_expanded(m, r, bytes);
+    } else if (type == J_RCPT) {
+        uint32_t state = take_u32(&bytes);
+        if (state == RCPT_DONE || state == RCPT_BOUNCED) {
+            r->state = (enum rcpt_state)state;
+            r->marked = true;
+        }
+    } else if (type == J_DEFERRED) {
+        r->text = arena_str(&m->arena, str_sub(bytes, 0, REASON_MAX));
+    }
+}
+
+int
+journal_replay(struct message *m, struct err *e)
+{
+    struct buf text = buf_new(JOURNAL_MAX);
+    int dir = -1;
+    int fd = open_journal(m, O_RDONLY, &dir);
+    if (dir >= 0)
+        close(dir);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : err_errno(e, "journal of %.*s", ID_LEN, m->entry->id);
+    m->journaled = true;
+    int ok = read_all(fd, &text);
+    close(fd);
+    struct str left = buf_str(&text);
+    while (ok == 0 && left.n >= sizeof(struct head)) {
+        struct head h;
+        memcpy(&h, left.p, sizeof h);
+        struct str bytes = str_sub(left, sizeof h, h.length);
+        if (h.length > RECORD_MAX || bytes.n != h.length || check_of(h.type, bytes) != h.check) {
+            log_warn("%.*s: the journal is damaged after %zu bytes; what was lost is tried again",
+                     ID_LEN, m->entry->id, text.n - left.n);
+            break;
+        }
+        apply(m, h.type, bytes);
+        left = str_from(left, sizeof h + h.length);
+    }
+    buf_free(&text);
+    return ok < 0 ? err_errno(e, "journal of %.*s", ID_LEN, m->entry->id) : 0;
+}

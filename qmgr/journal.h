@@ -1,0 +1,25 @@
+/*
+ * journal: what happened to a message, beside it, append-only.
+ *
+ * A record: {u32 length, u32 type, u64 check, bytes}: SipHash with a fixed key over type and bytes. Reading
+ * stops at the first record that is cut or damaged: a crash leaves at most a cut tail, and what is not on
+ * record is tried again.
+ */
+#pragma once
+#include "qmgr/qmgr.h"
+
+enum journal_type {
+    J_RCPT = 1, /* u32 index, u32 state (DONE or BOUNCED): final */
+    J_EXPANDED, /* u32 index, then addresses, each u32 length and bytes: added, and index is done */
+    J_DEFERRED, /* u32 index, text: why, for people; not synced */
+    J_ATTEMPT,  /* u32 attempts so far; not synced */
+};
+
+/* Append. sync: durable when it returns 0. */
+int journal_append(struct message *m, const struct buf *records, bool sync, struct err *e);
+void journal_put_rcpt(struct buf *out, uint32_t index, enum rcpt_state state);
+void journal_put_expanded(struct buf *out, uint32_t index, struct rcpt *const *added, size_t n);
+void journal_put_deferred(struct buf *out, uint32_t index, struct str text);
+void journal_put_attempt(struct buf *out, uint32_t attempts);
+/* Apply what is on record to a message just read from its file. */
+int journal_replay(struct message *m, struct err *e);

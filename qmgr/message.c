@@ -1,0 +1,349 @@
+#include "lib/log/log.h"
+#include "qmgr/journal.h"
+#include "qmgr/qmgr.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum { ARENA_MAX = 16 << 20, JITTER_PERCENT = 10 };
+
+void
+message_free(struct message *m)
+{
+    if (m->entry && m->entry->active == m) {
+        m->entry->active = NULL;
+        qmgr.nactive--;
+    }
+    free(m->rcpts);
+    arena_free(&m->arena);
+    free(m);
+}
+
+bool
+message_is_local(struct str address)
+{
+    ptrdiff_t at = str_rchr(address, '@');
+    struct str domain = str_from(address, (size_t)at + 1);
+    return at < 0 || (address.n && address.p[0] == '\\') || conf_is_local(qmgr.conf, domain) ||
+           str_caseeq(domain, qmgr.conf->hostname);
+}
+
+static struct rcpt *
+append_rcpt(struct message *m, struct str address)
+{
+    if (m->nrcpt == m->cap) {
+        size_t cap = m->cap ? 2 * m->cap : 4;
+        struct rcpt **rcpts = reallocarray(m->rcpts, cap, sizeof(struct rcpt *));
+        if (!rcpts)
+            return NULL;
+        m->rcpts = rcpts;
+        m->cap = cap;
+    }
+    struct rcpt *r = arena_alloc(&m->arena, sizeof *r);
+    if (!r)
+        return NULL;
+    r->address = address;
+    r->index = (uint32_t)m->nrcpt;
+    m->rcpts[m->nrcpt++] = r;
+    return r;
+}
+
+/* Without the mark that says no alias is to be tried. */
+static struct str
+bare(struct str address)
+{
+    return address.n && address.p[0] == '\\' ? str_from(address, 1) : address;
+}
+
+int
+message_add_rcpt(struct message *m, struct str address)
+{
+    if (address.n == 0 || address.n > QFILE_ADDR_MAX + 1)
+        return -1;
+    for (size_t i = 0; i < m->nrcpt; i++)
+        if (str_caseeq(m->rcpts[i]->address, address))
+            return 0;
+    if (m->nrcpt >= EXPANDED_MAX)
+        return -1;
+    struct str kept = arena_str(&m->arena, address);
+    return kept.p && append_rcpt(m, kept) ? 0 : -1;
+}
+
+static struct message *
+new_message(struct entry *entry)
+{
+    struct message *m = calloc(1, sizeof *m);
+    if (m) {
+        m->entry = entry;
+        m->arena = arena_new(ARENA_MAX);
+        m->loaded_ms = now_ms();
+    }
+    return m;
+}
+
+static int
+take_envelope(struct message *m, struct err *e)
+{
+    for (size_t i = 0; i < m->env.nrcpt; i++)
+        if (!append_rcpt(m, m->env.rcpts[i].address))
+            return err_set(e, ERR_TEMPORARY, "out of memory");
+    return 0;
+}
+
+struct message *
+message_load(struct entry *entry, struct err *e)
+{
+    int fd = store_read_fd(entry);
+    if (fd < 0) {
+        err_errno(e, "cannot open the queue file");
+        if (errno == ENOENT)
+            e->class = ERR_CLOSED;
+        return NULL;
+    }
+    struct message *m = new_message(entry);
+    int ok = m ? qfile_read(fd, &m->arena, &m->env, e)
+               : err_set(e, ERR_TEMPORARY, "out of memory");
+    close(fd);
+    if (ok == 0 && take_envelope(m, e) == 0 && journal_replay(m, e) == 0)
+        return m;
+    if (m)
+        message_free(m);
+    return NULL;
+}
+
+/* Old enough by the clock, and tried as often as that time allows at least: a clock that jumps expires
+ * nothing. */
+static bool
+expired(const struct message *m)
+{
+    const struct conf *conf = qmgr.conf;
+    int64_t age_s = wall_s() - m->env.arrived_us / 1000000;
+    return age_s > (int64_t)conf->queue.expire_s &&
+           m->entry->attempts >= conf->queue.expire_s / conf->queue.retry_max_s / 2 &&
+           m->entry->attempts > 0;
+}
+
+static void
+give_up_expired(struct message *m)
+{
+    for (size_t i = 0; i < m->nrcpt; i++) {
+        struct rcpt *r = m->rcpts[i];
+        if (r->state != RCPT_TODO)
+            continue;
+        struct buf text = buf_new(REASON_MAX * 2);
+        buf_addz(&text, "delivery time expired; the last reason was: ");
+        buf_add(&text, r->text.n ? r->text : STR("unknown"));
+        message_outcome(m, r, OUTCOME_NEVER, STR("4.4.7"), buf_str(&text), STR("none"));
+        buf_free(&text);
+    }
+}
+
+static void
+begin_attempt(struct message *m)
+{
+    m->entry->active = m;
+    qmgr.nactive++;
+    for (size_t i = 0; i < m->nrcpt; i++)
+        m->open += m->rcpts[i]->state == RCPT_TODO;
+    if (expired(m))
+        give_up_expired(m);
+    else
+        route_submit(m);
+    message_settle(m);
+}
+
+void
+message_adopt(struct entry *entry, struct arena *arena, struct envelope *env)
+{
+    struct err e;
+    struct message *m = qmgr.nactive < ACTIVE_MAX ? new_message(entry) : NULL;
+    if (!m) {
+        entry_wait(entry);
+        return;
+    }
+    m->arena = *arena;
+    m->arena.max = ARENA_MAX;
+    *arena = arena_new(0);
+    m->env = *env;
+    if (take_envelope(m, &e) < 0) {
+        message_free(m);
+        entry->due_s = wall_s() + 1;
+        entry_wait(entry);
+        return;
+    }
+    begin_attempt(m);
+}
+
+void
+message_start(struct entry *entry)
+{
+    struct err e;
+    if (entry->active)
+        return;
+    if (qmgr.nactive >= ACTIVE_MAX) {
+        entry_wait(entry);
+        return;
+    }
+    struct message *m = message_load(entry, &e);
+    if (m) {
+        /* What is met on disk may have been handed out by a process before this one. */
+        m->again = true;
+        begin_attempt(m);
+        return;
+    }
+    if (e.class == ERR_PERMANENT) {
+        store_quarantine(entry, e.text);
+        entry_drop(entry);
+    } else if (e.class == ERR_CLOSED) {
+        log_warn("%.*s: its file has gone", ID_LEN, entry->id);
+        entry_drop(entry);
+    } else {
+        log_error("%.*s: %s", ID_LEN, entry->id, e.text);
+        entry->due_s = wall_s() + qmgr.conf->queue.retry_min_s;
+        entry_wait(entry);
+    }
+}
+
+static void
+log_outcome(const struct message *m, const struct rcpt *r, const char *status, struct str relay)
+{
+    double age = (double)(wall_us() - m->env.arrived_us) / 1e6;
+    double active = (double)(now_ms() - m->loaded_ms) / 1e3;
+    log_info("%.*s: to=<%s>, relay=%s, delay=%.2f, delays=%.2f/0/0/%.2f, dsn=%s, status=%s (%s)",
+             ID_LEN, m->entry->id, log_str(bare(r->address)), log_str(relay), age < 0 ? 0 : age,
+             age > active ? age - active : 0, active, r->dsn, status, log_str(r->text));
+}
+
+void
+message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, struct str dsn,
+                struct str text, struct str relay)
+{
+    static const char *const status[] = {"sent", "deferred", "bounced", "expanded"};
+    static const enum rcpt_state state[] = {RCPT_DONE, RCPT_LATER, RCPT_NEVER, RCPT_DONE};
+    r->state = state[outcome];
+    r->text = arena_str(&m->arena, str_sub(text, 0, REASON_MAX));
+    snprintf(r->dsn, sizeof r->dsn, "%.*s", STR_ARG(str_sub(dsn, 0, 11)));
+    log_outcome(m, r, status[outcome], relay);
+    m->open--;
+}
+
+int
+message_expand(struct message *m, struct rcpt *r, const struct str *addresses, size_t n)
+{
+    struct err e = {0};
+    struct buf record = buf_new(2 << 20);
+    size_t before = m->nrcpt;
+    for (size_t i = 0; i < n; i++)
+        if (message_add_rcpt(m, addresses[i]) < 0) {
+            m->nrcpt = before;
+            return -1;
+        }
+    journal_put_expanded(&record, r->index, m->rcpts + before, m->nrcpt - before);
+    int ok = journal_append(m, &record, true, &e);
+    buf_free(&record);
+    if (ok < 0) {
+        log_error("%s", e.text);
+        m->nrcpt = before;
+        return -1;
+    }
+    r->marked = true;
+    m->open += m->nrcpt - before;
+    return 0;
+}
+
+static size_t
+count_state(const struct message *m, enum rcpt_state state)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->nrcpt; i++)
+        n += m->rcpts[i]->state == state;
+    return n;
+}
+
+/* One DSN for all that failed; when it cannot be written now, they are tried again later. */
+static void
+bounce_failed(struct message *m)
+{
+    struct err e = {0};
+    enum rcpt_state state = RCPT_BOUNCED;
+    if (m->env.sender.n == 0) {
+        /* RFC 5321 6.1: never a bounce of a bounce. */
+        log_warn("%.*s: undeliverable, from <>: dropped without notice", ID_LEN, m->entry->id);
+    } else if (bounce_send(m, &e) < 0) {
+        log_error("%.*s: cannot write the bounce: %s", ID_LEN, m->entry->id, e.text);
+        state = RCPT_LATER;
+    }
+    for (size_t i = 0; i < m->nrcpt; i++)
+        if (m->rcpts[i]->state == RCPT_NEVER)
+            m->rcpts[i]->state = state;
+}
+
+/* What is final goes on record, durably, before the message waits for its next attempt. */
+static void
+record(struct message *m)
+{
+    struct err e;
+    struct buf out = buf_new(4 << 20);
+    bool final = false, reason = false;
+    for (size_t i = 0; i < m->nrcpt; i++) {
+        struct rcpt *r = m->rcpts[i];
+        if (!r->marked && (r->state == RCPT_DONE || r->state == RCPT_BOUNCED)) {
+            journal_put_rcpt(&out, r->index, r->state);
+            r->marked = final = true;
+        } else if (r->state == RCPT_LATER && !reason) {
+            journal_put_deferred(&out, r->index, r->text);
+            reason = true;
+        }
+    }
+    journal_put_attempt(&out, m->entry->attempts);
+    if (journal_append(m, &out, final, &e) < 0)
+        log_error("%s", e.text);
+    buf_free(&out);
+}
+
+/* Twice as long each time, with some jitter so that what failed together is not tried together. */
+static int64_t
+backoff_s(const struct entry *entry)
+{
+    const struct conf *conf = qmgr.conf;
+    unsigned shift = entry->attempts > 20 ? 20 : entry->attempts ? entry->attempts - 1 : 0;
+    int64_t wait = (int64_t)conf->queue.retry_min_s << shift;
+    unsigned char random = 0;
+    if (wait > (int64_t)conf->queue.retry_max_s)
+        wait = conf->queue.retry_max_s;
+    (void)!getrandom(&random, sizeof random, 0);
+    return wait + wait * random * JITTER_PERCENT / (100 * 255);
+}
+
+static void
+put_off(struct message *m)
+{
+    struct entry *entry = m->entry;
+    entry->attempts++;
+    record(m);
+    entry->due_s = wall_s() + backoff_s(entry);
+    if (store_defer(entry) < 0)
+        log_error("%.*s: cannot put it off: %s", ID_LEN, entry->id, strerror(errno));
+    message_free(m);
+    entry_wait(entry);
+}
+
+void
+message_settle(struct message *m)
+{
+    if (m->open)
+        return;
+    if (count_state(m, RCPT_NEVER))
+        bounce_failed(m);
+    if (count_state(m, RCPT_LATER) || count_state(m, RCPT_TODO)) {
+        put_off(m);
+        return;
+    }
+    struct entry *entry = m->entry;
+    log_info("%.*s: removed", ID_LEN, entry->id);
+    store_remove(entry, m->journaled);
+    message_free(m);
+    entry_drop(entry);
+}

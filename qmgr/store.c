@@ -1,0 +1,210 @@
+#include "lib/log/log.h"
+#include "qmgr/qmgr.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+struct qmgr qmgr = {.dir = -1};
+
+enum { FREE_INODES_MIN = 100, FREE_BYTES_MIN = 16 << 20 };
+/* In order of the alphabet, so that names sort by time. */
+static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
+
+static int
+subdirectory(const char *name, struct err *e)
+{
+    if (mkdirat(qmgr.dir, name, 0700) < 0 && errno != EEXIST)
+        return err_errno(e, "queue/%s", name);
+    int fd = openat(qmgr.dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? err_errno(e, "queue/%s", name) : fd;
+}
+
+int
+store_open(const char *path_or_null, struct err *e)
+{
+    if (path_or_null)
+        qmgr.dir = open(path_or_null, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (qmgr.dir < 0)
+        return err_errno(e, "queue directory %s", path_or_null ? path_or_null : "");
+    qmgr.tmp = subdirectory("tmp", e);
+    qmgr.new = subdirectory("new", e);
+    qmgr.cur = subdirectory("cur", e);
+    qmgr.journal = subdirectory("journal", e);
+    qmgr.corrupt = subdirectory("corrupt", e);
+    if (qmgr.tmp < 0 || qmgr.new < 0 || qmgr.cur < 0 || qmgr.journal < 0 || qmgr.corrupt < 0)
+        return -1;
+    return fsync(qmgr.dir) < 0 ? err_errno(e, "queue") : 0;
+}
+
+/* 45 bits of milliseconds, then 55 random ones: names sort by age, and cannot be guessed. */
+void
+store_new_id(char id_r[ID_LEN + 1])
+{
+    uint64_t ms = (uint64_t)wall_us() / 1000, random;
+    if (getrandom(&random, sizeof random, 0) != sizeof random)
+        log_fatal("getrandom: %s", strerror(errno));
+    for (int i = 8; i >= 0; i--, ms >>= 5)
+        id_r[i] = alphabet[ms & 31];
+    for (int i = 9; i < ID_LEN; i++, random >>= 5)
+        id_r[i] = alphabet[random & 31];
+    id_r[ID_LEN] = '\0';
+}
+
+bool
+store_id_ok(struct str id)
+{
+    if (id.n != ID_LEN)
+        return false;
+    for (size_t i = 0; i < id.n; i++)
+        if (!memchr(alphabet, (unsigned char)id.p[i], sizeof alphabet - 1))
+            return false;
+    return true;
+}
+
+int
+store_create(const char *id, struct err *e)
+{
+    int fd = openat(qmgr.tmp, id, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return fd < 0 ? err_errno(e, "cannot make a queue file") : fd;
+}
+
+int
+store_reopen(const char *id)
+{
+    return openat(qmgr.tmp, id, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+void
+store_discard(const char *id)
+{
+    if (unlinkat(qmgr.tmp, id, 0) < 0 && errno != ENOENT)
+        log_error("tmp/%s: %s", id, strerror(errno));
+}
+
+static const char *
+file_name(const char *id, char origin)
+{
+    static char name[ID_LEN + 3];
+    snprintf(name, sizeof name, "%.*s.%c", ID_LEN, id, origin);
+    return name;
+}
+
+int
+store_commit_name(const char *id, char origin)
+{
+    return renameat(qmgr.tmp, id, qmgr.new, file_name(id, origin));
+}
+
+void
+store_uncommit(const char *id, char origin)
+{
+    (void)unlinkat(qmgr.new, file_name(id, origin), 0);
+}
+
+int
+store_sync_new(void)
+{
+    qmgr.new_dirty = false;
+    return fsync(qmgr.new);
+}
+
+int
+store_subdir(int dir, const char *id, bool make)
+{
+    char name[3] = {id[ID_LEN - 2], id[ID_LEN - 1], '\0'};
+    if (make && mkdirat(dir, name, 0700) < 0 && errno != EEXIST)
+        return -1;
+    return openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+int
+store_read_fd(const struct entry *entry)
+{
+    const char *name = file_name(entry->id, entry->origin);
+    const int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+    if (entry->place == PLACE_NEW)
+        return openat(qmgr.new, name, flags);
+    int dir = store_subdir(qmgr.cur, entry->id, false);
+    if (dir < 0)
+        return -1;
+    int fd = openat(dir, name, flags);
+    close(dir);
+    return fd;
+}
+
+int
+store_defer(struct entry *entry)
+{
+    const char *name = file_name(entry->id, entry->origin);
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = entry->due_s}};
+    int dir = store_subdir(qmgr.cur, entry->id, true);
+    if (dir < 0)
+        return -1;
+    int ok = 0;
+    if (entry->place == PLACE_NEW) {
+        /* Both names are of one message: if the move is lost in a crash, it is found in new/ and tried at
+         * once. */
+        ok = renameat(qmgr.new, name, dir, name);
+        if (ok == 0)
+            entry->place = PLACE_CUR;
+    }
+    if (ok == 0)
+        ok = utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
+    close(dir);
+    return ok;
+}
+
+static void
+remove_below(int dir, const char *id, const char *name)
+{
+    int sub = store_subdir(dir, id, false);
+    if (sub < 0)
+        return;
+    if (unlinkat(sub, name, 0) < 0 && errno != ENOENT)
+        log_error("%s: %s", name, strerror(errno));
+    close(sub);
+}
+
+void
+store_remove(const struct entry *entry, bool journaled)
+{
+    const char *name = file_name(entry->id, entry->origin);
+    char id[ID_LEN + 1];
+    /* The message before its journal: a journal without a message is nothing, a message without its
+     * journal would be delivered again. */
+    if (entry->place == PLACE_CUR)
+        remove_below(qmgr.cur, entry->id, name);
+    else if (unlinkat(qmgr.new, name, 0) < 0)
+        log_error("new/%s: %s", name, strerror(errno));
+    qmgr.new_dirty = true;
+    memcpy(id, entry->id, ID_LEN);
+    id[ID_LEN] = '\0';
+    if (journaled)
+        remove_below(qmgr.journal, id, id);
+}
+
+void
+store_quarantine(const struct entry *entry, const char *why)
+{
+    const char *name = file_name(entry->id, entry->origin);
+    int from = entry->place == PLACE_CUR ? store_subdir(qmgr.cur, entry->id, false) : qmgr.new;
+    log_error("%.*s: %s: moved to corrupt/", ID_LEN, entry->id, why);
+    if (from < 0 || renameat(from, name, qmgr.corrupt, name) < 0)
+        log_error("%s: %s", name, strerror(errno));
+    if (entry->place == PLACE_CUR && from >= 0)
+        close(from);
+}
+
+bool
+store_room(uint64_t want)
+{
+    struct statfs fs;
+    if (fstatfs(qmgr.dir, &fs) < 0)
+        return true;
+    uint64_t free_bytes = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize;
+    return free_bytes >= want + FREE_BYTES_MIN && (fs.f_files == 0 || fs.f_ffree > FREE_INODES_MIN);
+}
