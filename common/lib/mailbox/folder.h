@@ -1,10 +1,10 @@
 /*
  * folder: the folders of one Maildir++ and their IMAP names.
  *
- * Folder "A.B" is the directory ".A.B" in the Maildir's root, INBOX is the root itself; "." separates
- * levels. Names are modified UTF-7 (RFC 3501 5.1.3) in IMAP and on disk, as Dovecot and Courier have
- * them. Names come from clients and from the disk: both are checked by the same function before they
- * touch a system call (catalogue K3).
+ * Folder "A.B" is the directory ".A.B" in the Maildir's root, INBOX is the root itself; "."
+ * separates levels. Names are modified UTF-7 (RFC 3501 5.1.3) in IMAP and on disk, as Dovecot and
+ * Courier have them. Names come from clients and from the disk: both are checked by the same
+ * function before they touch a system call (catalogue K3).
  *
  * Limits: FOLDER_NAME_MAX bytes, FOLDER_DEPTH_MAX levels, FOLDERS_MAX folders.
  */
@@ -24,7 +24,7 @@ int folder_path(struct str name, char path_r[FOLDER_NAME_MAX + 8]);
 
 struct folder_entry {
     struct str name;
-    bool exists;   /* false: only a level above some that exist (\Noselect) */
+    bool exists; /* false: only a level above some that exist (\Noselect) */
     bool children;
     bool subscribed;
 };
@@ -34,7 +34,8 @@ struct folder_list {
 };
 /* All folders and the levels above them; text lies in the arena. */
 int folder_list(int root_fd, struct arena *arena, struct folder_list *list_r, struct err *e);
-/* The names of the file "subscriptions", as entries that need not exist; levels above are not added. */
+/* The names of the file "subscriptions", as entries that need not exist; levels above are not
+ * added. */
 int folder_subscriptions(int root_fd, struct arena *arena, struct folder_list *list_r,
                          struct err *e);
 int folder_subscribe(int root_fd, struct str name, bool on, struct err *e);

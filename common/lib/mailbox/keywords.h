@@ -26,5 +26,4 @@ int keywords_load(struct keywords *k, int dir_fd, struct err *e);
 /* The letter's number of a name (any case), or -1. */
 int keywords_find(const struct keywords *k, struct str name);
 /* The same, adding the name when there is a free letter, durably. ERR_LIMIT: the table is full. */
-int keywords_add(struct keywords *k, int dir_fd, int tmp_fd, struct str name, int *number_r,
-                 struct err *e);
+int keywords_add(struct keywords *k, int dir_fd, struct str name, int *number_r, struct err *e);
