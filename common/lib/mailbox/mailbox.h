@@ -1,0 +1,167 @@
+/*
+ * mailbox: one Maildir folder: delivered to, opened, watched, changed. The files are the truth.
+ *
+ * Used by the cells of local, imapd and pop3d: processes of the account's own user ID, confined to
+ * the account's Maildir. What lies in the Maildir is the account's own, and may be hostile
+ * (catalogue K): everything is opened relative to a directory descriptor without following links,
+ * only regular files are read, and names that do not parse are skipped. Foreign programs may work
+ * on the same Maildir at any time.
+ *
+ * A message's name carries all we know of it:
+ *
+ *     1764000000.M1R2.host,S=1234,W=1260,U=17.1764000000:2,FSab
+ *
+ * S is its size, W its size with CRLF at each line's end (RFC822.SIZE), U its UID with the
+ * UIDVALIDITY the UID belongs to; behind ":2," the flags. Fields and flags of others are kept as
+ * they are. A file without our U= (or with another folder's) is given the next UID when it is first
+ * seen, by rename and under the folder's lock. How UIDs survive crashes: uidfile.h.
+ *
+ * A struct mailbox is one session's view. Nothing in it moves while the session does not ask:
+ * mailbox_refresh() appends what is new, marks what is gone and what changed; the session takes
+ * these up when its protocol allows (mailbox_drop_gone() renumbers).
+ *
+ * Our own processes rename and list only under the lock, so a listing cannot miss a file of ours
+ * that is just being renamed; what seems gone is looked for twice because of the programs of
+ * others.
+ *
+ * Limits: MAILBOX_MESSAGES_MAX messages a folder; those beyond, in order of UID, are not shown.
+ */
+#pragma once
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+#include "lib/mailbox/keywords.h"
+#include "lib/mailbox/uidfile.h"
+#include <time.h>
+
+/* ---- delivery ---- */
+
+struct mailbox_delivery {
+    struct str base; /* the file's unique name, the same at each try: mailbox_base_ok() */
+    struct str head; /* lines put before the message, each with CRLF */
+    int fd;          /* the message: size bytes at offset, read with pread() */
+    uint64_t offset, size;
+    bool again; /* it may have been delivered before: look first */
+};
+
+/* Whether text may be the base of a name: 1 to 150 of letters, digits and "._=+-", a digit first.
+ */
+bool mailbox_base_ok(struct str base);
+/* Deliver into the Maildir at root_fd (made when it is not there), as it is, not converted. On 0
+ * the message is durably in new/, or was there already (*already_r); *file_r, if not NULL, is its
+ * name. ERR_TEMPORARY: disk full, quota, anything else that may pass. ERR_PERMANENT: a base that is
+ * none. */
+int mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_r,
+                    bool *already_r, struct err *e);
+
+/* ---- a session's view ---- */
+
+enum mailbox_flag {
+    MAILBOX_ANSWERED = 1, /* R */
+    MAILBOX_FLAGGED = 2,  /* F */
+    MAILBOX_DELETED = 4,  /* T */
+    MAILBOX_SEEN = 8,     /* S */
+    MAILBOX_DRAFT = 16,   /* D */
+};
+enum { MAILBOX_MESSAGES_MAX = 1000000 };
+#define MAILBOX_SIZE_UNKNOWN UINT64_MAX
+
+struct mailbox_message {
+    char *name;     /* its file in cur/ (in new/ when in_new); owned by the mailbox */
+    uint64_t size;  /* bytes on disk, or MAILBOX_SIZE_UNKNOWN: ask mailbox_vsize() */
+    uint64_t vsize; /* with CRLF */
+    int64_t date_s; /* internal date; 0: not yet known, ask mailbox_date() */
+    uint32_t uid;
+    uint32_t keywords; /* bit k: the keyword of letter 'a' + k */
+    uint8_t flags;
+    bool in_new;
+    bool recent;  /* this session is the first to be told of it (RFC 3501 2.3.2) */
+    bool gone;    /* not on disk any more; kept until mailbox_drop_gone() */
+    bool changed; /* flags differ from what the session last cleared */
+};
+
+struct mailbox_times { /* of new/ and cur/ when they were last listed */
+    struct timespec new_dir, cur_dir;
+    bool settled; /* old enough then that a later change must show in them */
+};
+
+struct mailbox {
+    int root_fd; /* borrowed */
+    int dir_fd, new_fd, cur_fd, tmp_fd, lock_fd;
+    bool read_only; /* EXAMINE and STATUS: nothing is moved from new/, no flag changes */
+    struct uidfile uids;
+    struct keywords keywords;
+    struct mailbox_message *msgs; /* by UID, ascending */
+    size_t n, cap;
+    uint32_t seen_next; /* UIDs below it that are not in view stay out of it */
+    struct mailbox_times times;
+    char path[264]; /* below the Maildir, for inotify: "." or ".Folder" */
+};
+
+/* Open the folder (an IMAP name that folder_check() accepts) of the Maildir at root_fd, and list
+ * it. INBOX is made when it is not there. ERR_PERMANENT: no such folder. The mailbox need not be
+ * initialised; after -1 there is nothing to close. */
+int mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e);
+void mailbox_close(struct mailbox *mb);
+/* Look at the disk when it may have changed: new messages are appended, missing ones marked gone,
+ * flags updated and marked changed. */
+int mailbox_refresh(struct mailbox *mb, struct err *e);
+/* Remove the message at index i (0-based), which must be gone, from view. */
+void mailbox_drop_gone(struct mailbox *mb, size_t i);
+/* An inotify descriptor that becomes readable when the folder changes (the Maildir must be the
+ * working directory), or -1: then poll with mailbox_refresh(). And: forget what it has told. */
+int mailbox_watch(const struct mailbox *mb);
+void mailbox_watch_drain(int watch_fd);
+
+struct mailbox_counts {
+    uint32_t messages, recent, unseen;
+};
+struct mailbox_counts mailbox_count(const struct mailbox *mb);
+
+/* Messages are named by their index (0-based) in mb->msgs from here on: pointers into it do not
+ * outlive a call.
+ *
+ * The message's file, opened for reading and known to be regular, or -1; marks it gone when it is.
+ */
+int mailbox_open_message(struct mailbox *mb, size_t i, struct err *e);
+/* Size with CRLF: from the name, or once by reading the file; then the name is told, if allowed. */
+int mailbox_vsize(struct mailbox *mb, size_t i, uint64_t *vsize_r, struct err *e);
+/* Internal date: the file's mtime, or the time in its name. Never fails: 0 at worst. */
+int64_t mailbox_date(struct mailbox *mb, size_t i);
+
+enum mailbox_store_op { MAILBOX_ADD, MAILBOX_REMOVE, MAILBOX_REPLACE };
+/* Change flags and keywords (by rename). 0 also when the message is gone (its mark says so). Does
+ * not mark as changed what was asked for, only what others had changed meanwhile. */
+int mailbox_store(struct mailbox *mb, size_t i, enum mailbox_store_op op, uint8_t flags,
+                  uint32_t keywords, struct err *e);
+/* Remove the message's file if the disk still says \Deleted, and mark it gone. */
+int mailbox_expunge(struct mailbox *mb, size_t i, struct err *e);
+/* Remove the message's file whatever its flags (POP3). */
+int mailbox_unlink(struct mailbox *mb, size_t i, struct err *e);
+
+/* Copy n messages (indices into from) to another folder, flags and dates kept: all or none. The
+ * copies have the UIDs *first_uid_r and following, in order; messages that are gone make it fail.
+ */
+int mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, struct mailbox *to,
+                 uint32_t *first_uid_r, struct err *e);
+
+/* Serialises sessions that must be alone on a folder (POP3). Held until mailbox_close().
+ * ERR_LIMIT: somebody else has it. */
+int mailbox_claim(struct mailbox *mb, struct err *e);
+
+/* ---- a message being written (APPEND) ---- */
+
+struct mailbox_writer {
+    int tmp_fd; /* the directory tmp/, borrowed */
+    int fd;
+    uint64_t size, vsize;
+    bool cr; /* the last byte was CR */
+    char tmp_name[200];
+};
+/* Start a file in tmp/; tmp_fd must stay open. */
+int mailbox_write_begin(struct mailbox_writer *w, int tmp_fd, struct err *e);
+int mailbox_write(struct mailbox_writer *w, struct str data, struct err *e);
+/* Forget it; harmless after a commit or a failed begin. */
+void mailbox_write_abort(struct mailbox_writer *w);
+/* Sync the file and give it a place and a UID in mb. date_s 0: now. */
+int mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags,
+                         uint32_t keywords, int64_t date_s, uint32_t *uid_r, struct err *e);

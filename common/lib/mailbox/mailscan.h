@@ -1,0 +1,36 @@
+/*
+ * mailscan: what lies in new/ and cur/ at one moment, and the giving of UIDs to what has none.
+ *
+ * Used by mailbox, under the folder's lock. Links, directories, FIFOs and names that are no
+ * message's are passed over. new/ is read before cur/: a file that moves between them meanwhile is
+ * seen twice, not never.
+ */
+#pragma once
+#include "lib/mailbox/mailbox.h"
+
+struct mailscan_entry {
+    char *name; /* owned until taken (set to NULL) */
+    uint64_t size, vsize;
+    int64_t time_s;
+    uint32_t uid, validity; /* uid 0: none, or not of this folder */
+    uint32_t keywords;
+    uint8_t flags;
+    bool in_new;
+    bool recent; /* was in new/ when we came */
+};
+
+struct mailscan {
+    struct mailscan_entry *at;
+    size_t n, cap;
+};
+
+int mailscan_read(struct mailscan *s, const struct mailbox *mb, struct err *e);
+void mailscan_free(struct mailscan *s);
+/* The UIDVALIDITY that most names carry and the highest UID under it. */
+int mailscan_evidence(const struct mailscan *s, struct uid_evidence *seen_r, struct err *e);
+/* Give UIDs to all that have none of mb->uids.validity, rename, move from new/ to cur/ unless
+ * mb->read_only; then sort by UID. What a foreign program takes away meanwhile is dropped.
+ * ERR_LIMIT: UIDs are used up. */
+int mailscan_settle(struct mailscan *s, struct mailbox *mb, struct err *e);
+/* Rename without replacing; -1 with errno. */
+int mailscan_rename(int from_fd, const char *from, int to_fd, const char *to);
