@@ -24,7 +24,8 @@ add_header(struct buf *out, const struct message *m)
         ptrdiff_t end = str_find(text, STR("\r\n\r\n"));
         ptrdiff_t last = str_rchr(text, '\n');
         text.n = end >= 0 ? (size_t)end + 2 : last >= 0 ? (size_t)last + 1 : 0;
-        for (size_t i = 0; i < text.n; i++) /* 8-bit and odd bytes: this part says it is 7bit text */
+        for (size_t i = 0; i < text.n;
+             i++) /* 8-bit and odd bytes: this part says it is 7bit text */
             buf_addc(out, ch_print(text.p[i]) || ch_wsp(text.p[i]) || text.p[i] == '\r' ||
                                   text.p[i] == '\n'
                               ? text.p[i]
@@ -101,8 +102,8 @@ compose(struct buf *out, const struct message *m, const char *id)
     buf_addf(out, "\r\nFrom: Mail Delivery System <MAILER-DAEMON@%.*s>\r\nTo: <",
              STR_ARG(qmgr.conf->hostname));
     buf_add(out, m->env.sender);
-    buf_addf(out, ">\r\nSubject: Undelivered mail returned to sender\r\nMessage-ID: <%s@%.*s>\r\n", id,
-             STR_ARG(qmgr.conf->hostname));
+    buf_addf(out, ">\r\nSubject: Undelivered mail returned to sender\r\nMessage-ID: <%s@%.*s>\r\n",
+             id, STR_ARG(qmgr.conf->hostname));
     buf_addf(out,
              "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
              "Content-Type: multipart/report; report-type=delivery-status;\r\n"

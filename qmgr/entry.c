@@ -87,8 +87,8 @@ entry_drop(struct entry *entry)
     free(entry);
 }
 
-/* Wall clock to timer: a clock that jumped far ahead stalls nothing for longer than the longest retry, and
- * one that jumped back makes nothing wait longer than that either. */
+/* Wall clock to timer: a clock that jumped far ahead stalls nothing for longer than the longest
+ * retry, and one that jumped back makes nothing wait longer than that either. */
 void
 entry_wait(struct entry *entry)
 {

@@ -80,8 +80,8 @@ on_new(struct client *c)
     close(fd);
 }
 
-/* The second wall against an open relay: what came in through smtpd goes to us and nowhere else, however
- * the session came to think otherwise. */
+/* The second wall against an open relay: what came in through smtpd goes to us and nowhere else,
+ * however the session came to think otherwise. */
 static bool
 may_go(char origin, const struct envelope *env)
 {
@@ -157,8 +157,8 @@ static void
 accepted(struct intake *in)
 {
     struct entry *entry = entry_add(in->id, in->origin, PLACE_NEW, wall_s());
-    log_info("%s: from=<%s>, size=%llu, nrcpt=%zu (queue active)", in->id,
-             log_str(in->env.sender), (unsigned long long)in->env.message_size, in->env.nrcpt);
+    log_info("%s: from=<%s>, size=%llu, nrcpt=%zu (queue active)", in->id, log_str(in->env.sender),
+             (unsigned long long)in->env.message_size, in->env.nrcpt);
     if (!entry)
         log_fatal("out of memory for the queue");
     message_adopt(entry, &in->arena, &in->env);

@@ -1,4 +1,5 @@
 #include "qmgr/journal.h"
+#include "lib/base/siphash.h"
 #include "lib/log/log.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -96,7 +97,7 @@ journal_append(struct message *m, const struct buf *records, bool sync, struct e
         m->journaled = true;
         /* The name first becomes durable with the directories above it. */
         ok = sync && (fsync(fd) < 0 || (fresh && (fsync(dir) < 0 || fsync(qmgr.journal) < 0))) ? -1
-                                                                                                : 0;
+                                                                                               : 0;
     }
     if (ok < 0)
         err_errno(e, "journal of %.*s", ID_LEN, m->entry->id);

@@ -1,9 +1,9 @@
 /*
  * journal: what happened to a message, beside it, append-only.
  *
- * A record: {u32 length, u32 type, u64 check, bytes}: SipHash with a fixed key over type and bytes. Reading
- * stops at the first record that is cut or damaged: a crash leaves at most a cut tail, and what is not on
- * record is tried again.
+ * A record: {u32 length, u32 type, u64 check, bytes}: SipHash with a fixed key over type and bytes.
+ * Reading stops at the first record that is cut or damaged: a crash leaves at most a cut tail, and
+ * what is not on record is tried again.
  */
 #pragma once
 #include "qmgr/qmgr.h"

@@ -85,8 +85,7 @@ main(int argc, char **argv)
 
     qmgr.loop.on_signal = on_signal;
     qmgr.loop.after_turn = after_turn;
-    qmgr.service =
-        (struct service){.clients_max = 12000, .message = on_message, .gone = on_gone};
+    qmgr.service = (struct service){.clients_max = 12000, .message = on_message, .gone = on_gone};
     if (loop_init(&qmgr.loop, signals) < 0 || service_init(&qmgr.service, &qmgr.loop, &start) < 0)
         log_fatal("event loop: %s", strerror(errno));
     control = (struct loop_io){.fd = start_fd(&start, "control"), .ready = on_control};

@@ -103,8 +103,7 @@ message_load(struct entry *entry, struct err *e)
         return NULL;
     }
     struct message *m = new_message(entry);
-    int ok = m ? qfile_read(fd, &m->arena, &m->env, e)
-               : err_set(e, ERR_TEMPORARY, "out of memory");
+    int ok = m ? qfile_read(fd, &m->arena, &m->env, e) : err_set(e, ERR_TEMPORARY, "out of memory");
     close(fd);
     if (ok == 0 && take_envelope(m, e) == 0 && journal_replay(m, e) == 0)
         return m;
@@ -113,8 +112,8 @@ message_load(struct entry *entry, struct err *e)
     return NULL;
 }
 
-/* Old enough by the clock, and tried as often as that time allows at least: a clock that jumps expires
- * nothing. */
+/* Old enough by the clock, and tried as often as that time allows at least: a clock that jumps
+ * expires nothing. */
 static bool
 expired(const struct message *m)
 {

@@ -7,9 +7,7 @@ enum { PAGE = 40, RCPTS_SHOWN = 20 };
 static struct str
 state_of(const struct entry *entry)
 {
-    return entry->active                 ? STR("active")
-           : entry->place == PLACE_NEW   ? STR("new")
-                                         : STR("deferred");
+    return entry->active ? STR("active") : entry->place == PLACE_NEW ? STR("new") : STR("deferred");
 }
 
 static void

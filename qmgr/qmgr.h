@@ -7,14 +7,13 @@
  * On disk (all below the queue directory, 0700, bh-qmgr):
  *   tmp/ID            being written by a session; removed when the session goes, and at start
  *   new/ID.O          accepted, never tried
- *   cur/XX/ID.O       tried before; mtime is the time of the next attempt; XX: two letters of the ID
- *   journal/XX/ID     outcomes and expansions, made when first needed (journal.h)
- *   corrupt/ID.O      damaged; kept for the operator
- * O is the origin: which role brought the message, a thing no session can forge: s smtpd, u submitd,
- * l local (a forward), b a bounce of our own.
+ *   cur/XX/ID.O       tried before; mtime is the time of the next attempt; XX: two letters of the
+ * ID journal/XX/ID     outcomes and expansions, made when first needed (journal.h) corrupt/ID.O
+ * damaged; kept for the operator O is the origin: which role brought the message, a thing no
+ * session can forge: s smtpd, u submitd, l local (a forward), b a bounce of our own.
  *
- * In memory: a small fixed record (struct entry) for each message; a struct message only while it is
- * being delivered.
+ * In memory: a small fixed record (struct entry) for each message; a struct message only while it
+ * is being delivered.
  */
 #pragma once
 #include "lib/conf/conf.h"
@@ -23,8 +22,8 @@
 
 enum {
     ID_LEN = 20,
-    ACTIVE_MAX = 5000,          /* messages in delivery at once */
-    EXPANDED_MAX = 5000,        /* recipients of one message, with those that aliases led to */
+    ACTIVE_MAX = 5000,   /* messages in delivery at once */
+    EXPANDED_MAX = 5000, /* recipients of one message, with those that aliases led to */
     REASON_MAX = 400,
 };
 
@@ -43,18 +42,19 @@ struct entry {
 };
 
 enum rcpt_state {
-    RCPT_TODO,     /* to be tried in this attempt */
-    RCPT_SENT,     /* handed to local or relay */
-    RCPT_LATER,    /* tried, to be tried again */
-    RCPT_DONE,     /* delivered, or expanded */
-    RCPT_NEVER,    /* failed for good, not yet bounced */
-    RCPT_BOUNCED,  /* and told to the sender */
+    RCPT_TODO,    /* to be tried in this attempt */
+    RCPT_SENT,    /* handed to local or relay */
+    RCPT_LATER,   /* tried, to be tried again */
+    RCPT_DONE,    /* delivered, or expanded */
+    RCPT_NEVER,   /* failed for good, not yet bounced */
+    RCPT_BOUNCED, /* and told to the sender */
 };
 
 struct rcpt {
-    struct str address; /* with a leading backslash: an alias led here, and no alias is to be tried again */
+    struct str address; /* with a leading backslash: an alias led here, and no alias is to be tried
+                           again */
     enum rcpt_state state;
-    bool marked;     /* its final state is in the journal */
+    bool marked; /* its final state is in the journal */
     uint32_t index;
     char dsn[12];    /* "5.1.1" */
     struct str text; /* why: the reply, quoted */
@@ -67,9 +67,9 @@ struct message {
     struct envelope env;
     struct rcpt **rcpts; /* the envelope's first, then those that expansion added */
     size_t nrcpt, cap;
-    size_t open;      /* in state TODO or SENT */
-    bool journaled;   /* the journal's file is there */
-    bool again;       /* handed out before, and no answer is on record */
+    size_t open;    /* in state TODO or SENT */
+    bool journaled; /* the journal's file is there */
+    bool again;     /* handed out before, and no answer is on record */
     int64_t loaded_ms;
 };
 
@@ -88,18 +88,18 @@ extern struct qmgr qmgr;
 int store_open(const char *path_or_null, struct err *e);
 void store_new_id(char id_r[ID_LEN + 1]);
 bool store_id_ok(struct str id);
-int store_create(const char *id, struct err *e);                 /* tmp/ID: a descriptor */
-int store_reopen(const char *id);                                /* tmp/ID, to read */
-void store_discard(const char *id);                              /* tmp/ID away */
-int store_commit_name(const char *id, char origin);              /* tmp/ID to new/ID.O, not yet synced */
-void store_uncommit(const char *id, char origin);                /* after a failed sync */
+int store_create(const char *id, struct err *e);    /* tmp/ID: a descriptor */
+int store_reopen(const char *id);                   /* tmp/ID, to read */
+void store_discard(const char *id);                 /* tmp/ID away */
+int store_commit_name(const char *id, char origin); /* tmp/ID to new/ID.O, not yet synced */
+void store_uncommit(const char *id, char origin);   /* after a failed sync */
 int store_sync_new(void);
-int store_read_fd(const struct entry *entry);                    /* the message, read-only */
-int store_defer(struct entry *entry);                            /* into cur/, mtime = due_s */
+int store_read_fd(const struct entry *entry); /* the message, read-only */
+int store_defer(struct entry *entry);         /* into cur/, mtime = due_s */
 void store_remove(const struct entry *entry, bool journaled);
 void store_quarantine(const struct entry *entry, const char *why);
-int store_subdir(int dir, const char *id, bool make);            /* dir/XX: a descriptor */
-bool store_room(uint64_t want);                                  /* free bytes and inodes */
+int store_subdir(int dir, const char *id, bool make); /* dir/XX: a descriptor */
+bool store_room(uint64_t want);                       /* free bytes and inodes */
 
 /* entry.c: all messages of the queue. */
 struct entry *entry_find(struct str id);
@@ -127,7 +127,8 @@ int message_add_rcpt(struct message *m, struct str address); /* by expansion; 0 
 /* An answer of local or relay, put on record where it must be, and logged. */
 void message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, struct str dsn,
                      struct str text, struct str relay);
-/* An alias led from r to these addresses: durable, then they are recipients. -1: nothing has changed. */
+/* An alias led from r to these addresses: durable, then they are recipients. -1: nothing has
+ * changed. */
 int message_expand(struct message *m, struct rcpt *r, const struct str *addresses, size_t n);
 bool message_is_local(struct str address);
 
@@ -138,7 +139,8 @@ void route_gone(struct client *c);
 void route_forget_failures(void); /* the operator wants everything tried now */
 
 /* bounce.c */
-int bounce_send(struct message *m, struct err *e); /* one DSN for all in state NEVER; durable on 0 */
+int bounce_send(struct message *m,
+                struct err *e); /* one DSN for all in state NEVER; durable on 0 */
 
 /* operate.c */
 void operate_message(struct client *c, struct msg *m);

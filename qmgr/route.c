@@ -1,4 +1,5 @@
 #include "lib/ipc/channel.h"
+#include "lib/base/siphash.h"
 #include "lib/log/log.h"
 #include "qmgr/qmgr.h"
 #include <errno.h>
@@ -9,10 +10,10 @@
 
 enum {
     BUCKETS = 4096,
-    JOB_RCPTS = 50,     /* in one DELIVER: they fit its 64 KiB */
+    JOB_RCPTS = 50, /* in one DELIVER: they fit its 64 KiB */
     LANE_IDLE_MS = 2000,
-    FAILURES_DEAD = 3,  /* in a row, and the destination is left alone for a while */
-    DEATHS_MAX = 3,     /* of the process that had a job */
+    FAILURES_DEAD = 3, /* in a row, and the destination is left alone for a while */
+    DEATHS_MAX = 3,    /* of the process that had a job */
     START_LIMIT = 5,
     DOMAIN_MAX = 255,
 };
@@ -137,8 +138,8 @@ answer_all(struct route *route, struct job *job, const char *dsn, const char *te
     message_settle(m);
 }
 
-/* At the end of the queue; the route is looked at in this turn, but not from here: pumping may settle
- * messages that the caller still holds. */
+/* At the end of the queue; the route is looked at in this turn, but not from here: pumping may
+ * settle messages that the caller still holds. */
 static void
 enqueue(struct route *route, struct job *job)
 {
@@ -402,7 +403,8 @@ on_outcome(struct lane *lane, struct msg *in)
             text = STR("the expansion could not be recorded");
         }
     }
-    message_outcome(m, r, (enum outcome)outcome, dsn, text, relay.n ? relay : relay_name(lane->route));
+    message_outcome(m, r, (enum outcome)outcome, dsn, text,
+                    relay.n ? relay : relay_name(lane->route));
     if (outcome == OUTCOME_EXPANDED)
         route_submit(m);
     forget_expansion(lane);
@@ -416,7 +418,7 @@ void
 route_message(struct client *c, struct msg *in)
 {
     struct lane *lane = c->state;
-    int ok = in->type == M_EXPAND ? on_expand(lane, in)
+    int ok = in->type == M_EXPAND    ? on_expand(lane, in)
              : in->type == M_OUTCOME ? on_outcome(lane, in)
                                      : -1;
     if (ok == 0)
@@ -435,7 +437,8 @@ unlink_idle(struct lane *lane)
         }
 }
 
-/* The process went away in the middle of a job: what it answered stands, the rest is tried again. */
+/* The process went away in the middle of a job: what it answered stands, the rest is tried again.
+ */
 static void
 take_back(struct route *route, struct job *job)
 {

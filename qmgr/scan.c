@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What a process before us left: tmp/ is cleared, new/ and cur/ are taken in, a little in each turn, so that
- * accepting and delivering go on meanwhile. */
+/* What a process before us left: tmp/ is cleared, new/ and cur/ are taken in, a little in each
+ * turn, so that accepting and delivering go on meanwhile. */
 enum { PER_TURN = 500, TIME_PART = 9 };
 
 static struct {
@@ -55,8 +55,8 @@ take_in(const char *name, enum place place)
     the.found++;
 }
 
-/* A file in tmp/ whose session went with our predecessor: nobody was told 250 for it. Those of our own
- * life carry a later time in their name. */
+/* A file in tmp/ whose session went with our predecessor: nobody was told 250 for it. Those of our
+ * own life carry a later time in their name. */
 static void
 clear(const char *name)
 {

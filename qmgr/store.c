@@ -146,8 +146,8 @@ store_defer(struct entry *entry)
         return -1;
     int ok = 0;
     if (entry->place == PLACE_NEW) {
-        /* Both names are of one message: if the move is lost in a crash, it is found in new/ and tried at
-         * once. */
+        /* Both names are of one message: if the move is lost in a crash, it is found in new/ and
+         * tried at once. */
         ok = renameat(qmgr.new, name, dir, name);
         if (ok == 0)
             entry->place = PLACE_CUR;
