@@ -325,6 +325,8 @@ smtp_server_run(struct smtp_server *s)
     qclient_init(&s->queue, s->start, s->role);
     log_info("connect from %s", s->client);
     if (!s->tls_first || smtp_enter_tls(s) == 0) {
+        if (s->prepare)
+            s->prepare(s);
         greet(s);
         serve(s);
         part(s);

@@ -88,10 +88,11 @@ struct smtp_server {
     const struct peer *peer;
     void *arg;
     enum role role;
-    const char *origin; /* of the envelope: "smtp", "submission", "sendmail" */
-    bool tls_first;     /* TLS before the first line */
-    bool qualify;       /* addresses without a domain get ours */
-    bool local;         /* the peer is a local user, peer->uid */
+    const char *origin;                     /* of the envelope: "smtp", "submission", "sendmail" */
+    bool tls_first;                         /* TLS before the first line */
+    bool qualify;                           /* addresses without a domain get ours */
+    bool local;                             /* the peer is a local user, peer->uid */
+    void (*prepare)(struct smtp_server *s); /* before the greeting, or NULL */
 
     struct stream io;
     struct remote authd;
