@@ -55,14 +55,14 @@ start_tls(struct smtp_server *s, struct err *e)
 }
 
 void
-smtpd_session(const struct peer *peer, void *arg)
+smtpd_serve(const struct smtpd *d, const struct peer *peer, smtpd_starttls *starttls)
 {
     static struct smtp_server s; /* large */
-    struct connection c = {.d = arg};
+    struct connection c = {.d = d};
     const struct smtp_policy policy = {
         .sender = any_sender,
         .recipient = our_recipient,
-        .starttls = c.d->tls ? start_tls : NULL,
+        .starttls = starttls,
     };
     s = (struct smtp_server){.policy = &policy,
                              .start = &c.d->start,
@@ -76,6 +76,13 @@ smtpd_session(const struct peer *peer, void *arg)
     smtp_server_run(&s);
     if (c.tls)
         tls_close(c.tls, &s.io);
+}
+
+void
+smtpd_session(const struct peer *peer, void *arg)
+{
+    const struct smtpd *d = arg;
+    smtpd_serve(d, peer, d->tls ? start_tls : NULL);
 }
 
 void

@@ -21,3 +21,6 @@ void smtpd_prepare(struct smtpd *d);
 void smtpd_reload(int config_fd, void *arg);
 /* One connection. */
 void smtpd_session(const struct peer *peer, void *arg);
+/* The same with its way to TLS given (a test has one of its own); NULL: none. */
+typedef int smtpd_starttls(struct smtp_server *s, struct err *e);
+void smtpd_serve(const struct smtpd *d, const struct peer *peer, smtpd_starttls *starttls);

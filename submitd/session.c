@@ -124,14 +124,14 @@ know_user(struct smtp_server *s)
 }
 
 void
-submitd_session(const struct peer *peer, void *arg)
+submitd_serve(const struct submitd *d, const struct peer *peer, submitd_starttls *starttls)
 {
     static struct smtp_server s; /* large */
     static const struct smtp_verb verbs[] = {
         {"AUTH", SMTP_GREETED, .last = true, .junk = false, submitd_auth},
         {"XQUEUE", SMTP_NEW | SMTP_GREETED, .last = false, .junk = true, submitd_xqueue},
     };
-    struct connection c = {.d = arg};
+    struct connection c = {.d = d};
     bool local = strcmp(peer->service, "submit") == 0;
     const struct smtp_policy policy = {
         .verbs = verbs,
@@ -140,7 +140,7 @@ submitd_session(const struct peer *peer, void *arg)
         .recipient = any_recipient,
         .extensions = extensions,
         .head = submitd_fixup,
-        .starttls = c.d->tls && !local ? start_tls : NULL,
+        .starttls = local ? NULL : starttls,
     };
     s = (struct smtp_server){.policy = &policy,
                              .start = &c.d->start,
@@ -157,6 +157,13 @@ submitd_session(const struct peer *peer, void *arg)
     smtp_server_run(&s);
     if (c.tls)
         tls_close(c.tls, &s.io);
+}
+
+void
+submitd_session(const struct peer *peer, void *arg)
+{
+    const struct submitd *d = arg;
+    submitd_serve(d, peer, d->tls ? start_tls : NULL);
 }
 
 void

@@ -192,9 +192,10 @@ command(struct talk *t, const char *verb, struct str address, const char *behind
             return EX_USAGE;
         }
     stream_putf(&t->io, "%s:<%.*s>%s\r\n", verb, STR_ARG(address), behind);
-    char what[128];
-    snprintf(what, sizeof what, "%.*s", STR_ARG(str_sub(address, 0, 100)));
-    return expect(t, want, address.n ? what : verb);
+    char room[128];
+    struct buf what = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    buf_add(&what, str_sub(address, 0, 100));
+    return expect(t, want, address.n ? buf_z(&what) : verb);
 }
 
 static int
