@@ -8,7 +8,7 @@ enum { LABEL_MAX = 63 };
 static bool
 is_atext(char c)
 {
-    return ch_alnum(c) || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
+    return ch_alnum(c) || str_chr(STR("!#$%&'*+-/=?^_`{|}~"), c) >= 0;
 }
 
 static bool
@@ -176,7 +176,7 @@ address_is_routed(const struct address *a)
 {
     struct str local = address_local(a);
     for (size_t i = 0; i < local.n; i++)
-        if (strchr("%!@/|", local.p[i]))
+        if (str_chr(STR("%!@/|"), local.p[i]) >= 0)
             return true;
     return false;
 }

@@ -113,7 +113,7 @@ smtp_helo_ok(struct str name)
     if (name.n == 0 || name.n > ADDRESS_DOMAIN_MAX)
         return false;
     for (size_t i = 0; i < name.n; i++)
-        if (!ch_alnum(name.p[i]) && !strchr(".-_:[]+", name.p[i]))
+        if (!ch_alnum(name.p[i]) && str_chr(STR(".-_:[]+"), name.p[i]) < 0)
             return false;
     return true;
 }

@@ -173,7 +173,7 @@ is_delimiter(int ch)
 static bool
 is_word_char(char c)
 {
-    return c != '(' && c != '"' && !is_cfws_char(c) && !is_delimiter((unsigned char)c);
+    return c != '(' && c != '"' && c != '[' && !is_cfws_char(c) && !is_delimiter((unsigned char)c);
 }
 
 /* Words up to a delimiter, which is not taken. White space between two words is kept as one space
