@@ -74,7 +74,9 @@ ask_response(struct smtp_server *s)
     if (stream_line(&s->io, SMTP_AUTH_LINE_MAX, &line, &bare, &e) < 0) {
         if (e.class == ERR_LIMIT && !s->io.broken)
             smtp_leave(s, 500, "5.5.6", "Error: line too long");
-        return; /* else the next read of a command finds the same error */
+        else
+            smtp_lost(s, &e);
+        return;
     }
     if (bare)
         smtp_say(s, 501, "5.5.2", "Error: malformed line");

@@ -207,11 +207,11 @@ take_message(struct intake *in)
     struct smtp_server *s = in->s;
     struct err e = {0};
     smtp_say(s, 354, "", "End data with <CR><LF>.<CR><LF>");
-    if (stream_flush(&s->io, &e) < 0)
-        return;
-    int n = receive(in, &e);
+    int n = stream_flush(&s->io, &e) < 0 ? -1 : receive(in, &e);
     if (n >= 0)
         answer(in, n > 0);
+    else
+        smtp_lost(s, &e);
 }
 
 void

@@ -211,9 +211,10 @@ read_line(struct smtp_server *s, struct str *line_r, struct err *e)
 }
 
 /* The client has gone, or is too slow: one line, if it can be sent at once. */
-static void
-lost(struct smtp_server *s, const struct err *e)
+void
+smtp_lost(struct smtp_server *s, const struct err *e)
 {
+    s->leave = true;
     log_info("%s after %s from %s", e->class == ERR_TIMEOUT ? "timeout" : "lost connection",
              s->last_verb ? s->last_verb : "CONNECT", s->client);
     if (e->class != ERR_TIMEOUT)
@@ -232,7 +233,7 @@ serve(struct smtp_server *s)
         struct str line;
         int n = read_line(s, &line, &e);
         if (n < 0) {
-            lost(s, &e);
+            smtp_lost(s, &e);
             return;
         }
         if (n > 0)

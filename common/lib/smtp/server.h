@@ -131,6 +131,8 @@ bool smtp_refuse(struct smtp_server *s, unsigned code, const char *status, const
 /* The same as smtp_say(), and the connection ends. */
 void smtp_leave(struct smtp_server *s, unsigned code, const char *status, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* A read or write has failed: the connection ends, with a 421 if it was for lack of time. */
+void smtp_lost(struct smtp_server *s, const struct err *e);
 /* Forget the transaction. */
 void smtp_reset(struct smtp_server *s);
 /* Who an address is, from authd. account needs QFILE_ADDR_MAX + 1 bytes. */
