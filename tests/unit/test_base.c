@@ -72,7 +72,7 @@ START_TEST(base64_round_trip_and_strictness)
         ck_assert_int_eq(base64_decode(&b, buf_str(&a)), 0);
         ck_assert(str_eq(buf_str(&b), str_of(raw, n)));
     }
-    static const char *const bad[] = {"A",    "AA",   "AAA",  "====", "A===", "AA=A",
+    static const char *const bad[] = {"A",    "AA",   "AAA",  "====", "A===",    "AA=A",
                                       "AB==", "AAB=", "AA= ", "A A=", "AA==AAAA"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         buf_reset(&b);

@@ -1,0 +1,45 @@
+#include "lib/ipc/remote.h"
+#include <unistd.h>
+
+void
+remote_init(struct remote *s, const struct start *start, enum role me, enum role it)
+{
+    *s = (struct remote){.start = start, .me = me, .it = it, .fd = -1};
+}
+
+void
+remote_close(struct remote *s)
+{
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = -1;
+}
+
+static int
+ask_once(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, struct err *e)
+{
+    if (s->fd < 0 && (s->fd = start_channel(s->start, s->it, e)) < 0)
+        return -1;
+    if (chan_ask(s->fd, m, want, s->me, s->it, timeout_ms, e) == 0)
+        return 0;
+    if (e->class == ERR_CLOSED || e->class == ERR_PROTOCOL || e->class == ERR_TIMEOUT)
+        remote_close(s);
+    return -1;
+}
+
+int
+remote_ask(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, struct err *e)
+{
+    /* The answer takes the place of the request. */
+    enum msg_type request = m->type;
+    struct buf fields = buf_new(MSG_PAYLOAD_MAX);
+    buf_add(&fields, buf_str(&m->fields));
+    int n = ask_once(s, m, want, timeout_ms, e);
+    if (n < 0 && e->class == ERR_CLOSED && buf_ok(&fields)) {
+        msg_begin(m, request);
+        buf_add(&m->fields, buf_str(&fields));
+        n = ask_once(s, m, want, timeout_ms, e);
+    }
+    buf_wipe(&fields); /* it may hold a password */
+    return n;
+}

@@ -1,0 +1,22 @@
+/*
+ * remote: a channel to another program, opened at its first use and opened anew once when that
+ * program was restarted in between.
+ *
+ * Used by sessions, which ask authd and qmgr now and then during one connection.
+ */
+#pragma once
+#include "lib/ipc/channel.h"
+#include "lib/role/start.h"
+
+struct remote {
+    const struct start *start;
+    enum role me, it;
+    int fd; /* -1: not open */
+};
+
+void remote_init(struct remote *s, const struct start *start, enum role me, enum role it);
+void remote_close(struct remote *s);
+/* As chan_ask(). A request whose channel turns out to be dead is sent once more through a fresh
+ * one: so only for requests that may be asked twice. On -1 but a refusal of the service the channel
+ * is closed and the next request opens another. */
+int remote_ask(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, struct err *e);

@@ -1,0 +1,181 @@
+#include "lib/queue/qclient.h"
+#include <errno.h>
+#include <unistd.h>
+
+enum { SEND_MS = 5000 };
+
+void
+qclient_init(struct qclient *q, const struct start *start, enum role me)
+{
+    *q = (struct qclient){.file = -1,
+                          .waiting = buf_new(QFILE_HEAD + QFILE_ENVELOPE_MAX + QCLIENT_BUFFER)};
+    remote_init(&q->remote, start, me, R_QMGR);
+}
+
+/* The state of one message, forgotten on every way out. */
+static void
+forget(struct qclient *q)
+{
+    if (q->file >= 0)
+        close(q->file);
+    q->file = -1;
+    q->env = NULL;
+    q->head_size = q->message_size = 0;
+    q->written = false;
+    buf_reset(&q->waiting);
+}
+
+void
+qclient_close(struct qclient *q)
+{
+    qclient_abort(q);
+    remote_close(&q->remote);
+    buf_wipe(&q->waiting);
+}
+
+void
+qclient_abort(struct qclient *q)
+{
+    struct msg m = {0};
+    if (q->file < 0)
+        return;
+    msg_begin(&m, M_QUEUE_ABORT);
+    /* When this does not arrive, the closed channel says the same. */
+    if (q->remote.fd >= 0 && chan_send(q->remote.fd, &m, SEND_MS, NULL) < 0)
+        remote_close(&q->remote);
+    msg_free(&m);
+    forget(q);
+}
+
+int
+qclient_begin(struct qclient *q, struct err *e)
+{
+    struct msg m = {0};
+    qclient_abort(q);
+    msg_begin(&m, M_QUEUE_NEW);
+    int n = remote_ask(&q->remote, &m, M_QUEUE_FILE, QCLIENT_ASK_MS, e);
+    if (n == 0) {
+        struct str id = msg_get_str(&m);
+        q->file = msg_take_fd(&m, 0);
+        if (!msg_end(&m) || !str_component(id) || id.n > QCLIENT_ID_MAX || q->file < 0) {
+            n = err_set(e, ERR_PROTOCOL, "qmgr: malformed answer");
+            remote_close(&q->remote);
+            forget(q);
+        } else {
+            memcpy(q->id, id.p, id.n);
+            q->id[id.n] = '\0';
+        }
+    }
+    msg_free(&m);
+    return n;
+}
+
+static int
+disk_error(const char *what, struct err *e)
+{
+    int why = errno;
+    err_errno(e, "%s the queue file", what);
+    if (e && (why == ENOSPC || why == EDQUOT || why == EFBIG))
+        e->class = ERR_LIMIT;
+    return -1;
+}
+
+static int
+write_out(struct qclient *q, struct err *e)
+{
+    for (size_t done = 0; done < q->waiting.n;) {
+        ssize_t n = write(q->file, q->waiting.p + done, q->waiting.n - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return disk_error("write", e);
+        done += (size_t)n;
+    }
+    buf_reset(&q->waiting);
+    q->written = true;
+    return 0;
+}
+
+int
+qclient_envelope(struct qclient *q, const struct envelope *env, struct err *e)
+{
+    q->env = env;
+    buf_reset(&q->waiting);
+    if (qfile_write(&q->waiting, env, e) < 0)
+        return -1;
+    q->head_size = q->waiting.n;
+    return 0;
+}
+
+int
+qclient_put(struct qclient *q, struct str content, struct err *e)
+{
+    while (content.n) {
+        struct str part = str_sub(content, 0, QCLIENT_BUFFER);
+        if (q->waiting.n && part.n > buf_room(&q->waiting) && write_out(q, e) < 0)
+            return -1;
+        buf_add(&q->waiting, part);
+        if (!buf_ok(&q->waiting))
+            return err_set(e, ERR_TEMPORARY, "out of memory");
+        if (q->waiting.n >= QCLIENT_BUFFER && write_out(q, e) < 0)
+            return -1;
+        q->message_size += part.n;
+        content = str_from(content, part.n);
+    }
+    return 0;
+}
+
+/* Nothing has been written yet: put the length, now known, into the head that is still here. */
+static int
+finish_in_memory(struct qclient *q, struct err *e)
+{
+    struct envelope env = *q->env;
+    struct buf head = buf_new(QFILE_HEAD + QFILE_ENVELOPE_MAX);
+    env.message_size = q->message_size;
+    int n = qfile_write(&head, &env, e);
+    if (n == 0 && head.n == q->head_size)
+        memcpy(q->waiting.p, head.p, head.n);
+    else if (n == 0)
+        n = err_set(e, ERR_TEMPORARY, "envelope changed its size");
+    buf_free(&head);
+    return n;
+}
+
+static int
+make_durable(struct qclient *q, struct err *e)
+{
+    bool whole = !q->written;
+    if (whole && finish_in_memory(q, e) < 0)
+        return -1;
+    if (write_out(q, e) < 0)
+        return -1;
+    if (whole && fdatasync(q->file) == 0)
+        return 0;
+    if (!whole && qfile_finish(q->file, q->head_size, q->message_size, e) == 0)
+        return 0;
+    /* The kernel has dropped the dirty pages and calls them clean: never sync again (catalogue J8).
+     */
+    q->dead = true;
+    return whole ? disk_error("sync", e) : -1;
+}
+
+int
+qclient_commit(struct qclient *q, struct err *e)
+{
+    struct msg m = {0};
+    if (make_durable(q, e) < 0) {
+        qclient_abort(q);
+        return -1;
+    }
+    msg_begin(&m, M_QUEUE_COMMIT);
+    int n = q->remote.fd < 0 ? err_set(e, ERR_CLOSED, "qmgr has gone")
+                             : chan_ask(q->remote.fd, &m, M_QUEUE_DONE, q->remote.me, R_QMGR,
+                                        QCLIENT_COMMIT_MS, e);
+    if (n == 0 && !msg_end(&m))
+        n = err_set(e, ERR_PROTOCOL, "qmgr: malformed answer");
+    if (n < 0) /* also after a refusal: the channel's state is not worth guessing */
+        remote_close(&q->remote);
+    msg_free(&m);
+    forget(q);
+    return n;
+}

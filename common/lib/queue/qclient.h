@@ -1,0 +1,46 @@
+/*
+ * qclient: a session hands a message to qmgr: ask for a file, fill it, sync it, commit.
+ *
+ * Used by smtpd, submitd and local. The order is what durability rests on: the message is on disk
+ * before QUEUE_COMMIT, and only after QUEUE_DONE may the client be told 250.
+ *
+ * A message that fits in the buffer reaches the file in one write. After a failed write or sync the
+ * file is given up and nothing is tried again; after a failed sync the process should end (dead).
+ *
+ * Errors: ERR_LIMIT: no room (452 4.3.1); anything else: temporary (451 4.3.0).
+ */
+#pragma once
+#include "lib/ipc/remote.h"
+#include "lib/queue/qfile.h"
+
+enum {
+    QCLIENT_BUFFER = 128 * 1024, /* written when this much is waiting */
+    QCLIENT_ID_MAX = 64,
+    QCLIENT_ASK_MS = 30000,
+    QCLIENT_COMMIT_MS = 120000, /* a slow disk is slow */
+};
+
+struct qclient {
+    struct remote remote;
+    int file;                    /* -1: no message in work */
+    char id[QCLIENT_ID_MAX + 1]; /* of the message in work */
+    const struct envelope *env;  /* the caller's, until commit or abort */
+    struct buf waiting;          /* head, envelope and content not yet written */
+    uint64_t head_size;          /* of head and envelope; 0: not made */
+    uint64_t message_size;
+    bool written; /* something went to the file */
+    bool dead;    /* a sync failed: trust this process no longer */
+};
+
+void qclient_init(struct qclient *q, const struct start *start, enum role me);
+/* Ask for a new message; q->id names it. One at a time. */
+int qclient_begin(struct qclient *q, struct err *e);
+/* The envelope, before the first content; env must stay until commit or abort. */
+int qclient_envelope(struct qclient *q, const struct envelope *env, struct err *e);
+/* Some content of the message. */
+int qclient_put(struct qclient *q, struct str content, struct err *e);
+/* Write what waits, sync, commit, and wait for qmgr's word. Ends the message on -1 as well. */
+int qclient_commit(struct qclient *q, struct err *e);
+/* Give the message in work up; harmless when there is none. */
+void qclient_abort(struct qclient *q);
+void qclient_close(struct qclient *q);

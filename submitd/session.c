@@ -1,0 +1,197 @@
+#include "submitd/session.h"
+#include "lib/log/log.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+struct connection {
+    const struct submitd *d;
+    struct tls *tls;
+    bool unknown; /* authd could not say which account the local user has */
+};
+
+static bool
+later(struct smtp_server *s, const char *what, struct str address)
+{
+    return smtp_reject(s, what, address, 451, "4.3.0", "Temporary lookup failure");
+}
+
+int
+submitd_owns(struct smtp_server *s, struct str address)
+{
+    char account[QFILE_ADDR_MAX + 1];
+    enum address_kind kind = ADDRESS_UNKNOWN;
+    struct err e = {0};
+    if (smtp_ask_address(s, address, &kind, account, &e) < 0)
+        return -1;
+    return (kind == ADDRESS_ACCOUNT || kind == ADDRESS_ALIAS) && s->login[0] &&
+           strcmp(account, s->login) == 0;
+}
+
+/* A user without an account here (a daemon's user, say) speaks for this host and its domains only.
+ */
+static bool
+ours(const struct smtp_server *s, const struct address *a)
+{
+    struct str domain = address_domain(a);
+    return conf_is_local(s->conf, domain) || str_caseeq(domain, s->conf->hostname);
+}
+
+static bool
+local_sender(struct smtp_server *s, const struct address *a)
+{
+    const struct connection *c = s->arg;
+    struct str text = a ? address_str(a) : STR("");
+    if (c->unknown)
+        return later(s, "MAIL", text);
+    if (s->peer->uid == (uid_t)-1)
+        return smtp_reject(s, "MAIL", text, 550, "5.7.1", "Who are you?");
+    /* <>: answers of programs; it names nobody, so it is nobody else's. */
+    if (!a || s->peer->uid == 0)
+        return true;
+    int owns = s->login[0] ? submitd_owns(s, text) : ours(s, a);
+    if (owns < 0)
+        return later(s, "MAIL", text);
+    return owns || smtp_reject(s, "MAIL", text, 553, "5.7.1",
+                               "Sender address rejected: not owned by user %lu",
+                               (unsigned long)s->peer->uid);
+}
+
+static bool
+own_sender(struct smtp_server *s, const struct address *a)
+{
+    struct str text = a ? address_str(a) : STR("");
+    if (s->local)
+        return local_sender(s, a);
+    if (!s->login[0])
+        return smtp_reject(s, "MAIL", text, 530, "5.7.0", "Authentication required");
+    int owns = a ? submitd_owns(s, text) : 0;
+    if (owns < 0)
+        return later(s, "MAIL", text);
+    return owns ||
+           smtp_reject(s, "MAIL", text, 553, "5.7.1",
+                       "Sender address rejected: not owned by user %s", log_str(str_z(s->login)));
+}
+
+static bool
+any_recipient(struct smtp_server *s, const struct address *a)
+{
+    char account[QFILE_ADDR_MAX + 1];
+    enum address_kind kind = ADDRESS_FOREIGN;
+    struct err e = {0};
+    struct str text = address_str(a);
+    if (smtp_ask_address(s, text, &kind, account, &e) < 0)
+        return later(s, "RCPT", text);
+    return kind != ADDRESS_UNKNOWN ||
+           smtp_reject(s, "RCPT", text, 550, "5.1.1", "Recipient address rejected: User unknown");
+}
+
+static unsigned
+extensions(const struct smtp_server *s)
+{
+    return s->local ? SMTP_XQUEUE : s->tls ? SMTP_AUTH_PLAIN : 0;
+}
+
+static int
+start_tls(struct smtp_server *s, struct err *e)
+{
+    struct connection *c = s->arg;
+    if (tls_accept(c->d->tls, &s->io, &c->tls, e) < 0)
+        return -1;
+    snprintf(s->tls_text, sizeof s->tls_text, "%s %s", tls_version(c->tls), tls_cipher(c->tls));
+    return 0;
+}
+
+/* The account of a local user, if it has one. */
+static void
+know_user(struct smtp_server *s)
+{
+    struct connection *c = s->arg;
+    struct msg m = {0};
+    struct err e = {0};
+    msg_begin(&m, M_UID_ACCOUNT);
+    msg_put_u32(&m, s->peer->uid);
+    if (remote_ask(&s->authd, &m, M_GRANTED, SMTP_ASK_MS, &e) == 0) {
+        struct str account = msg_get_str(&m);
+        if (msg_end(&m) && account.n <= QFILE_ADDR_MAX) {
+            memcpy(s->login, account.p, account.n);
+            s->login[account.n] = '\0';
+        }
+    } else if (e.class != ERR_PERMANENT) {
+        c->unknown = true;
+        log_warn("uid %lu: %s", (unsigned long)s->peer->uid, e.text);
+    }
+    msg_free(&m);
+}
+
+void
+submitd_serve(const struct submitd *d, const struct peer *peer, submitd_starttls *starttls)
+{
+    static struct smtp_server s; /* large */
+    static const struct smtp_verb verbs[] = {
+        {"AUTH", SMTP_GREETED, .last = true, .junk = false, submitd_auth},
+        {"XQUEUE", SMTP_NEW | SMTP_GREETED, .last = false, .junk = true, submitd_xqueue},
+    };
+    struct connection c = {.d = d};
+    bool local = strcmp(peer->service, "submit") == 0;
+    const struct smtp_policy policy = {
+        .verbs = verbs,
+        .nverbs = sizeof verbs / sizeof verbs[0],
+        .sender = own_sender,
+        .recipient = any_recipient,
+        .extensions = extensions,
+        .head = submitd_fixup,
+        .starttls = local ? NULL : starttls,
+    };
+    s = (struct smtp_server){.policy = &policy,
+                             .start = &c.d->start,
+                             .conf = c.d->conf,
+                             .limits = &c.d->conf->submitd,
+                             .peer = peer,
+                             .arg = &c,
+                             .role = R_SUBMITD,
+                             .origin = local ? "sendmail" : "submission",
+                             .tls_first = strcmp(peer->service, "submissions") == 0,
+                             .qualify = local,
+                             .local = local,
+                             .prepare = local && peer->uid ? know_user : NULL};
+    smtp_server_run(&s);
+    if (c.tls)
+        tls_close(c.tls, &s.io);
+}
+
+void
+submitd_session(const struct peer *peer, void *arg)
+{
+    const struct submitd *d = arg;
+    submitd_serve(d, peer, d->tls ? start_tls : NULL);
+}
+
+void
+submitd_prepare(struct submitd *d)
+{
+    struct err e = {0};
+    struct tls_server *tls = tls_server_new(&d->start, d->conf, "submission", &e);
+    if (!tls)
+        log_warn("no certificate, nobody can log in: %s", e.text);
+    if (tls || !d->tls) {
+        if (d->tls)
+            tls_server_free(d->tls);
+        d->tls = tls;
+    }
+}
+
+void
+submitd_reload(int config_fd, void *arg)
+{
+    static struct conf_errors errors;
+    struct submitd *d = arg;
+    struct conf *fresh = calloc(1, sizeof *fresh);
+    if (!fresh || conf_read(fresh, d->conf->path, config_fd, &errors) < 0) {
+        log_error("the new configuration is not taken: %s", fresh ? errors.at[0].text : "memory");
+        free(fresh);
+        return;
+    }
+    /* The old one stays where it is: reloads are rare, and it is small. */
+    d->conf = fresh;
+    submitd_prepare(d);
+}

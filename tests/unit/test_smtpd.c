@@ -1,0 +1,572 @@
+/* smtpd's session, with an authd and a qmgr that speak the real messages. */
+#include "smtpd/session.h"
+#include "tests/unit/smtp_fakes.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct fakes f;
+static struct chat c;
+
+static void
+setup(void)
+{
+    fakes_start(&f, R_SMTPD);
+    c = (struct chat){0};
+}
+
+static void
+teardown(void)
+{
+    fakes_stop(&f);
+}
+
+/* TLS without TLS: the session believes it. */
+static int
+pretend_tls(struct smtp_server *s, struct err *e)
+{
+    (void)e;
+    snprintf(s->tls_text, sizeof s->tls_text, "TLSv1.3 PRETEND");
+    return 0;
+}
+
+static void
+session(struct chat *chat)
+{
+    struct smtpd d = {.start = chat->fakes->start, .conf = &chat->fakes->conf};
+    smtpd_serve(&d, &chat->peer, NULL);
+}
+
+static void
+session_tls(struct chat *chat)
+{
+    struct smtpd d = {.start = chat->fakes->start, .conf = &chat->fakes->conf};
+    smtpd_serve(&d, &chat->peer, pretend_tls);
+}
+
+static void
+hello(void (*run)(struct chat *))
+{
+    chat_open(&c, &f, "smtp", run);
+    chat_expect(&c, "220 mail.example.org ESMTP");
+    chat_say(&c, "EHLO client.example", "250-mail.example.org");
+}
+
+static void
+envelope(void)
+{
+    chat_say(&c, "MAIL FROM:<a@example.com>", "250 2.1.0");
+    chat_say(&c, "RCPT TO:<user@example.org>", "250 2.1.5");
+}
+
+static void
+quit(void)
+{
+    chat_say(&c, "QUIT", "221 2.0.0");
+    chat_expect_end(&c);
+    chat_close(&c);
+}
+
+START_TEST(one_message)
+{
+    hello(session);
+    ck_assert_ptr_nonnull(strstr(c.reply, "250-PIPELINING\r\n"));
+    ck_assert_ptr_nonnull(strstr(c.reply, "250-SIZE 1048576\r\n"));
+    ck_assert_ptr_nonnull(strstr(c.reply, "8BITMIME\r\n"));
+    ck_assert_ptr_nonnull(strstr(c.reply, "ENHANCEDSTATUSCODES\r\n"));
+    ck_assert_ptr_null(strstr(c.reply, "STARTTLS"));
+    ck_assert_ptr_null(strstr(c.reply, "AUTH"));
+    ck_assert_ptr_null(strstr(c.reply, "BINARYMIME"));
+    ck_assert_ptr_null(strstr(c.reply, "CHUNKING"));
+    envelope();
+    chat_say(&c, "RCPT TO:<alias@EXAMPLE.ORG> ", "250 2.1.5");
+    chat_say(&c, "RCPT TO:<user@example.org>", "250 2.1.5"); /* said twice, sent once */
+    chat_say(&c, "DATA", "354");
+    chat_say(&c, "Subject: x\r\n\r\n..dot\r\nend\r\n.", "250 2.0.0 Ok: queued as ID1");
+    quit();
+    ck_assert_uint_eq(f.nmessages, 1);
+    ck_assert_str_eq(f.messages[0].sender, "a@example.com");
+    ck_assert_str_eq(f.messages[0].rcpts, "user@example.org alias@example.org ");
+    ck_assert_str_eq(f.messages[0].origin, "smtp");
+    ck_assert_str_eq(f.messages[0].client, "[192.0.2.1]");
+    static const char head[] = "Received: from client.example ([192.0.2.1])\r\n"
+                               "\tby mail.example.org (Bulkhead) with ESMTP\r\n\tid ID1; ";
+    ck_assert_int_eq(strncmp(f.messages[0].text, head, strlen(head)), 0);
+    ck_assert_ptr_nonnull(strstr(f.messages[0].text, "\r\nSubject: x\r\n\r\n.dot\r\nend\r\n"));
+}
+END_TEST
+
+START_TEST(pipelined_group_and_several_messages)
+{
+    hello(session);
+    for (int i = 0; i < 3; i++) {
+        chat_put(&c, "MAIL FROM:<>\r\nRCPT TO:<nobody@example.org>\r\n"
+                     "RCPT TO:<postmaster>\r\nDATA\r\n");
+        chat_expect(&c, "250 2.1.0");
+        chat_expect(&c, "550 5.1.1 <nobody@example.org>:");
+        chat_expect(&c, "250 2.1.5");
+        chat_expect(&c, "354");
+        chat_put(&c, "\r\nx\r\n.\r\nNOOP\r\n");
+        chat_expect(&c, "250 2.0.0 Ok: queued");
+        chat_expect(&c, "250 2.0.0");
+    }
+    quit();
+    ck_assert_uint_eq(f.nmessages, 3);
+    ck_assert_str_eq(f.messages[0].sender, "");
+    ck_assert_str_eq(f.messages[2].rcpts, "postmaster@example.org ");
+}
+END_TEST
+
+/* Catalogue H2: the classic probes of relay testers. */
+START_TEST(never_an_open_relay)
+{
+    static const char *const probes[][2] = {
+        {"spam@example.com", "relay@example.net"},
+        {"spam", "relay@example.net"},
+        {"", "relay@example.net"},
+        {"spam@mail.example.org", "relay@example.net"},
+        {"spam@[192.0.2.9]", "relay@example.net"},
+        {"spam@example.org", "relay%example.net@mail.example.org"},
+        {"spam@example.org", "relay%example.net@[192.0.2.9]"},
+        {"spam@example.org", "relay%example.net@example.org"},
+        {"spam@example.org", "\"relay@example.net\""},
+        {"spam@example.org", "\"relay%example.net\""},
+        {"spam@example.org", "relay@example.net@mail.example.org"},
+        {"spam@example.org", "\"relay@example.net\"@mail.example.org"},
+        {"spam@example.org", "\"relay@example.net\"@example.org"},
+        {"spam@example.org", "relay@example.net@[192.0.2.9]"},
+        {"spam@example.org", "@mail.example.org:relay@example.net"},
+        {"spam@example.org", "@[192.0.2.9]:relay@example.net"},
+        {"spam@example.org", "example.net!relay"},
+        {"spam@example.org", "example.net!relay@mail.example.org"},
+        {"spam@example.org", "example.net!relay@[192.0.2.9]"},
+        {"spam@example.org", "relay%example.net"},
+        {"spam@example.org", "user@example.org@example.net"},
+        {"user@example.org", "example.net!relay@example.org"},
+    };
+    chat_open(&c, &f, "smtp", session);
+    chat_expect(&c, "220");
+    chat_say(&c, "EHLO x", "250-");
+    for (size_t i = 0; i < sizeof probes / sizeof probes[0]; i++) {
+        char line[200];
+        snprintf(line, sizeof line, "MAIL FROM:<%s>\r\n", probes[i][0]);
+        chat_put(&c, line);
+        chat_expect(&c, "");
+        if (c.reply[0] == '2') {
+            snprintf(line, sizeof line, "RCPT TO:<%s>\r\n", probes[i][1]);
+            chat_put(&c, line);
+            chat_expect(&c, "55");
+        }
+        chat_say(&c, "RSET", "250");
+    }
+    quit();
+    c.peer.relayclient = true;
+    hello(session);
+    chat_say(&c, "MAIL FROM:<a@example.org>", "250");
+    chat_say(&c, "RCPT TO:<relay@example.net>", "250");
+    chat_say(&c, "RCPT TO:<relay%example.net@example.org>", "550 5.7.1");
+    quit();
+}
+END_TEST
+
+START_TEST(recipients_that_cannot_be_looked_up)
+{
+    hello(session);
+    chat_say(&c, "MAIL FROM:<a@example.com>", "250");
+    chat_say(&c, "RCPT TO:<temp@example.org>", "451 4.3.0");
+    chat_say(&c, "DATA", "554 5.5.1");
+    chat_say(&c, "RCPT TO:<user@example.org>", "250");
+    f.authd_fails = true;
+    chat_say(&c, "RCPT TO:<other@example.org>", "451 4.3.0");
+    quit();
+}
+END_TEST
+
+START_TEST(syntax_and_order)
+{
+    static const char *const first[][2] = {{"MAIL FROM:<a@b>", "503 5.5.1"},
+                                           {"RCPT TO:<a@b>", "503"},
+                                           {"DATA", "503"},
+                                           {"STARTTLS", "503"},
+                                           {"EHLO", "501 5.5.4"},
+                                           {"EHLO a b", "501"},
+                                           {"HELO x\x1b[2J", "501"},
+                                           {"NOOP", "250"},
+                                           {"NOOP junk", "250"},
+                                           {"RSET", "250"},
+                                           {"VRFY user@example.org", "252"},
+                                           {"EXPN x", "502"},
+                                           {"HELP", "214"},
+                                           {"AUTH PLAIN AGEAYg==", "500"},
+                                           {"BDAT 10", "500"},
+                                           {"XQUEUE", "500"},
+                                           {"", "500"}};
+    static const char *const greeted[][2] = {{"RCPT TO:<user@example.org>", "503"},
+                                             {"DATA", "503"},
+                                             {"STARTTLS", "502"},
+                                             {"MAIL FROM:<a@b> SIZE=99999999999999999999", "501"},
+                                             {"MAIL FROM:<a@b> SIZE=1048577", "552 5.3.4"},
+                                             {"MAIL FROM:<a@b> BODY=BINARYMIME", "501"},
+                                             {"MAIL FROM:<a@b> FOO=1", "555 5.5.4"},
+                                             {"MAIL FROM:<a@b> AUTH=<>", "555"},
+                                             {"MAIL FROM:<;sleep 9;>", "553"},
+                                             {"MAIL FROM:<@>", "553"},
+                                             {"MAIL FROM:<\xc3\xbc@d>", "553"},
+                                             {"MAIL FROM:a@b", "501"},
+                                             {"MAIL FROM:<a@b> SIZE=1048576 BODY=8BITMIME", "250"},
+                                             {"MAIL FROM:<a@b>", "503"},
+                                             {"RCPT TO:<>", "553"}};
+    chat_open(&c, &f, "smtp", session_tls);
+    chat_expect(&c, "220");
+    for (size_t i = 0; i < sizeof first / sizeof first[0]; i++)
+        chat_say(&c, first[i][0], first[i][1]);
+    chat_say(&c, "QUIT", "221");
+    chat_close(&c);
+    hello(session);
+    for (size_t i = 0; i < sizeof greeted / sizeof greeted[0]; i++)
+        chat_say(&c, greeted[i][0], greeted[i][1]);
+    chat_say(&c, "RCPT TO:<user@example.org> NOTIFY=NEVER", "555");
+    quit();
+}
+END_TEST
+
+START_TEST(twenty_errors_are_enough)
+{
+    hello(session);
+    for (int i = 0; i < SMTP_ERRORS_MAX; i++)
+        chat_say(&c, "", "500");
+    chat_say(&c, "", "500");
+    chat_expect(&c, "421 4.7.0");
+    chat_expect_end(&c);
+    chat_close(&c);
+    hello(session);
+    for (int i = 0; i < SMTP_JUNK_MAX + SMTP_ERRORS_MAX - 1; i++)
+        chat_say(&c, "NOOP", "250"); /* EHLO was the first */
+    chat_say(&c, "NOOP", "250");
+    chat_expect(&c, "421 4.7.0");
+    chat_close(&c);
+}
+END_TEST
+
+static void
+long_line(size_t n, const char *start, const char *behind)
+{
+    char *line = malloc(n + 3);
+    memset(line, 'a', n);
+    memcpy(line, start, strlen(start));
+    memcpy(line + n, behind, strlen(behind));
+    chat_write(&c, line, n + strlen(behind));
+    free(line);
+}
+
+START_TEST(lines_have_a_limit)
+{
+    hello(session);
+    long_line(SMTP_LINE_MAX, "NOOP ", "\r\n");
+    chat_expect(&c, "250");
+    long_line(SMTP_LINE_MAX + 1, "NOOP ", "\r\n");
+    chat_expect(&c, "500 5.5.2");
+    long_line(11000, "EHLO ", "\r\n");
+    chat_expect(&c, "500 5.5.2");
+    long_line(256 + 5, "EHLO ", "\r\n");
+    chat_expect(&c, "501 5.5.4");
+    chat_say(&c, "NOOP", "250");
+    chat_put(&c, "NOOP\n"); /* bare LF */
+    chat_expect(&c, "500 5.5.2");
+    chat_write(&c, "NO\0OP\r\n", 7);
+    chat_expect(&c, "500 5.5.2");
+    chat_put(&c, "NO\rOP\r\n");
+    chat_expect(&c, "500 5.5.2");
+    long_line(60000, "NOOP ", "\r\n");
+    chat_expect(&c, "500 5.5.2");
+    long_line(400000, "NOOP ", "");
+    chat_expect(&c, "500 5.5.2");
+    chat_expect_end(&c);
+    chat_close(&c);
+}
+END_TEST
+
+/* Catalogue A9. */
+START_TEST(talking_out_of_turn)
+{
+    chat_open_early(&c, &f, "smtp", session, "EHLO x\r\nMAIL FROM:<a@b>\r\n");
+    chat_expect(&c, "554 5.5.0");
+    chat_expect_end(&c);
+    chat_close(&c);
+    chat_open(&c, &f, "smtp", session);
+    chat_expect(&c, "220");
+    chat_put(&c, "EHLO x\r\nMAIL FROM:<a@b>\r\n");
+    chat_expect(&c, "554 5.5.0");
+    chat_expect_end(&c);
+    chat_close(&c);
+    hello(session);
+    envelope();
+    chat_put(&c, "DATA\r\nSubject: x\r\n\r\nx\r\n.\r\n");
+    chat_expect(&c, "554 5.5.0");
+    chat_expect_end(&c);
+    chat_close(&c);
+    chat_open(&c, &f, "smtp", session);
+    chat_expect(&c, "220");
+    chat_say(&c, "HELO x", "250");
+    chat_put(&c, "MAIL FROM:<a@b>\r\nRCPT TO:<user@example.org>\r\n");
+    chat_expect(&c, "250");
+    chat_expect(&c, "554 5.5.0");
+    chat_close(&c);
+    ck_assert_uint_eq(f.nmessages, 0);
+}
+END_TEST
+
+/* Catalogue A1, A2, A3: after EHLO and after HELO; never two messages. */
+START_TEST(smuggling)
+{
+    static const struct {
+        const char *p;
+        size_t n;
+    } seqs[] = {{"\n.\n", 3},       {"\r.\r", 3},       {"\r.\n", 3},       {"\n.\r", 3},
+                {"\n.\r\n", 4},     {"\r\n.\n", 4},     {"\r.\r\n", 4},     {"\r\n.\r", 4},
+                {"\r\n\0.\r\n", 6}, {"\r\n.\0\r\n", 6}, {"\r\n.\r\r\n", 6}, {"\r\r\n.\r\r\n", 7},
+                {"\r\n..\n", 5},    {"a\rb\r\n", 5},    {"a\nb\r\n", 5}};
+    for (size_t i = 0; i < 2 * sizeof seqs / sizeof seqs[0]; i++) {
+        size_t k = i / 2, before = f.nmessages;
+        bool nul = memchr(seqs[k].p, 0, seqs[k].n) != NULL;
+        chat_open(&c, &f, "smtp", session);
+        chat_expect(&c, "220");
+        chat_say(&c, i % 2 ? "HELO x" : "EHLO x", "250");
+        envelope();
+        chat_say(&c, "DATA", "354");
+        chat_put(&c, "Subject: x\r\n\r\nX");
+        chat_write(&c, seqs[k].p, seqs[k].n);
+        chat_put(&c, "MAIL FROM:<evil@x>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n"
+                     "Subject: evil\r\n\r\nevil\r\n.\r\n");
+        chat_expect(&c, nul ? "250" : "550 5.5.2");
+        if (nul)
+            chat_say(&c, "QUIT", "221");
+        chat_expect_end(&c);
+        chat_close(&c);
+        ck_assert_uint_eq(f.nmessages, before + nul);
+    }
+}
+END_TEST
+
+START_TEST(a_message_too_large_or_going_round)
+{
+    hello(session);
+    envelope();
+    chat_say(&c, "DATA", "354");
+    for (int i = 0; i < 51; i++)
+        chat_put(&c, "Received: x\r\n");
+    chat_say(&c, "\r\nx\r\n.", "554 5.4.6");
+    chat_say(&c, "RCPT TO:<user@example.org>", "503"); /* catalogue A13 */
+    envelope();
+    chat_say(&c, "DATA", "354");
+    for (int i = 0; i < 50; i++)
+        chat_put(&c, "Received: x\r\n");
+    chat_say(&c, "\r\nx\r\n.", "250");
+    char *line = malloc(1026);
+    memset(line, 'x', 1024);
+    memcpy(line + 1022, "\r\n", 3);
+    for (int over = 0; over < 2; over++) {
+        envelope();
+        chat_say(&c, "DATA", "354");
+        chat_put(&c, "\r\n");
+        for (int i = 0; i < 1023; i++)
+            chat_put(&c, line);
+        chat_put(&c, line + 2 - over); /* 1048576 in all, or one more */
+        chat_say(&c, ".", over ? "552 5.3.4" : "250");
+    }
+    chat_say(&c, "DATA", "503");
+    free(line);
+    quit();
+    ck_assert_uint_eq(f.nmessages, 2);
+    ck_assert_uint_eq(f.naborted, 2);
+}
+END_TEST
+
+START_TEST(far_too_much_ends_the_connection)
+{
+    static char junk[65536];
+    hello(session);
+    envelope();
+    chat_say(&c, "DATA", "354");
+    for (size_t i = 0; i < sizeof junk; i++)
+        junk[i] = i % 64 < 62 ? 'x' : i % 64 == 62 ? '\r' : '\n';
+    for (int i = 0; i < 64; i++)
+        chat_write(&c, junk, sizeof junk);
+    chat_expect(&c, "552 5.3.4");
+    chat_close(&c);
+    ck_assert_uint_eq(f.nmessages, 0);
+}
+END_TEST
+
+START_TEST(the_queue_says_no)
+{
+    hello(session);
+    envelope();
+    f.qmgr_full = true;
+    chat_say(&c, "DATA", "452 4.3.1");
+    f.qmgr_full = false;
+    f.qmgr_fails = true;
+    chat_say(&c, "DATA", "503");
+    envelope();
+    chat_say(&c, "DATA", "451 4.3.0");
+    f.qmgr_fails = false;
+    f.commit_fails = true;
+    envelope();
+    chat_say(&c, "DATA", "354");
+    chat_say(&c, "\r\nx\r\n.", "451 4.3.0");
+    f.commit_fails = false;
+    chat_say(&c, "DATA", "503");
+    /* qmgr was restarted: the channel is dead, a fresh one works. */
+    envelope();
+    f.qmgr_drops = true;
+    chat_say(&c, "DATA", "354");
+    chat_say(&c, "\r\nx\r\n.", "250");
+    /* It dies with the message in work: nothing was promised. */
+    envelope();
+    chat_say(&c, "DATA", "354");
+    f.qmgr_drops = true;
+    chat_say(&c, "\r\nx\r\n.", "451 4.3.0");
+    quit();
+    ck_assert_uint_eq(f.nmessages, 1);
+}
+END_TEST
+
+START_TEST(recipients_max_is_a_temporary_refusal)
+{
+    f.conf.recipients_max = 5;
+    hello(session);
+    chat_say(&c, "MAIL FROM:<a@example.com>", "250");
+    for (int i = 0; i < 6; i++) {
+        char line[64];
+        snprintf(line, sizeof line, "RCPT TO:<many%d@example.org>", i);
+        chat_say(&c, line, i < 5 ? "250 2.1.5" : "452 4.5.3");
+    }
+    chat_say(&c, "RSET", "250");
+    chat_say(&c, "MAIL FROM:<a@example.com>", "250");
+    for (int i = 0; i < 6; i++)
+        chat_say(&c, "RCPT TO:<nobody@example.org>", "550 5.1.1");
+    chat_expect(&c, "421 4.7.0");
+    chat_close(&c);
+}
+END_TEST
+
+START_TEST(starttls_forgets_everything)
+{
+    hello(session_tls);
+    ck_assert_ptr_nonnull(strstr(c.reply, "STARTTLS"));
+    chat_say(&c, "STARTTLS x", "501");
+    chat_put(&c, "starttls\r\nRSET\r\n"); /* catalogue B1, B2 */
+    chat_expect(&c, "554 5.5.0");
+    chat_expect_end(&c);
+    chat_close(&c);
+    hello(session_tls);
+    chat_say(&c, "MAIL FROM:<a@b>", "250");
+    chat_say(&c, "STARTTLS", "503");
+    chat_say(&c, "RSET", "250");
+    chat_say(&c, "STARTTLS ", "220");
+    chat_say(&c, "MAIL FROM:<a@b>", "503");
+    chat_say(&c, "EHLO again", "250-");
+    ck_assert_ptr_null(strstr(c.reply, "STARTTLS"));
+    chat_say(&c, "STARTTLS", "503");
+    envelope();
+    chat_say(&c, "DATA", "354");
+    chat_say(&c, "\r\nx\r\n.", "250");
+    chat_say(&c, "QUIT", "221");
+    chat_close(&c);
+    ck_assert_ptr_nonnull(strstr(f.messages[0].text, "with ESMTPS (TLSv1.3 PRETEND)"));
+}
+END_TEST
+
+START_TEST(a_large_message_arrives_whole)
+{
+    struct buf text = buf_new(2 << 20);
+    hello(session);
+    envelope();
+    buf_addz(&text, "A: b\r\n\r\n");
+    for (unsigned i = 0; text.n < 1000000; i++)
+        buf_addf(&text, "%u%s\r\n", i * 2654435761u, i % 7 ? " text" : "");
+    chat_say(&c, "DATA", "354");
+    chat_write(&c, text.p, text.n);
+    chat_say(&c, ".", "250");
+    quit();
+    size_t received = f.messages[0].n - text.n;
+    ck_assert_uint_lt(received, 300);
+    ck_assert(memcmp(f.messages[0].text + received, text.p, text.n) == 0);
+    buf_free(&text);
+}
+END_TEST
+
+START_TEST(a_client_that_vanishes)
+{
+    static const char whole[] =
+        "EHLO x\r\n|MAIL FROM:<a@b>\r\nRCPT TO:<user@example.org>\r\nDATA\r\n|"
+        "A: b\r\n\r\nx\r\n.\r\n|";
+    for (size_t n = 0; n < sizeof whole - 1; n++) {
+        chat_open(&c, &f, "smtp", session);
+        chat_expect(&c, "220");
+        for (size_t i = 0; i < n; i++) {
+            if (whole[i] == '|')
+                chat_expect(&c, i < 10 ? "250-" : "250");
+            else
+                chat_write(&c, whole + i, 1);
+            if (whole[i] == '|' && i > 10) {
+                chat_expect(&c, "250");
+                chat_expect(&c, "354");
+            }
+        }
+        chat_close(&c);
+    }
+    ck_assert_uint_eq(f.nmessages, 1);
+}
+END_TEST
+
+START_TEST(time_is_a_limit)
+{
+    f.conf.smtpd.idle_s = 1;
+    chat_open(&c, &f, "smtp", session);
+    chat_expect(&c, "220");
+    chat_expect(&c, "421 4.4.2");
+    chat_expect_end(&c);
+    chat_close(&c);
+    f.conf.smtpd.idle_s = 10;
+    f.conf.smtpd.session_s = 1;
+    hello(session);
+    envelope();
+    chat_say(&c, "DATA", "354");
+    chat_put(&c, "x");
+    chat_expect(&c, "421 4.4.2");
+    chat_expect_end(&c);
+    chat_close(&c);
+    ck_assert_uint_eq(f.nmessages, 0);
+}
+END_TEST
+
+Suite *suite_smtpd(void);
+Suite *
+suite_smtpd(void)
+{
+    Suite *s = suite_create("smtpd");
+    TCase *t = tcase_create("smtpd");
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_set_timeout(t, 30);
+    tcase_add_test(t, one_message);
+    tcase_add_test(t, pipelined_group_and_several_messages);
+    tcase_add_test(t, never_an_open_relay);
+    tcase_add_test(t, recipients_that_cannot_be_looked_up);
+    tcase_add_test(t, syntax_and_order);
+    tcase_add_test(t, twenty_errors_are_enough);
+    tcase_add_test(t, lines_have_a_limit);
+    tcase_add_test(t, talking_out_of_turn);
+    tcase_add_test(t, smuggling);
+    tcase_add_test(t, a_message_too_large_or_going_round);
+    tcase_add_test(t, far_too_much_ends_the_connection);
+    tcase_add_test(t, the_queue_says_no);
+    tcase_add_test(t, recipients_max_is_a_temporary_refusal);
+    tcase_add_test(t, starttls_forgets_everything);
+    tcase_add_test(t, a_large_message_arrives_whole);
+    tcase_add_test(t, a_client_that_vanishes);
+    tcase_add_test(t, time_is_a_limit);
+    suite_add_tcase(s, t);
+    return s;
+}
