@@ -1,0 +1,64 @@
+/*
+ * local: the delivery agent: aliases, then Maildirs, each by a cell of the account's own user.
+ *
+ * A listener whose connections are channels that qmgr opens; each gets a process, which serves one
+ * message after another in a straight line. Trusts: the operator's aliases. Reads of a stranger's
+ * message only its header, for the loop check. Opens nothing: cells come from authd.
+ */
+#pragma once
+#include "lib/conf/conf.h"
+#include "lib/ipc/remote.h"
+#include "lib/loop/listener.h"
+#include "lib/mail/aliases.h"
+
+enum { CELLS_KEPT = 8, EXPAND_MAX = 5000, HEADER_READ_MAX = 256 * 1024 };
+
+struct local {
+    const struct start *start;
+    const struct conf *conf;
+    struct aliases aliases;
+};
+
+struct cell { /* kept for the next message to the same account */
+    int fd;   /* channel; -1: none */
+    char account[128];
+    unsigned used; /* by the session's counter */
+};
+
+struct delivery { /* one DELIVER */
+    struct str id, sender;
+    int64_t arrived_us;
+    uint64_t offset, size;
+    bool again;
+    int fd;
+    struct buf header; /* of the message, read at the first recipient */
+    bool header_read;
+};
+
+struct local_session {
+    const struct local *local;
+    struct remote authd;
+    struct cell cells[CELLS_KEPT];
+    unsigned clock;
+    struct arena arena; /* of one message */
+};
+
+struct result { /* the answer for one recipient */
+    enum outcome outcome;
+    const char *dsn;
+    char text[400];
+};
+
+/* session.c */
+void local_session(const struct peer *peer, void *arg);
+
+/* expand.c: where aliases lead from this address. 0 and *n_r == 0: it is no alias. Addresses that
+ * end at an account of ours begin with a backslash. -1 with ERR_TEMPORARY (the table is incomplete
+ * and does not know this address) or ERR_PERMANENT (the aliases lead nowhere). */
+int expand_address(const struct local *l, struct arena *arena, struct str address,
+                   struct str **addresses_r, size_t *n_r, struct err *e);
+
+/* deliver.c: into the Maildir of an account. */
+void deliver_to(struct local_session *s, struct delivery *d, uint32_t index, struct str address,
+                struct str account, struct result *result_r);
+void deliver_close_cells(struct local_session *s);
