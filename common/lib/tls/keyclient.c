@@ -11,9 +11,9 @@ static EC_KEY_METHOD *ec_method;
 static int rsa_slot = -1, ec_slot = -1;
 
 void
-keyclient_init(struct keyclient *k, const struct start *start, const struct conf *conf)
+keyclient_init(struct keyclient *k, const struct start *start)
 {
-    *k = (struct keyclient){.start = start, .conf = conf, .fd = -1};
+    *k = (struct keyclient){.start = start, .fd = -1};
 }
 
 void
@@ -29,7 +29,7 @@ static int
 ask(struct keyclient *k, struct msg *m, enum msg_type want, struct err *e)
 {
     if (k->fd < 0)
-        k->fd = start_channel(k->start, k->conf, R_KEYD, e);
+        k->fd = start_channel(k->start, R_KEYD, e);
     if (k->fd < 0)
         return -1;
     if (chan_ask(k->fd, m, want, k->start->role, R_KEYD, KEYCLIENT_ASK_MS, e) == 0)

@@ -19,7 +19,6 @@ enum { KEYCLIENT_CHAIN_MAX = 60000, KEYCLIENT_SIGNATURE_MAX = 2048, KEYCLIENT_AS
 
 struct keyclient {
     const struct start *start;
-    const struct conf *conf;
     int fd;         /* channel to keyd, or -1 */
     struct err why; /* the last refusal: OpenSSL has no place for its text */
 };
@@ -30,7 +29,7 @@ struct keyclient_key {
     uint32_t index;
 };
 
-void keyclient_init(struct keyclient *k, const struct start *start, const struct conf *conf);
+void keyclient_init(struct keyclient *k, const struct start *start);
 /* Idempotent; the next question opens a new channel. */
 void keyclient_close(struct keyclient *k);
 /* The PEM chain of key index, appended to pem; *keys_r is how many keys there are. */

@@ -146,6 +146,7 @@ load_identity(struct tls_server *server, uint32_t index, const char *service, st
 struct tls_server *
 tls_server_new(const struct start *st, const struct conf *conf, const char *service, struct err *e)
 {
+    (void)conf;
     if (tls_library_ready(e) < 0)
         return NULL;
     struct tls_server *server = calloc(1, sizeof *server);
@@ -153,7 +154,7 @@ tls_server_new(const struct start *st, const struct conf *conf, const char *serv
         err_set(e, ERR_TEMPORARY, "out of memory");
         return NULL;
     }
-    keyclient_init(&server->client, st, conf);
+    keyclient_init(&server->client, st);
     server->protocol = protocol_of(service);
     server->n = 1;
     for (uint32_t i = 0; i < server->n; i++)
