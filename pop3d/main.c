@@ -7,21 +7,18 @@ int
 main(int argc, char **argv)
 {
     static struct login_front front;
-    static struct listener listener;
     start_read(&front.start, R_POP3D, argc, argv);
-    front.conf = &front.confs[0];
-    start_config(&front.start, front.conf);
-    start_sockets(&front.start, front.conf);
+    start_config(&front.start, &front.conf);
+    start_sockets(&front.start, &front.conf);
     login_prepare(&front, "pop3-login", "pop3");
     guard_enter(&(struct guard){.role = R_POP3D, .root_fd = start_fd(&front.start, "root")});
-    front.listener = &listener;
-    listener = (struct listener){.start = &front.start,
-                                 .sessions_max = front.conf->pop3d.sessions_max,
-                                 .sessions_per_ip_max = front.conf->pop3d.sessions_per_ip_max,
-                                 .busy_line = "-ERR too many connections\r\n",
-                                 .session = pop3d_session,
-                                 .reload = login_reload,
-                                 .arg = &front};
-    listener_serve(&listener);
+    listener_serve(&(struct listener){
+        .start = &front.start,
+        .sessions_max = front.conf.pop3d.sessions_max,
+        .sessions_per_ip_max = front.conf.pop3d.sessions_per_ip_max,
+        .busy_line = "-ERR too many connections\r\n",
+        .session = pop3d_session,
+        .arg = &front,
+    });
     return 0;
 }

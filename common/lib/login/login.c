@@ -14,45 +14,9 @@ login_prepare(struct login_front *f, const char *name, const char *service)
     struct err e = {0};
     f->name = name;
     f->service = service;
-    f->tls = f->conf->nkeys ? tls_server_new(&f->start, f->conf, service, &e) : NULL;
-    if (f->conf->nkeys && !f->tls)
+    f->tls = f->conf.nkeys ? tls_server_new(&f->start, &f->conf, service, &e) : NULL;
+    if (f->conf.nkeys && !f->tls)
         log_fatal("TLS: %s", e.text);
-}
-
-static void
-log_conf_errors(const struct conf *conf, const struct conf_errors *errors)
-{
-    for (size_t i = 0; i < errors->n; i++)
-        log_error("%.*s:%u:%u: %s", STR_ARG(conf->path), errors->at[i].line, errors->at[i].column,
-                  errors->at[i].text);
-}
-
-void
-login_reload(int config_fd, void *front)
-{
-    static struct conf_errors errors;
-    struct login_front *f = front;
-    struct conf *old = f->conf, *new = old == &f->confs[0] ? &f->confs[1] : &f->confs[0];
-    struct err e = {0};
-    if (conf_read(new, old->path, config_fd, &errors) < 0) {
-        log_conf_errors(old, &errors);
-        conf_free(new);
-        return;
-    }
-    struct tls_server *tls = new->nkeys ? tls_server_new(&f->start, new, f->service, &e) : NULL;
-    if (new->nkeys && !tls) {
-        log_error("the old configuration stays: TLS: %s", e.text);
-        conf_free(new);
-        return;
-    }
-    const struct conf_service *block = f->start.role == R_POP3D ? &new->pop3d : &new->imapd;
-    f->listener->sessions_max = block->sessions_max;
-    f->listener->sessions_per_ip_max = block->sessions_per_ip_max;
-    tls_server_free(f->tls);
-    f->tls = tls;
-    f->conf = new;
-    conf_free(old);
-    log_debug_set(new->log_debug);
 }
 
 bool
@@ -82,7 +46,7 @@ login_start_tls(struct login *l)
 int
 login_begin(struct login *l, struct login_front *f, const struct peer *peer)
 {
-    const struct conf_service *block = f->start.role == R_POP3D ? &f->conf->pop3d : &f->conf->imapd;
+    const struct conf_service *block = f->start.role == R_POP3D ? &f->conf.pop3d : &f->conf.imapd;
     uint32_t idle_s =
         block->idle_s && block->idle_s < LOGIN_SECONDS ? block->idle_s : LOGIN_SECONDS;
     *l = (struct login){

@@ -32,12 +32,10 @@ enum {
 /* Made once in the listener; the sessions have copies. */
 struct login_front {
     struct start start;
-    struct conf *conf;
-    struct conf confs[2];   /* the one in force, and room for the next */
+    struct conf conf;
     struct tls_server *tls; /* NULL: no certificates are configured */
-    struct listener *listener;
-    const char *name;    /* "imap-login", in log lines */
-    const char *service; /* "imap", for TLS */
+    const char *name;       /* "imap-login", in log lines */
+    const char *service;    /* "imap", for TLS */
 };
 
 struct login {
@@ -61,10 +59,6 @@ enum login_result {
 
 /* For main(): read what start gave, fetch the chains. Exits with a message when that fails. */
 void login_prepare(struct login_front *f, const char *name, const char *service);
-/* For the listener: take a new configuration; what is wrong with it is logged, and the old stays.
- */
-void login_reload(int config_fd, void *front);
-
 /* A session begins, with TLS when its service name ends in 's'. -1: over, go to login_end(). */
 int login_begin(struct login *l, struct login_front *f, const struct peer *peer);
 /* After the positive answer to STARTTLS or STLS. -1: over. */
