@@ -238,7 +238,7 @@ ask(struct client *c, const struct kind *kind, const char *key)
     l->waiters = w;
     c->state = w;
     if (l->deadline.heap_at == 0)
-        (void)loop_timer_set(&d->loop, &l->deadline, now_ms() + DNSD_DEADLINE_MS);
+        (void)loop_timer_set(&d->loop, &l->deadline, now_ms() + d->deadline_ms);
     if (fresh)
         start_lookup(d, l);
 }
@@ -314,6 +314,7 @@ on_signal(struct loop *loop, int signo)
 int
 dnsd_prepare(struct dnsd *d, const struct conf *conf, struct err *e)
 {
+    d->deadline_ms = DNSD_DEADLINE_MS;
     if (cache_init(&d->cache) < 0)
         return err_errno(e, "cache");
     return resolver_init(&d->resolver, conf, e);

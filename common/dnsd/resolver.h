@@ -11,7 +11,7 @@
 #include "lib/conf/conf.h"
 #include "lib/loop/loop.h"
 
-enum { RESOLVER_SOCKETS_MAX = 32, RESOLVER_TIMEOUT_MS = 3000, RESOLVER_TRIES = 3 };
+enum { RESOLVER_SOCKETS_MAX = 32, RESOLVER_TIMEOUT_MS = 2500, RESOLVER_TRIES = 3 };
 
 struct ares_channeldata;
 struct resolver {

@@ -1,7 +1,9 @@
 #include "tests/unit/keyring.h"
 #include "keyd/serve.h"
 #include "lib/base/str.h"
+#include "lib/log/log.h"
 #include "tests/unit/unit.h"
+#include <fcntl.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <signal.h>
@@ -87,6 +89,7 @@ keyring_start(struct keyring *k, enum role client, const char *const *names)
     k->pid = fork();
     if (k->pid == 0) {
         close(k->start.fds[0].fd);
+        log_open(open("/dev/null", O_WRONLY), "keyd");
         keyd_serve(&keyd, &service);
         _exit(0);
     }
