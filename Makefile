@@ -89,7 +89,8 @@ define program
 obj_$(1) := $$(patsubst %.c,$(B)/%.o,$$(wildcard $(call folder,$(1))/*.c))
 $(B)/bin/$(1): $$(obj_$(1)) $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
 	@mkdir -p $$(@D)
-	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter %-cell,$(1)),$(STATIC)) -o $$@ $$^ \
+	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter %-cell,$(1)),$(STATIC)) -o $$@ \
+	    -Wl,--start-group $$^ -Wl,--end-group \
 	    $(if $(libs_$(1)),-lssl -lcrypto) $(extra_$(1))
 endef
 $(foreach p,$(EXIST),$(eval $(call program,$(p))))
@@ -105,7 +106,7 @@ $(B)/suites.h: $(TEST_SRC)
 $(B)/tests/unit/main.o: $(B)/suites.h
 $(B)/tests/unit/main.o: CPPFLAGS += -I$(B)
 $(B)/unit: $(TEST_OBJ) $(UNDER_TEST) $(B)/libtls.a $(B)/libbulkhead.a
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt
 
 unit: $(B)/unit
 	CK_FORK=yes $(B)/unit

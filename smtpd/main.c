@@ -22,7 +22,6 @@ main(int argc, char **argv)
         .sessions_per_ip_max = conf.smtpd.sessions_per_ip_max,
         .busy_line = "421 4.3.2 too many connections, try again later\r\n",
         .session = smtpd_session,
-        .reload = smtpd_reload,
         .arg = &d,
     });
     return 0;

@@ -99,18 +99,3 @@ smtpd_prepare(struct smtpd *d)
     }
 }
 
-void
-smtpd_reload(int config_fd, void *arg)
-{
-    static struct conf_errors errors;
-    struct smtpd *d = arg;
-    struct conf *fresh = calloc(1, sizeof *fresh);
-    if (!fresh || conf_read(fresh, d->conf->path, config_fd, &errors) < 0) {
-        log_error("the new configuration is not taken: %s", fresh ? errors.at[0].text : "memory");
-        free(fresh);
-        return;
-    }
-    /* The old one stays where it is: reloads are rare, and it is small. */
-    d->conf = fresh;
-    smtpd_prepare(d);
-}

@@ -17,8 +17,6 @@ struct smtpd { /* the listener's state, which its sessions inherit */
 
 /* Certificates from keyd; when there are none, that is logged and smtpd serves without TLS. */
 void smtpd_prepare(struct smtpd *d);
-/* A new configuration: taken when it is without errors, else the old one stays. */
-void smtpd_reload(int config_fd, void *arg);
 /* One connection. */
 void smtpd_session(const struct peer *peer, void *arg);
 /* The same with its way to TLS given (a test has one of its own); NULL: none. */

@@ -22,7 +22,6 @@ main(int argc, char **argv)
         .sessions_per_ip_max = conf.submitd.sessions_per_ip_max,
         .busy_line = "421 4.3.2 too many connections, try again later\r\n",
         .session = submitd_session,
-        .reload = submitd_reload,
         .arg = &d,
     });
     return 0;

@@ -180,18 +180,3 @@ submitd_prepare(struct submitd *d)
     }
 }
 
-void
-submitd_reload(int config_fd, void *arg)
-{
-    static struct conf_errors errors;
-    struct submitd *d = arg;
-    struct conf *fresh = calloc(1, sizeof *fresh);
-    if (!fresh || conf_read(fresh, d->conf->path, config_fd, &errors) < 0) {
-        log_error("the new configuration is not taken: %s", fresh ? errors.at[0].text : "memory");
-        free(fresh);
-        return;
-    }
-    /* The old one stays where it is: reloads are rare, and it is small. */
-    d->conf = fresh;
-    submitd_prepare(d);
-}

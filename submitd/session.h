@@ -19,7 +19,6 @@ struct submitd { /* the listener's state, which its sessions inherit */
 };
 
 void submitd_prepare(struct submitd *d);
-void submitd_reload(int config_fd, void *arg);
 void submitd_session(const struct peer *peer, void *arg);
 /* The same with its way to TLS given (a test has one of its own); NULL: none. */
 typedef int submitd_starttls(struct smtp_server *s, struct err *e);

@@ -1,0 +1,33 @@
+/*
+ * keys: the private keys and certificate chains that keyd holds.
+ *
+ * keyd only. The files are the operator's: opened by master, given as descriptors "dir.key0" and
+ * "dir.chain0" and so on, read once and closed. Private parts live in OpenSSL's secure heap, which
+ * is locked in memory where the system allows it and never in a core file. A key that does not
+ * belong to its certificate, is encrypted, or is neither RSA nor ECDSA is an error at start.
+ */
+#pragma once
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+#include "lib/role/start.h"
+#include <openssl/evp.h>
+
+enum { KEYD_FILE_MAX = 60000, KEYD_HEAP = 512 * 1024 };
+
+struct keyd_key {
+    EVP_PKEY *pkey;
+    struct buf chain; /* PEM */
+};
+
+struct keyd_keys {
+    struct keyd_key at[CONF_KEYS_MAX];
+    uint32_t n;
+};
+
+/* Sets the secure heap up and loads OpenSSL whole: before the role is entered. */
+int keyd_keys_prepare(struct err *e);
+/* Read all "dir.keyN" with their chains; closes them. -1 names the one that is wrong. */
+int keyd_keys_load(struct keyd_keys *keys, const struct start *st, struct err *e);
+/* Add one; the descriptors stay the caller's. */
+int keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, struct err *e);
+void keyd_keys_free(struct keyd_keys *keys);

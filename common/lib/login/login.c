@@ -1,0 +1,269 @@
+#include "lib/login/login.h"
+#include "lib/ipc/channel.h"
+#include "lib/log/log.h"
+#include "lib/login/proxy.h"
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+void
+login_prepare(struct login_front *f, const char *name, const char *service)
+{
+    struct err e = {0};
+    f->name = name;
+    f->service = service;
+    f->tls = f->conf.nkeys ? tls_server_new(&f->start, &f->conf, service, &e) : NULL;
+    if (f->conf.nkeys && !f->tls)
+        log_fatal("TLS: %s", e.text);
+}
+
+bool
+login_is_secure(const struct login *l)
+{
+    struct str ip = str_z(l->peer->ip);
+    return l->tls || str_starts(ip, STR("127.")) || str_eq(ip, STR("::1"));
+}
+
+bool
+login_has_starttls(const struct login *l)
+{
+    return l->front->tls && !l->tls;
+}
+
+int
+login_start_tls(struct login *l)
+{
+    struct err e = {0};
+    if (tls_accept(l->front->tls, &l->io, &l->tls, &e) == 0)
+        return 0;
+    log_info("%s: %s: rip=%s", l->front->name, e.text, l->peer->ip);
+    l->ended = "TLS handshake failed";
+    return -1;
+}
+
+int
+login_begin(struct login *l, struct login_front *f, const struct peer *peer)
+{
+    const struct conf_service *block = f->start.role == R_POP3D ? &f->conf.pop3d : &f->conf.imapd;
+    uint32_t idle_s =
+        block->idle_s && block->idle_s < LOGIN_SECONDS ? block->idle_s : LOGIN_SECONDS;
+    *l = (struct login){
+        .front = f, .peer = peer, .began_ms = now_ms(), .method = "", .ended = "Connection closed"};
+    stream_init(&l->io, peer->fd_in, peer->fd_out, (size_t)2 * LOGIN_LINE_MAX, (int)idle_s * 1000);
+    l->io.deadline_ms = l->began_ms + LOGIN_SECONDS * 1000;
+    if (!str_ends(str_z(peer->service), STR("s")))
+        return 0;
+    if (!f->tls) {
+        l->ended = "no certificate is configured";
+        return -1;
+    }
+    return login_start_tls(l);
+}
+
+bool
+login_may_go_on(struct login *l)
+{
+    if (++l->bad < LOGIN_BAD_MAX)
+        return true;
+    l->ended = "Too many invalid commands";
+    return false;
+}
+
+bool
+login_is_http(struct str line)
+{
+    static const char *const starts[] = {"GET /",     "POST /",   "HEAD /", "PUT /",
+                                         "OPTIONS /", "CONNECT ", "Host:"};
+    for (size_t i = 0; i < sizeof starts / sizeof starts[0]; i++)
+        if (str_casestarts(line, str_z(starts[i])))
+            return true;
+    return false;
+}
+
+/* Text that may be a name or a password at all; what it may not be is answered like a wrong one
+ * (catalogue F8, E12). */
+static bool
+is_plausible(struct str user, struct str password)
+{
+    if (user.n == 0 || user.n > LOGIN_USER_MAX || !str_utf8(user))
+        return false;
+    for (size_t i = 0; i < user.n; i++)
+        if ((unsigned char)user.p[i] < 0x20 || user.p[i] == 0x7f)
+            return false;
+    return password.n > 0 && password.n <= LOGIN_PASSWORD_MAX && str_chr(password, '\0') < 0;
+}
+
+/* Ask authd, which gives cell_end to a new cell when the proof holds. account_r: whose it is. */
+static enum login_result
+enter(struct login *l, struct str user, struct str password, int cell_end, struct buf *account_r)
+{
+    struct err e = {0};
+    struct msg m = {0};
+    enum login_result result = LOGIN_UNAVAILABLE;
+    enum role me = l->front->start.role;
+    int channel = start_channel(&l->front->start, R_AUTHD, &e);
+    if (channel < 0) {
+        log_error("%s: authd: %s", l->front->name, e.text);
+        return LOGIN_UNAVAILABLE;
+    }
+    msg_begin(&m, M_ENTER);
+    msg_put_str(&m, user);
+    msg_put_str(&m, password);
+    msg_put_str(&m, str_z(l->peer->ip));
+    msg_add_fd(&m, cell_end);
+    if (chan_ask(channel, &m, M_GRANTED, me, R_AUTHD, LOGIN_ASK_MS, &e) == 0) {
+        buf_add(account_r, msg_get_str(&m));
+        if (msg_end(&m) && buf_ok(account_r))
+            result = LOGIN_GRANTED;
+    } else if (e.class == ERR_PERMANENT) {
+        result = LOGIN_WRONG;
+    } else {
+        log_error("%s: authd: %s", l->front->name, e.text);
+    }
+    msg_free(&m);
+    close(channel);
+    return result;
+}
+
+static bool
+has_hung_up(int fd)
+{
+    struct pollfd p = {.fd = fd};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
+}
+
+/* Tell the cell whom it serves, and give it client_fd. */
+static int
+send_client(struct login *l, int cell, struct str account, struct str tag, int client_fd)
+{
+    struct msg m = {0};
+    struct err e = {0};
+    struct str unread = str_from(buf_str(&l->io.in), l->io.in_at);
+    msg_begin(&m, M_CELL_CLIENT);
+    msg_put_str(&m, account);
+    msg_put_str(&m, str_z(l->peer->ip));
+    msg_put_bool(&m, l->tls != NULL);
+    msg_put_str(&m, tag);
+    msg_put_str(&m, unread);
+    msg_add_fd(&m, client_fd);
+    int r = has_hung_up(cell) ? err_set(&e, ERR_CLOSED, "it ended at once")
+                              : chan_send(cell, &m, LOGIN_ASK_MS, &e);
+    if (r < 0)
+        log_error("%s: the cell of %s: %s", l->front->name, log_str(account), e.text);
+    msg_free(&m);
+    return r;
+}
+
+static void
+log_login(const struct login *l)
+{
+    log_info("%s: Login: user=<%s>, method=%s, rip=%s, lip=%s, mpid=%d%s", l->front->name, l->user,
+             l->method, l->peer->ip, l->peer->local_ip, (int)getpid(),
+             l->tls               ? ", TLS"
+             : login_is_secure(l) ? ", secured"
+                                  : "");
+}
+
+/* The client's connection goes to the cell; with TLS we stay in between until its end. */
+static enum login_result
+hand_over(struct login *l, int cell, struct str account, struct str tag)
+{
+    int pair[2] = {-1, -1};
+    if (stream_flush(&l->io, NULL) < 0)
+        return LOGIN_GRANTED; /* the client has gone; so will the cell */
+    if (l->tls && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return LOGIN_UNAVAILABLE;
+    int sent = send_client(l, cell, account, tag, l->tls ? pair[1] : l->io.fd_in);
+    if (pair[1] >= 0)
+        close(pair[1]);
+    if (sent < 0) {
+        if (pair[0] >= 0)
+            close(pair[0]);
+        return LOGIN_UNAVAILABLE;
+    }
+    l->ended = NULL;
+    log_login(l);
+    stream_take(&l->io, stream_buffered(&l->io));
+    if (l->tls) {
+        proxy_run(&l->io, pair[0], LOGIN_PROXY_IDLE_MS);
+        close(pair[0]);
+    }
+    return LOGIN_GRANTED;
+}
+
+/* Until at_ms, or until the client hangs up: nothing is gained by asking quickly. */
+static void
+wait_until(const struct login *l, int64_t at_ms)
+{
+    struct pollfd p = {.fd = l->io.fd_in, .events = POLLRDHUP};
+    int n;
+    do
+        n = poll(&p, 1, ms_left(at_ms));
+    while (n < 0 && errno == EINTR);
+}
+
+static void
+remember(struct login *l, const char *method, struct str user)
+{
+    snprintf(l->user, sizeof l->user, "%s", log_str(user));
+    for (char *p = l->user; *p; p++)
+        if (*p == '>' || *p == '<' || *p == ',') /* they would end the field in the log line */
+            *p = '?';
+    l->method = method;
+}
+
+enum login_result
+login_try(struct login *l, const char *method, struct str user, struct str password, struct str tag)
+{
+    int64_t answer_ms = now_ms() + LOGIN_DELAY_MS;
+    struct buf account = buf_new(LOGIN_USER_MAX);
+    enum login_result result = LOGIN_WRONG;
+    int pair[2];
+    remember(l, method, user);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return LOGIN_UNAVAILABLE;
+    if (is_plausible(user, password))
+        result = enter(l, user, password, pair[1], &account);
+    close(pair[1]);
+    if (result == LOGIN_GRANTED)
+        result = hand_over(l, pair[0], buf_str(&account), tag);
+    close(pair[0]);
+    buf_free(&account);
+    if (result == LOGIN_WRONG) {
+        wait_until(l, answer_ms);
+        if (++l->failures >= LOGIN_FAILURES_MAX)
+            l->ended = "Too many failed logins";
+    }
+    return result;
+}
+
+static void
+log_end(const struct login *l)
+{
+    char why[80];
+    int64_t seconds = (now_ms() - l->began_ms) / 1000;
+    if (l->failures)
+        snprintf(why, sizeof why, "auth failed, %u attempts in %lld secs", l->failures,
+                 (long long)seconds);
+    else if (l->disallowed)
+        snprintf(why, sizeof why, "tried to use disallowed plaintext auth");
+    else
+        snprintf(why, sizeof why, "no auth attempts in %lld secs", (long long)seconds);
+    log_info("%s: Disconnected: %s (%s): user=<%s>%s%s, rip=%s, lip=%s%s", l->front->name, l->ended,
+             why, l->user, *l->method ? ", method=" : "", l->method, l->peer->ip, l->peer->local_ip,
+             l->tls ? ", TLS" : "");
+}
+
+void
+login_end(struct login *l)
+{
+    if (l->ended) {
+        if (!l->io.broken)
+            (void)stream_flush(&l->io, NULL);
+        log_end(l);
+    }
+    tls_close(l->tls, &l->io);
+    stream_free(&l->io);
+}

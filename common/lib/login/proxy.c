@@ -1,0 +1,133 @@
+#include "lib/login/proxy.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* One direction: read from one side, write to the other. */
+struct flow {
+    char bytes[PROXY_BUFFER];
+    size_t at, n;
+    bool ended;                  /* nothing more will come */
+    bool shut;                   /* and the other side was told */
+    short read_wait, write_wait; /* what poll() should look for, 0: nothing */
+};
+
+struct proxy {
+    struct stream *client;
+    int cell_fd;
+    struct flow up, down; /* to the cell, to the client */
+    bool broken;
+};
+
+static ssize_t
+client_read(struct proxy *p, char *to, size_t n, short *wait)
+{
+    return p->client->under.read(p->client->under.self, to, n, wait);
+}
+
+static ssize_t
+client_write(struct proxy *p, const char *from, size_t n, short *wait)
+{
+    return p->client->under.write(p->client->under.self, from, n, wait);
+}
+
+static ssize_t
+cell_read(struct proxy *p, char *to, size_t n, short *wait)
+{
+    *wait = POLLIN;
+    return recv(p->cell_fd, to, n, 0);
+}
+
+static ssize_t
+cell_write(struct proxy *p, const char *from, size_t n, short *wait)
+{
+    *wait = POLLOUT;
+    return send(p->cell_fd, from, n, MSG_NOSIGNAL);
+}
+
+typedef ssize_t reader(struct proxy *p, char *to, size_t n, short *wait);
+typedef ssize_t writer(struct proxy *p, const char *from, size_t n, short *wait);
+
+/* Move what can be moved now; true when something was. */
+static bool
+move(struct proxy *p, struct flow *f, reader *read_from, writer *write_to)
+{
+    bool moved = false;
+    f->read_wait = f->write_wait = 0;
+    for (;;) {
+        if (f->at == f->n && !f->ended) {
+            ssize_t got = read_from(p, f->bytes, sizeof f->bytes, &f->read_wait);
+            if (got < 0 && (errno == EAGAIN || errno == EINTR))
+                return moved;
+            f->read_wait = 0;
+            if (got < 0) {
+                p->broken = true;
+                return moved;
+            }
+            moved = true;
+            f->at = 0;
+            f->n = (size_t)got;
+            f->ended = got == 0;
+        }
+        if (f->at == f->n)
+            return moved;
+        ssize_t sent = write_to(p, f->bytes + f->at, f->n - f->at, &f->write_wait);
+        if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+            return moved;
+        f->write_wait = 0;
+        if (sent <= 0) {
+            p->broken = true;
+            return moved;
+        }
+        f->at += (size_t)sent;
+        moved = true;
+    }
+}
+
+static void
+watch(struct pollfd *at, int fd, short events)
+{
+    /* With nothing to look for, a hang-up would still wake us, again and again. */
+    *at = (struct pollfd){.fd = events ? fd : -1, .events = events};
+}
+
+/* Wait for any of what the flows wait for; false when nothing came in time. */
+static bool
+wait_any(struct proxy *p, int idle_ms)
+{
+    struct pollfd at[3];
+    short client = p->up.read_wait | p->down.write_wait;
+    watch(&at[0], p->client->fd_in, client & POLLIN);
+    watch(&at[1], p->client->fd_out, client & POLLOUT);
+    watch(&at[2], p->cell_fd, (short)(p->up.write_wait | p->down.read_wait));
+    int n;
+    do
+        n = poll(at, 3, idle_ms);
+    while (n < 0 && errno == EINTR);
+    return n > 0;
+}
+
+void
+proxy_run(struct stream *client, int cell_fd, int idle_ms)
+{
+    static struct proxy the;
+    struct proxy *p = &the;
+    p->client = client;
+    p->cell_fd = cell_fd;
+    fcntl(cell_fd, F_SETFL, fcntl(cell_fd, F_GETFL) | O_NONBLOCK);
+    for (;;) {
+        bool moved = move(p, &p->down, cell_read, client_write);
+        moved |= move(p, &p->up, client_read, cell_write);
+        if (p->up.ended && p->up.at == p->up.n && !p->up.shut) {
+            p->up.shut = true;
+            shutdown(cell_fd, SHUT_WR);
+        }
+        if (p->down.ended && p->down.at == p->down.n)
+            break;
+        if (p->broken || (!moved && !wait_any(p, idle_ms)))
+            break;
+    }
+    explicit_bzero(p, sizeof *p);
+}
