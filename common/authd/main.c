@@ -76,6 +76,7 @@ main(int argc, char **argv)
     int aliases = start_fd(&start, "dir.aliases");
     if (aliases < 0 && !start.given)
         aliases = open(conf.aliases.p, O_RDONLY | O_CLOEXEC);
+    authd.unprivileged = made_by_us(start_door(&start, R_LAUNCHER));
     struct guard_dir dirs[] = {{.dirfd = state, .write = true}};
     struct guard guard = {
         .role = R_AUTHD, .root_fd = start_fd(&start, "root"), .dirs = dirs, .ndirs = 1};
@@ -84,7 +85,6 @@ main(int argc, char **argv)
     authd.conf = &conf;
     authd.start = &start;
     authd.launcher = -1;
-    authd.unprivileged = made_by_us(start_door(&start, R_LAUNCHER));
     if (accounts_load(&authd.accounts, state, &e) < 0)
         log_fatal("%s", e.text);
     authd_read_aliases(aliases);

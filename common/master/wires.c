@@ -286,12 +286,15 @@ syslog_socket(void)
     return -1;
 }
 
-/* Everybody's descriptor 2 becomes the log. */
+/* Everybody's descriptor 2 becomes the log; 0 and 1 lead nowhere. */
 int
 wires_log(struct master *m)
 {
     const char *log = m->plan.log;
-    int fd;
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd < 0 || dup2(fd, 0) < 0 || dup2(fd, 1) < 0)
+        return -1;
+    close(fd);
     if (strcmp(log, "stderr") == 0)
         return 0;
     if (strcmp(log, "syslog") == 0)

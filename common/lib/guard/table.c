@@ -49,6 +49,8 @@ static const struct call calls[] = {
     CALL(lseek, GS_SYNC | GS_FILES),
     CALL(epoll_wait, GS_LOOP),
     CALL(epoll_ctl, GS_LOOP),
+    CALL(epoll_create1, GS_LOOP),
+    CALL(signalfd4, GS_LOOP),
     CALL(accept4, GS_ACCEPT),
     CALL(getsockname, GS_ACCEPT | GS_CONNECT),
     CALL(getpeername, GS_ACCEPT | GS_CONNECT),

@@ -106,8 +106,8 @@ open_programs(void)
     for (size_t i = 0; i < CELL_KINDS; i++) {
         snprintf(path, sizeof path, "%s%s", self, names[i]);
         the.launcher.programs[i] = open(path, O_PATH | O_CLOEXEC);
-        if (the.launcher.programs[i] < 0)
-            log_fatal("%s: %s", path, strerror(errno));
+        if (the.launcher.programs[i] < 0) /* not every piece need be installed */
+            log_warn("%s: %s", path, strerror(errno));
     }
 }
 
