@@ -101,6 +101,7 @@ static const struct call calls[] = {
     CALL(arch_prctl, GS_START),
     CALL(set_tid_address, GS_START),
     CALL(rseq, GS_START),
+    CALL(readlink, GS_START),
     CALL(readlinkat, GS_START),
     CALL(uname, GS_START),
     CALL(umask, GS_START),

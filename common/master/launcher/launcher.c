@@ -143,7 +143,7 @@ become_cell(const struct launcher *l, const struct cell_request *r, int channel)
         goto failed;
     if (l->privileged && setuid(0) == 0)
         goto failed;
-    if (channel == CHANNEL_FD ? fcntl(channel, F_SETFD, 0) < 0 : dup2(channel, CHANNEL_FD) < 0)
+    if (channel == CHANNEL_FD ? fcntl(channel, F_SETFD, 0) < 0 : dup3(channel, CHANNEL_FD, 0) < 0)
         goto failed;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
