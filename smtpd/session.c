@@ -1,7 +1,6 @@
 #include "smtpd/session.h"
 #include "lib/log/log.h"
 #include <stdio.h>
-#include <stdlib.h>
 
 static bool
 any_sender(struct smtp_server *s, const struct address *a)
@@ -92,10 +91,5 @@ smtpd_prepare(struct smtpd *d)
     struct tls_server *tls = tls_server_new(&d->start, d->conf, "smtp", &e);
     if (!tls)
         log_warn("no certificate, STARTTLS is not offered: %s", e.text);
-    if (tls || !d->tls) {
-        if (d->tls)
-            tls_server_free(d->tls);
-        d->tls = tls;
-    }
+    d->tls = tls;
 }
-

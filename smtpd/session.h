@@ -11,7 +11,7 @@
 
 struct smtpd { /* the listener's state, which its sessions inherit */
     struct start start;
-    struct conf *conf;
+    const struct conf *conf;
     struct tls_server *tls; /* NULL: no certificate, STARTTLS is not offered */
 };
 

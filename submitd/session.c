@@ -1,7 +1,6 @@
 #include "submitd/session.h"
 #include "lib/log/log.h"
 #include <stdio.h>
-#include <stdlib.h>
 
 struct connection {
     const struct submitd *d;
@@ -173,10 +172,5 @@ submitd_prepare(struct submitd *d)
     struct tls_server *tls = tls_server_new(&d->start, d->conf, "submission", &e);
     if (!tls)
         log_warn("no certificate, nobody can log in: %s", e.text);
-    if (tls || !d->tls) {
-        if (d->tls)
-            tls_server_free(d->tls);
-        d->tls = tls;
-    }
+    d->tls = tls;
 }
-

@@ -14,7 +14,7 @@ enum { SUBMITD_AUTH_FAILURES_MAX = 3 };
 
 struct submitd { /* the listener's state, which its sessions inherit */
     struct start start;
-    struct conf *conf;
+    const struct conf *conf;
     struct tls_server *tls; /* NULL: no certificate, only the local socket is of use */
 };
 

@@ -265,6 +265,21 @@ send_envelope(struct talk *t, const struct sendmail_options *o, struct str sende
     return status;
 }
 
+/* Recipients among the arguments. A line break in one is no fold: it is an attempt at something. */
+static int
+take_arguments(const struct sendmail_options *o, struct sendmail_rcpts *r)
+{
+    int status = 0;
+    for (size_t i = 0; !status && i < o->nrcpts; i++) {
+        if (strpbrk(o->rcpts[i], "\r\n")) {
+            fputs("sendmail: line break in an address\n", stderr);
+            return EX_USAGE;
+        }
+        status = sendmail_rcpts_add(r, str_z(o->rcpts[i]));
+    }
+    return status;
+}
+
 int
 sendmail_submit(const struct sendmail_options *o)
 {
@@ -273,12 +288,13 @@ sendmail_submit(const struct sendmail_options *o)
     struct talk t;
     char login[256], name[256];
     struct buf sender = buf_new(512);
+    letter = (struct sendmail_letter){0};
     rcpts = (struct sendmail_rcpts){.arena = arena_new(1 << 20)};
     int status = who(o, login, name, sizeof login);
     if (!status)
         status = sender_of(o, login, &sender);
-    for (size_t i = 0; !status && i < o->nrcpts; i++)
-        status = sendmail_rcpts_add(&rcpts, str_z(o->rcpts[i]));
+    if (!status)
+        status = take_arguments(o, &rcpts);
     if (!status)
         status = sendmail_letter_open(&letter, o);
     if (!status && o->from_header)
@@ -307,10 +323,8 @@ sendmail_verify(const struct sendmail_options *o)
 {
     static struct sendmail_rcpts rcpts;
     struct talk t;
-    int status = 0;
     rcpts = (struct sendmail_rcpts){.arena = arena_new(1 << 20)};
-    for (size_t i = 0; !status && i < o->nrcpts; i++)
-        status = sendmail_rcpts_add(&rcpts, str_z(o->rcpts[i]));
+    int status = take_arguments(o, &rcpts);
     if (!status && (status = open_talk(&t, o)) == 0) {
         t.verbose = true;
         stream_putz(&t.io, "MAIL FROM:<>\r\n");
