@@ -31,6 +31,13 @@ stream_init(struct stream *s, int fd_in, int fd_out, size_t in_max, int idle_ms)
 }
 
 void
+stream_preload(struct stream *s, struct str data)
+{
+    buf_add(&s->in, data);
+    s->bytes_in += data.n;
+}
+
+void
 stream_free(struct stream *s)
 {
     buf_wipe(&s->in);
@@ -94,6 +101,7 @@ stream_flush(struct stream *s, struct err *e)
         ssize_t n = raw_write(s, s->out.p + done, s->out.n - done, &wait);
         if (n > 0) {
             done += (size_t)n;
+            s->bytes_out += (uint64_t)n;
         } else if (n < 0 && errno == EAGAIN) {
             if (wait_for(s, wait == POLLIN ? s->fd_in : s->fd_out, wait, -1, e) < 0)
                 return -1;
@@ -163,6 +171,7 @@ fill(struct stream *s, struct err *e)
         ssize_t n = raw_read(s, to, want, &wait);
         if (n > 0) {
             buf_commit(&s->in, (size_t)n);
+            s->bytes_in += (uint64_t)n;
             return 0;
         }
         if (n == 0)
@@ -276,6 +285,7 @@ stream_wait(struct stream *s, int fd_other, struct err *e)
                : -1;
         if (n > 0) {
             buf_commit(&s->in, (size_t)n);
+            s->bytes_in += (uint64_t)n;
             return 0;
         }
         if (n == 0)

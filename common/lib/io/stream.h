@@ -33,12 +33,15 @@ struct stream {
     int idle_ms;
     int64_t deadline_ms;
     bool broken;
+    uint64_t bytes_in, bytes_out; /* in all, for logs */
 };
 
 enum { STREAM_FOREVER_MS = 24 * 3600 * 1000 };
 
 /* fd_in and fd_out may be the same. */
 void stream_init(struct stream *s, int fd_in, int fd_out, size_t in_max, int idle_ms);
+/* Input that somebody else has read already, to come before what is read here. */
+void stream_preload(struct stream *s, struct str data);
 void stream_free(struct stream *s); /* frees buffers; closes nothing */
 
 /* The next line. *line_r is without its end, and valid until the next read. *bare_r says that the

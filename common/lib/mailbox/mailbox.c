@@ -272,8 +272,8 @@ open_dirs(struct mailbox *mb, struct err *e)
     return mb->lock_fd < 0 ? -1 : 0;
 }
 
-int
-mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
+static int
+open_unlisted(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
 {
     *mb = (struct mailbox){.root_fd = root_fd,
                            .dir_fd = -1,
@@ -284,18 +284,47 @@ mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
                            .read_only = read_only};
     if (folder_path(folder, mb->path) < 0)
         return err_set(e, ERR_PERMANENT, "no such folder");
-    if (open_dirs(mb, e) < 0 || mailview_lock(mb, e) < 0)
-        goto fail;
-    int listed = mailview_relist(mb, e);
-    mailview_unlock(mb);
-    if (listed < 0)
-        goto fail;
-    if (!read_only)
-        clean_tmp(mb);
-    return 0;
-fail:
+    if (open_dirs(mb, e) == 0)
+        return 0;
     mailbox_close(mb);
     return -1;
+}
+
+int
+mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
+{
+    if (open_unlisted(mb, root_fd, folder, read_only, e) < 0)
+        return -1;
+    int listed = mailview_lock(mb, e);
+    if (listed == 0) {
+        listed = mailview_relist(mb, e);
+        mailview_unlock(mb);
+    }
+    if (listed < 0)
+        mailbox_close(mb);
+    else if (!read_only)
+        clean_tmp(mb);
+    return listed;
+}
+
+int
+mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct err *e)
+{
+    if (open_unlisted(mb, root_fd, folder, true, e) < 0)
+        return -1;
+    int result = mailview_lock(mb, e);
+    if (result == 0) {
+        result = keywords_load(&mb->keywords, mb->dir_fd, e);
+        if (result == 0)
+            result = uidfile_read(&mb->uids, mb->dir_fd, e);
+        /* Without the file, the names must be read once to make it. */
+        if (result == 0 && !mb->uids.validity)
+            result = mailview_relist(mb, e);
+        mailview_unlock(mb);
+    }
+    if (result < 0)
+        mailbox_close(mb);
+    return result;
 }
 
 void
@@ -317,13 +346,15 @@ mailbox_close(struct mailbox *mb)
 }
 
 void
-mailbox_drop_gone(struct mailbox *mb, size_t i)
+mailbox_drop_gone(struct mailbox *mb)
 {
-    if (i >= mb->n || !mb->msgs[i].gone)
-        return;
-    free(mb->msgs[i].name);
-    memmove(&mb->msgs[i], &mb->msgs[i + 1], (mb->n - i - 1) * sizeof mb->msgs[0]);
-    mb->n--;
+    size_t n = 0;
+    for (size_t i = 0; i < mb->n; i++)
+        if (mb->msgs[i].gone)
+            free(mb->msgs[i].name);
+        else
+            mb->msgs[n++] = mb->msgs[i];
+    mb->n = n;
 }
 
 struct mailbox_counts

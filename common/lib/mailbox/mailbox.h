@@ -101,12 +101,15 @@ struct mailbox {
  * it. INBOX is made when it is not there. ERR_PERMANENT: no such folder. The mailbox need not be
  * initialised; after -1 there is nothing to close. */
 int mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e);
+/* The same to put messages in only (mailbox_copy(), mailbox_write_commit()): it is not listed, so
+ * its cost does not grow with the folder, and mb->n stays 0. */
+int mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct err *e);
 void mailbox_close(struct mailbox *mb);
 /* Look at the disk when it may have changed: new messages are appended, missing ones marked gone,
  * flags updated and marked changed. */
 int mailbox_refresh(struct mailbox *mb, struct err *e);
-/* Remove the message at index i (0-based), which must be gone, from view. */
-void mailbox_drop_gone(struct mailbox *mb, size_t i);
+/* Remove all messages that are gone from view. */
+void mailbox_drop_gone(struct mailbox *mb);
 /* An inotify descriptor that becomes readable when the folder changes (the Maildir must be the
  * working directory), or -1: then poll with mailbox_refresh(). And: forget what it has told. */
 int mailbox_watch(const struct mailbox *mb);
@@ -127,6 +130,10 @@ int mailbox_open_message(struct mailbox *mb, size_t i, struct err *e);
 int mailbox_vsize(struct mailbox *mb, size_t i, uint64_t *vsize_r, struct err *e);
 /* Internal date: the file's mtime, or the time in its name. Never fails: 0 at worst. */
 int64_t mailbox_date(struct mailbox *mb, size_t i);
+
+/* The letter's number of a keyword, which is added when it is new: ERR_LIMIT when the table is
+ * full. */
+int mailbox_keyword(struct mailbox *mb, struct str name, int *number_r, struct err *e);
 
 enum mailbox_store_op { MAILBOX_ADD, MAILBOX_REMOVE, MAILBOX_REPLACE };
 /* Change flags and keywords (by rename). 0 also when the message is gone (its mark says so). Does

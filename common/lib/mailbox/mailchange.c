@@ -117,6 +117,19 @@ rename_to(struct mailbox *mb, struct mailbox_message *m, const char *name, bool 
     return 0;
 }
 
+int
+mailbox_keyword(struct mailbox *mb, struct str name, int *number_r, struct err *e)
+{
+    *number_r = keywords_find(&mb->keywords, name);
+    if (*number_r >= 0)
+        return 0;
+    if (mailview_lock(mb, e) < 0)
+        return -1;
+    int result = keywords_add(&mb->keywords, mb->dir_fd, name, number_r, e);
+    mailview_unlock(mb);
+    return result;
+}
+
 static int
 store_once(struct mailbox *mb, size_t i, enum mailbox_store_op op, uint8_t flags, uint32_t keywords,
            struct err *e)

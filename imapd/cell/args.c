@@ -1,0 +1,233 @@
+#include "imapd/cell/args.h"
+
+bool
+icell_arg_space(struct cursor *c)
+{
+    return cur_take(c, ' ');
+}
+
+bool
+icell_arg_end(const struct cursor *c)
+{
+    return cur_end(c);
+}
+
+bool
+icell_atom_char(char c)
+{
+    return c > 0x20 && c < 0x7f && !strchr("(){%*\"\\]", c);
+}
+
+static bool
+astring_char(char c)
+{
+    return icell_atom_char(c) || c == ']';
+}
+
+static bool
+list_char(char c)
+{
+    return astring_char(c) || c == '%' || c == '*';
+}
+
+int
+icell_arg_atom(struct cursor *c, struct str *s_r)
+{
+    *s_r = cur_while(c, icell_atom_char);
+    return s_r->n ? 0 : -1;
+}
+
+static int
+quoted(struct cursor *c, struct arena *arena, struct str *s_r)
+{
+    struct cursor at = *c;
+    size_t escapes = 0;
+    cur_next(&at);
+    size_t from = at.at;
+    for (int b; (b = cur_next(&at)) != '"';) {
+        if (b < 0 || b == '\r' || b == '\n')
+            return -1;
+        if (b == '\\') {
+            b = cur_next(&at);
+            escapes++;
+            if (b != '"' && b != '\\')
+                return -1;
+        }
+    }
+    struct str raw = str_sub(c->all, from, at.at - 1 - from);
+    *c = at;
+    *s_r = raw;
+    if (!escapes)
+        return 0;
+    struct str copy = arena_str(arena, raw);
+    if (!copy.p)
+        return -1;
+    char *to = (char *)copy.p;
+    size_t n = 0;
+    for (size_t i = 0; i < raw.n; i++) {
+        i += raw.p[i] == '\\';
+        to[n++] = raw.p[i];
+    }
+    *s_r = str_of(copy.p, n);
+    return 0;
+}
+
+static int
+literal(struct cursor *c, struct str *s_r)
+{
+    struct cursor at = *c;
+    uint32_t n;
+    cur_next(&at);
+    struct str digits = cur_while(&at, ch_digit);
+    cur_take(&at, '+');
+    if (!cur_take_str(&at, STR("}\r\n")) || str_u32(digits, ICELL_LITERAL_MAX, &n) < 0 ||
+        cur_rest(&at).n < n)
+        return -1;
+    *s_r = cur_take_n(&at, n);
+    *c = at;
+    return 0;
+}
+
+int
+icell_arg_string(struct cursor *c, struct arena *arena, struct str *s_r)
+{
+    if (cur_peek(c) == '"')
+        return quoted(c, arena, s_r);
+    return cur_peek(c) == '{' ? literal(c, s_r) : -1;
+}
+
+int
+icell_arg_astring(struct cursor *c, struct arena *arena, struct str *s_r)
+{
+    *s_r = cur_while(c, astring_char);
+    return s_r->n ? 0 : icell_arg_string(c, arena, s_r);
+}
+
+int
+icell_arg_list_mailbox(struct cursor *c, struct arena *arena, struct str *s_r)
+{
+    *s_r = cur_while(c, list_char);
+    return s_r->n ? 0 : icell_arg_string(c, arena, s_r);
+}
+
+int
+icell_arg_number(struct cursor *c, uint64_t max, uint64_t *n_r)
+{
+    return str_u64(cur_while(c, ch_digit), max, n_r);
+}
+
+int
+icell_arg_mailbox(struct cursor *c, struct arena *arena, struct str *name_r)
+{
+    if (!icell_arg_space(c) || icell_arg_astring(c, arena, name_r) < 0)
+        return -1;
+    if (folder_is_inbox(*name_r))
+        *name_r = STR("INBOX");
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    uint8_t flag;
+} system_flags[] = {{"Answered", MAILBOX_ANSWERED}, {"Flagged", MAILBOX_FLAGGED},
+                    {"Deleted", MAILBOX_DELETED},   {"Seen", MAILBOX_SEEN},
+                    {"Draft", MAILBOX_DRAFT},       {"Recent", 0}};
+enum { SYSTEM_FLAGS = sizeof system_flags / sizeof system_flags[0] };
+
+static int
+one_flag(struct cursor *c, struct icell_flags *f)
+{
+    struct str name;
+    bool system = cur_take(c, '\\');
+    if (icell_arg_atom(c, &name) < 0)
+        return -1;
+    for (size_t i = 0; i < SYSTEM_FLAGS && system; i++)
+        if (str_caseeq(name, str_z(system_flags[i].name))) {
+            f->flags |= system_flags[i].flag;
+            return 0;
+        }
+    if (system)
+        return -1;
+    if (f->nkeywords < KEYWORDS_MAX && keywords_valid(name))
+        f->keyword[f->nkeywords++] = name;
+    else
+        f->too_many = true;
+    return 0;
+}
+
+int
+icell_arg_flags(struct cursor *c, bool parens_needed, struct icell_flags *f_r)
+{
+    bool parens = cur_take(c, '(');
+    *f_r = (struct icell_flags){0};
+    if (!parens && parens_needed)
+        return -1;
+    if (parens && cur_take(c, ')'))
+        return 0;
+    do
+        if (one_flag(c, f_r) < 0)
+            return -1;
+    while (cur_take(c, ' '));
+    return !parens || cur_take(c, ')') ? 0 : -1;
+}
+
+int
+icell_flags_bits(struct mailbox *mb, const struct icell_flags *f, bool add, uint32_t *bits_r,
+                 struct err *e)
+{
+    *bits_r = 0;
+    if (f->too_many)
+        return err_set(e, ERR_LIMIT, "too many keywords");
+    for (size_t i = 0; i < f->nkeywords; i++) {
+        int k = keywords_find(&mb->keywords, f->keyword[i]);
+        if (k < 0 && add && mailbox_keyword(mb, f->keyword[i], &k, e) < 0)
+            return -1;
+        if (k >= 0)
+            *bits_r |= 1u << k;
+    }
+    return 0;
+}
+
+/* ---- output ---- */
+
+static bool
+fits_quoted(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!ch_print(s.p[i]) && s.p[i] != '\t')
+            return false;
+    return s.n <= 1000;
+}
+
+void
+icell_put_nstring(struct buf *out, struct str s)
+{
+    if (!s.p) {
+        buf_addz(out, "NIL");
+        return;
+    }
+    if (!fits_quoted(s)) {
+        buf_addf(out, "{%zu}\r\n", s.n);
+        buf_add(out, s);
+        return;
+    }
+    buf_addc(out, '"');
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '"' || s.p[i] == '\\')
+            buf_addc(out, '\\');
+        buf_addc(out, s.p[i]);
+    }
+    buf_addc(out, '"');
+}
+
+void
+icell_put_astring(struct buf *out, struct str s)
+{
+    bool atom = s.n > 0 && !str_caseeq(s, STR("NIL"));
+    for (size_t i = 0; i < s.n; i++)
+        atom = atom && astring_char(s.p[i]);
+    if (atom)
+        buf_add(out, s);
+    else
+        icell_put_nstring(out, str_of(s.p ? s.p : "", s.n));
+}

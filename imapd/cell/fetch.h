@@ -1,0 +1,73 @@
+/*
+ * fetch: what FETCH can ask for (RFC 3501 6.4.5), parsed, and each answered.
+ *
+ * Limits: ICELL_FETCH_MAX items, ICELL_SECTION_MAX numbers in a section, ICELL_FIELDS_MAX names of
+ * header fields; a structure of at most ICELL_STRUCTURE_MAX bytes is sent.
+ */
+#pragma once
+#include "imapd/cell/icell.h"
+
+enum {
+    ICELL_FETCH_MAX = 64,
+    ICELL_SECTION_MAX = 2 * MIME_DEPTH_MAX,
+    ICELL_FIELDS_MAX = 200,
+    ICELL_STRUCTURE_MAX = 64 * 1024 * 1024,
+};
+
+enum icell_item_kind {
+    ICELL_ITEM_FLAGS,
+    ICELL_ITEM_UID,
+    ICELL_ITEM_INTERNALDATE,
+    ICELL_ITEM_SIZE,
+    ICELL_ITEM_ENVELOPE,
+    ICELL_ITEM_BODY, /* the structure without extensions */
+    ICELL_ITEM_BODYSTRUCTURE,
+    ICELL_ITEM_SECTION, /* BODY[...], RFC822... */
+};
+enum icell_section_text {
+    ICELL_WHOLE,
+    ICELL_HEADER,
+    ICELL_FIELDS,
+    ICELL_FIELDS_NOT,
+    ICELL_TEXT,
+    ICELL_MIME,
+};
+
+struct icell_section {
+    uint32_t *path;
+    size_t npath;
+    enum icell_section_text text;
+    struct str *fields;
+    size_t nfields;
+    bool partial;
+    uint32_t start, count;
+};
+
+struct icell_item {
+    enum icell_item_kind kind;
+    const char *name; /* as the answer calls it; NULL: from the section */
+    struct icell_section section;
+    bool peek;
+};
+
+struct icell_fetch {
+    struct icell_item items[ICELL_FETCH_MAX];
+    size_t n;
+};
+
+/* The items behind the sequence set; with UID FETCH, UID is added. */
+int icell_fetch_parse(struct icell *ic, struct cursor *c, struct icell_fetch *f_r);
+
+/* section.c: the bytes of a section of the loaded message (made into room when they do not lie
+ * there as they are). false: there is no such part. */
+bool icell_section_find(struct icell *ic, const struct icell_section *s, struct buf *room,
+                        struct str *bytes_r);
+/* Whether the header alone is enough to find it. */
+bool icell_section_in_header(const struct icell_section *s);
+/* "BODY[1.2.HEADER.FIELDS (A B)]<0>". */
+void icell_section_name(struct buf *out, const struct icell_section *s);
+
+/* envelope.c, structure.c */
+void icell_envelope(struct buf *out, struct arena *arena, struct str header);
+void icell_structure(struct buf *out, struct arena *arena, const struct mime *m, struct str text,
+                     bool extensions);

@@ -1,0 +1,112 @@
+/*
+ * icell: an IMAP session after login (RFC 3501 6.2.3 to 6.4), in a cell of the account's own user
+ * ID.
+ *
+ * The peer is a stranger who holds the account's password, behind the front (with TLS) or directly:
+ * its bytes are not trusted. The session can reach the account's Maildir, which is its working
+ * directory, and nothing else. One process, one session; all state is in struct icell, what belongs
+ * to one command in struct icell_command, which icell_command_reset() empties after each.
+ *
+ * Each command is a row of the table in commands.c: the states it is legal in are checked before
+ * its code runs. A command's code says how it ended with icell_end(); the loop then tells what
+ * changed in the mailbox (when the command allows that) and sends the tagged line.
+ *
+ * Limits: ICELL_LINE_MAX bytes a line, ICELL_LITERAL_MAX a literal but APPEND's, ICELL_COMMAND_MAX
+ * in all of a command, ICELL_NESTING_MAX parentheses, ICELL_BAD_MAX commands in a row that cannot
+ * be understood.
+ */
+#pragma once
+#include "lib/base/arena.h"
+#include "lib/base/cursor.h"
+#include "lib/io/stream.h"
+#include "lib/mail/mime.h"
+#include "lib/mailbox/folder.h"
+#include "lib/mailbox/mailbox.h"
+#include "lib/mailbox/mailfile.h"
+
+enum {
+    ICELL_LINE_MAX = 65536,
+    ICELL_LITERAL_MAX = 65536,
+    ICELL_COMMAND_MAX = 4 * 65536,
+    ICELL_NESTING_MAX = 64,
+    ICELL_BAD_MAX = 20,
+    ICELL_IDLE_MS = 31 * 60 * 1000,       /* RFC 3501 5.4: at least 30 minutes */
+    ICELL_APPEND_MAX = 256 * 1024 * 1024, /* bytes of one message */
+    ICELL_ARENA_MAX = 64 * 1024 * 1024,
+};
+
+enum icell_state { ICELL_AUTHENTICATED = 1, ICELL_SELECTED = 2, ICELL_LOGOUT = 4 };
+enum icell_status { ICELL_NONE, ICELL_OK, ICELL_NO, ICELL_BAD };
+
+struct icell_command {
+    struct buf text;    /* the command with its literals: "{n}" CRLF and the bytes, in place */
+    struct str tag;     /* into text */
+    struct cursor args; /* behind the command's name and the space */
+    bool uid;           /* with UID before it */
+    bool malformed;     /* NUL or CR where none can be */
+    struct {
+        bool waiting; /* a message literal is announced and not read yet */
+        bool plus;    /* it is non-synchronising: the bytes come anyway */
+        uint64_t size;
+    } literal;
+    enum icell_status status;
+    struct buf answer; /* text of the tagged line, with a response code in front */
+};
+
+struct icell_message { /* the message that was last looked into */
+    uint32_t uid;      /* 0: none */
+    struct mailfile file;
+    struct mime mime;
+    struct arena arena;
+};
+
+struct icell {
+    struct stream s;
+    int root_fd;
+    enum icell_state state;
+    struct mailbox mb; /* while mb_open */
+    bool mb_open;
+    size_t told_exists;
+    struct buf told_flags; /* the FLAGS list last sent */
+    struct icell_message msg;
+    struct arena arena; /* of one command */
+    struct icell_command cmd;
+    unsigned bad;    /* in a row */
+    const char *bye; /* why the session ended, for the log */
+};
+
+/* Serve the client on fd; tag is the LOGIN's, unread what it said behind it. Returns when it has
+ * gone. */
+void icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct str unread);
+void icell_free(struct icell *ic);
+
+/* How the command ended; the last call counts. Text like "[READ-ONLY] Done". */
+void icell_end(struct icell *ic, enum icell_status status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* NO with the text of e; over quota and disk full are named. */
+void icell_end_err(struct icell *ic, const struct err *e);
+/* BAD: the arguments. */
+void icell_end_syntax(struct icell *ic);
+
+/* What the loop does, apart for tests: read one command; run it and answer. 0, or -1: the session
+ * is over. */
+int icell_read_command(struct icell *ic);
+void icell_run_command(struct icell *ic);
+void icell_command_reset(struct icell *ic);
+/* Tell what changed on disk: EXPUNGE only when allowed, then EXISTS, RECENT, FETCH FLAGS. */
+void icell_sync(struct icell *ic, bool expunge);
+/* EXPUNGE of what is gone, and the rest as it is known, without looking at the disk. */
+void icell_tell(struct icell *ic, bool expunge);
+/* Forget the selected mailbox. */
+void icell_unselect(struct icell *ic);
+/* "(\Seen \Answered ...)" of a message. */
+void icell_add_flags(const struct icell *ic, struct buf *out, const struct mailbox_message *m);
+/* "* FLAGS" and PERMANENTFLAGS when they differ from what was told. */
+void icell_tell_flags(struct icell *ic);
+extern const char icell_capabilities[];
+
+/* The message at this index, loaded (only its header when that is enough) and cached. -1: gone, or
+ * not readable. And its structure. */
+int icell_load(struct icell *ic, size_t i, bool head_only, struct err *e);
+int icell_load_mime(struct icell *ic, size_t i, struct err *e);
+void icell_message_reset(struct icell_message *m);

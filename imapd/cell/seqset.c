@@ -1,0 +1,138 @@
+#include "imapd/cell/seqset.h"
+#include "imapd/cell/args.h"
+#include <stdlib.h>
+
+static int
+number(struct cursor *c, uint32_t *n_r)
+{
+    if (cur_take(c, '*')) {
+        *n_r = UINT32_MAX;
+        return 0;
+    }
+    return str_u32(cur_while(c, ch_digit), UINT32_MAX, n_r) < 0 || *n_r == 0 ? -1 : 0;
+}
+
+int
+icell_seqset_parse(struct cursor *c, struct arena *arena, struct icell_seqset *set_r)
+{
+    struct cursor count = *c;
+    size_t ranges = 1;
+    for (int b; (b = cur_next(&count)) == ',' || b == ':' || b == '*' || (b >= '0' && b <= '9');)
+        ranges += b == ',';
+    if (ranges > ICELL_SEQSET_MAX)
+        return -1;
+    set_r->n = 0;
+    set_r->at = arena_array(arena, ranges, sizeof *set_r->at);
+    if (!set_r->at)
+        return -1;
+    do {
+        struct icell_range r;
+        if (number(c, &r.from) < 0)
+            return -1;
+        r.to = r.from;
+        if (cur_take(c, ':') && number(c, &r.to) < 0)
+            return -1;
+        set_r->at[set_r->n++] = r;
+    } while (cur_take(c, ','));
+    return 0;
+}
+
+/* Index of the first message with a UID of at least uid. */
+static size_t
+lower_bound(const struct mailbox *mb, uint32_t uid)
+{
+    size_t low = 0, high = mb->n;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (mb->msgs[mid].uid < uid)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static int
+by_from(const void *a, const void *b)
+{
+    const struct icell_range *x = a, *y = b;
+    return x->from < y->from ? -1 : x->from > y->from;
+}
+
+/* A range as indices [from, to); empty when nothing is in it. -1: numbers that are not there. */
+static int
+to_indices(const struct mailbox *mb, struct icell_range r, bool uid, struct icell_range *out_r)
+{
+    uint32_t last = mb->n ? uid ? mb->msgs[mb->n - 1].uid : (uint32_t)mb->n : 0;
+    if (r.from == UINT32_MAX)
+        r.from = last;
+    if (r.to == UINT32_MAX)
+        r.to = last;
+    if (r.from > r.to) {
+        uint32_t swap = r.from;
+        r.from = r.to;
+        r.to = swap;
+    }
+    if (uid) {
+        out_r->from = (uint32_t)lower_bound(mb, r.from);
+        out_r->to = r.to == UINT32_MAX ? (uint32_t)mb->n : (uint32_t)lower_bound(mb, r.to + 1);
+        return 0;
+    }
+    if (r.from == 0 || r.to > last)
+        return -1;
+    *out_r = (struct icell_range){r.from - 1, r.to};
+    return 0;
+}
+
+int
+icell_seqset_resolve(const struct icell *ic, const struct icell_seqset *set, bool uid,
+                     struct arena *arena, size_t **indices_r, size_t *n_r)
+{
+    struct icell_range *ranges = arena_array(arena, set->n, sizeof *ranges);
+    size_t *indices = arena_array(arena, ic->mb.n, sizeof *indices);
+    size_t n = 0, next = 0;
+    if (!ranges || !indices)
+        return -1;
+    for (size_t i = 0; i < set->n; i++)
+        if (to_indices(&ic->mb, set->at[i], uid, &ranges[i]) < 0)
+            return -1;
+    if (set->n)
+        qsort(ranges, set->n, sizeof *ranges, by_from);
+    for (size_t i = 0; i < set->n; i++)
+        for (size_t k = ranges[i].from > next ? ranges[i].from : next; k < ranges[i].to; k++) {
+            indices[n++] = k;
+            next = k + 1;
+        }
+    *indices_r = indices;
+    *n_r = n;
+    return 0;
+}
+
+int
+icell_seqset_arg(struct icell *ic, struct cursor *c, size_t **indices_r, size_t *n_r)
+{
+    struct icell_seqset set;
+    if (!icell_arg_space(c) || icell_seqset_parse(c, &ic->arena, &set) < 0) {
+        icell_end_syntax(ic);
+        return -1;
+    }
+    if (icell_seqset_resolve(ic, &set, ic->cmd.uid, &ic->arena, indices_r, n_r) < 0) {
+        icell_end(ic, ICELL_BAD, "No such message number.");
+        return -1;
+    }
+    return 0;
+}
+
+void
+icell_seqset_add(struct buf *out, const uint32_t *numbers, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        size_t last = i;
+        while (last + 1 < n && numbers[last + 1] == numbers[last] + 1)
+            last++;
+        buf_addf(out, "%s%u", i ? "," : "", numbers[i]);
+        if (last > i)
+            buf_addf(out, ":%u", numbers[last]);
+        i = last + 1;
+    }
+}

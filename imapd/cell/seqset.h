@@ -1,0 +1,29 @@
+/*
+ * seqset: a sequence set (RFC 3501 9), kept as ranges and cut to the mailbox (catalogue G8).
+ *
+ * Time and memory are bounded by the command's length and the mailbox, whatever numbers are in it.
+ * Limit: ICELL_SEQSET_MAX ranges.
+ */
+#pragma once
+#include "imapd/cell/icell.h"
+
+enum { ICELL_SEQSET_MAX = 20000 };
+
+struct icell_range {
+    uint32_t from, to; /* UINT32_MAX is "*" until resolved */
+};
+struct icell_seqset {
+    struct icell_range *at;
+    size_t n;
+};
+
+/* Take a set from the cursor into the arena. */
+int icell_seqset_parse(struct cursor *c, struct arena *arena, struct icell_seqset *set_r);
+/* The indices (0-based, ascending, each once) of the messages in it: by number or by UID. A number
+ * above the last message makes it fail (RFC 3501: an error), a UID that is not there does not. */
+int icell_seqset_resolve(const struct icell *ic, const struct icell_seqset *set, bool uid,
+                         struct arena *arena, size_t **indices_r, size_t *n_r);
+/* Parse, and resolve as the command says (cmd.uid); on -1 the command's end is set. */
+int icell_seqset_arg(struct icell *ic, struct cursor *c, size_t **indices_r, size_t *n_r);
+/* "1:3,5" of ascending numbers. */
+void icell_seqset_add(struct buf *out, const uint32_t *numbers, size_t n);

@@ -1,0 +1,338 @@
+#include "imapd/cell/args.h"
+#include "imapd/cell/commands.h"
+#include "lib/log/log.h"
+#include <stdarg.h>
+#include <unistd.h>
+
+const char icell_capabilities[] = "IMAP4rev1 LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN";
+
+enum { IN_MAX = 2 * ICELL_LINE_MAX, ANSWER_MAX = 65536 };
+
+void
+icell_end(struct icell *ic, enum icell_status status, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    ic->cmd.status = status;
+    buf_reset(&ic->cmd.answer);
+    buf_addv(&ic->cmd.answer, fmt, ap);
+    va_end(ap);
+}
+
+void
+icell_end_err(struct icell *ic, const struct err *e)
+{
+    log_warn("%s", e->text);
+    icell_end(ic, ICELL_NO, "%s%s", e->class == ERR_LIMIT ? "[LIMIT] " : "", e->text);
+}
+
+void
+icell_end_syntax(struct icell *ic)
+{
+    icell_end(ic, ICELL_BAD, "Error in the command's arguments.");
+}
+
+void
+icell_command_reset(struct icell *ic)
+{
+    struct buf text = ic->cmd.text, answer = ic->cmd.answer;
+    buf_reset(&text);
+    buf_reset(&answer);
+    ic->cmd = (struct icell_command){.text = text, .answer = answer};
+    arena_reset(&ic->arena);
+}
+
+void
+icell_message_reset(struct icell_message *m)
+{
+    mailfile_free(&m->file);
+    mime_free(&m->mime);
+    arena_reset(&m->arena);
+    m->uid = 0;
+}
+
+int
+icell_load(struct icell *ic, size_t i, bool head_only, struct err *e)
+{
+    uint32_t uid = ic->mb.msgs[i].uid;
+    if (ic->msg.uid == uid && (head_only || ic->msg.file.whole))
+        return 0;
+    icell_message_reset(&ic->msg);
+    int fd = mailbox_open_message(&ic->mb, i, e);
+    if (fd < 0)
+        return -1;
+    int result = mailfile_load(&ic->msg.file, fd, head_only, e);
+    close(fd);
+    if (result == 0)
+        ic->msg.uid = uid;
+    return result;
+}
+
+int
+icell_load_mime(struct icell *ic, size_t i, struct err *e)
+{
+    if (icell_load(ic, i, false, e) < 0)
+        return -1;
+    if (ic->msg.mime.n)
+        return 0;
+    if (mime_parse(ic->msg.file.text, &ic->msg.arena, &ic->msg.mime) == 0)
+        return 0;
+    icell_message_reset(&ic->msg);
+    return err_set(e, ERR_TEMPORARY, "out of memory");
+}
+
+void
+icell_unselect(struct icell *ic)
+{
+    if (!ic->mb_open)
+        return;
+    mailbox_close(&ic->mb);
+    ic->mb_open = false;
+    icell_message_reset(&ic->msg);
+    buf_reset(&ic->told_flags);
+    ic->told_exists = 0;
+    if (ic->state == ICELL_SELECTED)
+        ic->state = ICELL_AUTHENTICATED;
+}
+
+/* ---- telling ---- */
+
+void
+icell_add_flags(const struct icell *ic, struct buf *out, const struct mailbox_message *m)
+{
+    static const struct {
+        uint8_t flag;
+        const char *name;
+    } names[] = {{MAILBOX_ANSWERED, "\\Answered"},
+                 {MAILBOX_FLAGGED, "\\Flagged"},
+                 {MAILBOX_DELETED, "\\Deleted"},
+                 {MAILBOX_SEEN, "\\Seen"},
+                 {MAILBOX_DRAFT, "\\Draft"}};
+    const char *gap = "";
+    buf_addc(out, '(');
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (m->flags & names[i].flag) {
+            buf_addf(out, "%s%s", gap, names[i].name);
+            gap = " ";
+        }
+    if (m->recent) {
+        buf_addf(out, "%s\\Recent", gap);
+        gap = " ";
+    }
+    for (int k = 0; k < KEYWORDS_MAX; k++)
+        if ((m->keywords >> k & 1) && ic->mb.keywords.name[k][0]) {
+            buf_addf(out, "%s%s", gap, ic->mb.keywords.name[k]);
+            gap = " ";
+        }
+    buf_addc(out, ')');
+}
+
+void
+icell_tell_flags(struct icell *ic)
+{
+    struct buf list = buf_new(8192);
+    bool full = true;
+    buf_addz(&list, "\\Answered \\Flagged \\Deleted \\Seen \\Draft");
+    for (int k = 0; k < KEYWORDS_MAX; k++) {
+        full = full && ic->mb.keywords.name[k][0];
+        if (ic->mb.keywords.name[k][0])
+            buf_addf(&list, " %s", ic->mb.keywords.name[k]);
+    }
+    if (!str_eq(buf_str(&list), buf_str(&ic->told_flags))) {
+        stream_putf(&ic->s, "* FLAGS (%s)\r\n", buf_z(&list));
+        if (ic->mb.read_only)
+            stream_putz(&ic->s, "* OK [PERMANENTFLAGS ()] Read-only mailbox.\r\n");
+        else
+            stream_putf(&ic->s, "* OK [PERMANENTFLAGS (%s%s)] Flags permitted.\r\n", buf_z(&list),
+                        full ? "" : " \\*");
+        buf_reset(&ic->told_flags);
+        buf_add(&ic->told_flags, buf_str(&list));
+    }
+    buf_free(&list);
+}
+
+/* From the highest number down, so that none changes before it is told. */
+static void
+tell_expunged(struct icell *ic)
+{
+    bool any = false;
+    size_t told = ic->told_exists;
+    for (size_t i = ic->mb.n; i-- > 0;) {
+        if (!ic->mb.msgs[i].gone)
+            continue;
+        any = true;
+        /* What the client has not been told of cannot be taken from it (RFC 3501 7.4.1). */
+        if (i < told) {
+            stream_putf(&ic->s, "* %zu EXPUNGE\r\n", i + 1);
+            ic->told_exists--;
+        }
+    }
+    if (any)
+        mailbox_drop_gone(&ic->mb);
+}
+
+void
+icell_tell(struct icell *ic, bool expunge)
+{
+    if (expunge)
+        tell_expunged(ic);
+    if (ic->mb.n != ic->told_exists) {
+        stream_putf(&ic->s, "* %zu EXISTS\r\n* %u RECENT\r\n", ic->mb.n,
+                    mailbox_count(&ic->mb).recent);
+        ic->told_exists = ic->mb.n;
+    }
+    icell_tell_flags(ic);
+    for (size_t i = 0; i < ic->mb.n; i++) {
+        struct mailbox_message *m = &ic->mb.msgs[i];
+        if (!m->changed || m->gone)
+            continue;
+        m->changed = false;
+        struct buf line = buf_new(8192);
+        buf_addf(&line, "* %zu FETCH (UID %u FLAGS ", i + 1, m->uid);
+        icell_add_flags(ic, &line, m);
+        buf_addz(&line, ")\r\n");
+        stream_put(&ic->s, buf_str(&line));
+        buf_free(&line);
+    }
+}
+
+void
+icell_sync(struct icell *ic, bool expunge)
+{
+    struct err e = {0};
+    if (mailbox_refresh(&ic->mb, &e) == 0) {
+        icell_tell(ic, expunge);
+        return;
+    }
+    log_warn("%s", e.text);
+    if (e.class == ERR_PERMANENT) {
+        stream_putz(&ic->s, "* BYE The mailbox has changed under us, please reconnect.\r\n");
+        ic->bye = "UIDVALIDITY changed";
+        ic->state = ICELL_LOGOUT;
+    }
+}
+
+/* ---- the loop ---- */
+
+static void
+answer(struct icell *ic)
+{
+    static const char *const words[] = {"", "OK", "NO", "BAD"};
+    struct icell_command *cmd = &ic->cmd;
+    if (cmd->status == ICELL_NONE)
+        return;
+    stream_put(&ic->s, cmd->tag.n ? cmd->tag : STR("*"));
+    stream_putf(&ic->s, " %s ", words[cmd->status]);
+    stream_put(&ic->s, buf_str(&cmd->answer));
+    stream_putz(&ic->s, "\r\n");
+    if (cmd->status != ICELL_BAD) {
+        ic->bad = 0;
+    } else if (++ic->bad >= ICELL_BAD_MAX && ic->state != ICELL_LOGOUT) {
+        stream_putz(&ic->s, "* BYE Too many invalid commands.\r\n");
+        ic->bye = "Too many invalid commands";
+        ic->state = ICELL_LOGOUT;
+    }
+}
+
+static const struct icell_row *
+find_row(struct icell *ic)
+{
+    struct icell_command *cmd = &ic->cmd;
+    struct str name = cur_while(&cmd->args, ch_alpha);
+    if (str_caseeq(name, STR("UID")) && cur_take(&cmd->args, ' ')) {
+        cmd->uid = true;
+        name = cur_while(&cmd->args, ch_alpha);
+    }
+    const struct icell_row *row = icell_row(name);
+    return row && (!cmd->uid || row->uid) ? row : NULL;
+}
+
+/* APPEND's literal when APPEND did not want it. */
+static void
+swallow_literal(struct icell *ic)
+{
+    struct err e;
+    uint64_t left = ic->cmd.literal.size;
+    if (!ic->cmd.literal.waiting || !ic->cmd.literal.plus)
+        return;
+    if (left > ICELL_APPEND_MAX) {
+        stream_putz(&ic->s, "* BYE Literal too long.\r\n");
+        ic->bye = "Literal too long";
+        ic->state = ICELL_LOGOUT;
+        return;
+    }
+    struct str have;
+    while (left && stream_peek(&ic->s, &have, &e) == 0) {
+        have = str_sub(have, 0, left);
+        left -= have.n;
+        stream_take(&ic->s, have.n);
+    }
+    bool bare;
+    if (left || stream_line(&ic->s, ICELL_LINE_MAX, &have, &bare, &e) < 0) {
+        ic->bye = "Connection lost in a literal";
+        ic->state = ICELL_LOGOUT;
+    }
+    ic->cmd.literal.waiting = false;
+}
+
+void
+icell_run_command(struct icell *ic)
+{
+    struct icell_command *cmd = &ic->cmd;
+    const struct icell_row *row = NULL;
+    if (cmd->status != ICELL_NONE) {
+        /* refused while it was read */
+    } else if (cmd->malformed) {
+        icell_end(ic, ICELL_BAD, "NUL or CR in a command.");
+    } else if (!cmd->tag.n) {
+        icell_end(ic, ICELL_BAD, "No tag, or no command behind it.");
+    } else if (!(row = find_row(ic))) {
+        icell_end(ic, ICELL_BAD, "Unknown command.");
+    } else if (!(row->states & (unsigned)ic->state)) {
+        icell_end(ic, ICELL_BAD, "No mailbox selected.");
+        row = NULL;
+    } else {
+        row->run(ic);
+    }
+    swallow_literal(ic);
+    if (row && row->sync != ICELL_SYNC_NONE && ic->state == ICELL_SELECTED)
+        icell_sync(ic, row->sync == ICELL_SYNC_ALL || cmd->uid);
+    answer(ic);
+}
+
+void
+icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct str unread)
+{
+    *ic = (struct icell){.root_fd = root_fd, .state = ICELL_AUTHENTICATED};
+    ic->arena = arena_new(ICELL_ARENA_MAX);
+    ic->msg.arena = arena_new(ICELL_ARENA_MAX);
+    ic->cmd.text = buf_new(ICELL_COMMAND_MAX);
+    ic->cmd.answer = buf_new(ANSWER_MAX);
+    ic->told_flags = buf_new(8192);
+    stream_init(&ic->s, client_fd, client_fd, IN_MAX, ICELL_IDLE_MS);
+    stream_preload(&ic->s, unread);
+    if (tag.n) {
+        stream_put(&ic->s, tag);
+        stream_putf(&ic->s, " OK [CAPABILITY %s] Logged in\r\n", icell_capabilities);
+    }
+    while (ic->state != ICELL_LOGOUT) {
+        icell_command_reset(ic);
+        if (icell_read_command(ic) < 0)
+            break;
+        icell_run_command(ic);
+    }
+    (void)stream_flush(&ic->s, NULL);
+}
+
+void
+icell_free(struct icell *ic)
+{
+    icell_unselect(ic);
+    icell_message_reset(&ic->msg);
+    arena_free(&ic->msg.arena);
+    arena_free(&ic->arena);
+    buf_free(&ic->cmd.text);
+    buf_free(&ic->cmd.answer);
+    buf_free(&ic->told_flags);
+    stream_free(&ic->s);
+}

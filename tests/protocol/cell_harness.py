@@ -1,0 +1,67 @@
+"""Starts a cell by itself, as the launcher and a front would: the channel on descriptor 3, the Maildir as
+working directory, and one client handed over through the channel."""
+import array
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+
+MAGIC, VERSION = 0x48424B4C, 1
+KIND_STR, KIND_BOOL = 3, 4
+CELL_CLIENT = 60
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("B", os.path.join(ROOT, "build"))
+
+
+def text(s):
+    raw = s if isinstance(s, bytes) else s.encode()
+    return struct.pack("<BI", KIND_STR, len(raw)) + raw
+
+
+def frame(kind, fields, fds=1):
+    return struct.pack("<IBBHI", MAGIC, VERSION, fds, kind, len(fields)) + fields
+
+
+class Cell:
+    """A running cell and the client's end of its connection."""
+
+    def __init__(self, program, maildir=None, tag="a0", unread=b"", user="test@example.org"):
+        self.own = maildir is None
+        self.maildir = maildir or tempfile.mkdtemp(prefix="bh-cell-")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        keep = theirs.fileno()
+
+        def on_3():
+            os.dup2(keep, 3)
+            os.set_inheritable(3, True)
+
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(
+            [os.path.join(BUILD, "bin", program), user], cwd=self.maildir, close_fds=False,
+            preexec_fn=on_3, stderr=self.log, env={})
+        theirs.close()
+        fields = text(user) + text("192.0.2.1") + struct.pack("<BB", KIND_BOOL, 0)
+        fields += text(tag) + text(unread)
+        rights = array.array("i", [client.fileno()])
+        ours.sendmsg([frame(CELL_CLIENT, fields)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        client.close()
+        ours.close()
+        self.sock.settimeout(20)
+        self.file = self.sock.makefile("rb")
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
+        try:
+            status = self.process.wait(20)
+        finally:
+            self.process.kill()
+        self.log.seek(0)
+        self.said = self.log.read().decode()
+        self.log.close()
+        if self.own:
+            shutil.rmtree(self.maildir, ignore_errors=True)
+        return status
