@@ -55,14 +55,15 @@ def make_certificate(directory, names, kind="ec"):
 class Suite:
     def __init__(self, hostname="mx.example.org", domains=("example.org",), resolver=None,
                  relay_port=None, extra="", tls=True, cert_kind="ec", aliases="", blocks=None,
-                 ports=None, queue=""):
+                 ports=None, queue="", address="127.0.0.1"):
         make_users()
         self.dir = tempfile.mkdtemp(prefix="bulkhead-test-")
         os.chmod(self.dir, 0o755)
         names = ["smtp", "submission", "submissions", "pop3", "pop3s", "imap", "imaps"]
         self.port = dict(zip(names, free_ports(len(names))))
         self.port.update(ports or {})
-        self.hostname, self.domains = hostname, domains
+        self.hostname, self.domains, self.address = hostname, domains, address
+        a = address
         self.log = os.path.join(self.dir, "log")
         self.conf = os.path.join(self.dir, "bulkhead.conf")
         self.run = os.path.join(self.dir, "run")
@@ -77,13 +78,13 @@ class Suite:
         t = " tls" if tls else None
         p = self.port
         default = {
-            "smtpd": [f"listen 127.0.0.1 port {p['smtp']}"],
-            "submitd": [f"listen 127.0.0.1 port {p['submission']}"]
-            + ([f"listen 127.0.0.1 port {p['submissions']} tls"] if t else []),
-            "pop3d": [f"listen 127.0.0.1 port {p['pop3']}"]
-            + ([f"listen 127.0.0.1 port {p['pop3s']} tls"] if t else []),
-            "imapd": [f"listen 127.0.0.1 port {p['imap']}"]
-            + ([f"listen 127.0.0.1 port {p['imaps']} tls"] if t else []),
+            "smtpd": [f"listen {a} port {p['smtp']}"],
+            "submitd": [f"listen {a} port {p['submission']}"]
+            + ([f"listen {a} port {p['submissions']} tls"] if t else []),
+            "pop3d": [f"listen {a} port {p['pop3']}"]
+            + ([f"listen {a} port {p['pop3s']} tls"] if t else []),
+            "imapd": [f"listen {a} port {p['imap']}"]
+            + ([f"listen {a} port {p['imaps']} tls"] if t else []),
         }
         for name, lines in (blocks or {}).items():
             default[name] = default.get(name, []) + lines

@@ -200,6 +200,8 @@ answer_control(int fd)
         answer.result = reload(&answer);
     else if (request.what == CONTROL_STOP)
         stop();
+    answer.rows[answer.nrows++] =
+        (struct control_row){R_MASTER, getpid(), geteuid(), 1, the.restarts, the.since_s};
     for (size_t i = 0; i < the.nchildren; i++) {
         const struct child *c = &the.children[i];
         answer.rows[answer.nrows++] =
@@ -288,6 +290,47 @@ arguments(int argc, char **argv)
             exit(64);
 }
 
+static pid_t supervised;
+
+static void
+pass_on(int signo)
+{
+    if (supervised > 0)
+        kill(supervised, signo);
+}
+
+/* A parent that does nothing but wait, and start master anew if it is killed: its children are told to end
+ * by the kernel (PR_SET_PDEATHSIG), sessions go on. Returns in each new master. */
+static void
+under_watch(void)
+{
+    int status;
+    int64_t started;
+    signal(SIGTERM, pass_on);
+    signal(SIGINT, pass_on);
+    signal(SIGHUP, pass_on);
+    for (the.restarts = 0;; the.restarts++) {
+        started = now_ms();
+        supervised = fork();
+        if (supervised == 0) {
+            signal(SIGTERM, SIG_DFL);
+            signal(SIGINT, SIG_DFL);
+            signal(SIGHUP, SIG_DFL);
+            return;
+        }
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        for (int fd = 0; fd <= 2; fd++) /* whoever started us may be waiting for their end */
+            dup2(null, fd);
+        close(null);
+        while (waitpid(supervised, &status, 0) < 0 && errno == EINTR)
+            ;
+        if (supervised < 0 || WIFEXITED(status))
+            _exit(supervised < 0 ? 71 : WEXITSTATUS(status));
+        the.died_of = WTERMSIG(status);
+        usleep(now_ms() - started < STEADY_MS ? 500000 : 100000);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -295,6 +338,8 @@ main(int argc, char **argv)
     arguments(argc, argv);
     umask_for_role();
     log_open(2, "master");
+    under_watch();
+    the.since_s = wall_s();
     the.privileged = geteuid() == 0;
     if (plan_load(&the, &the.config_fd, &the.plan) < 0)
         return 78; /* EX_CONFIG */
@@ -306,6 +351,8 @@ main(int argc, char **argv)
     if (wires_directories(&the) < 0 || wires_sockets(&the) < 0 || wires_submit(&the) < 0 ||
         wires_doors(&the) < 0 || wires_files(&the) < 0 || wires_log(&the) < 0)
         return 71; /* EX_OSERR */
+    if (the.died_of)
+        log_error("master died of signal %d, and has been started again", the.died_of);
     if (the.privileged)
         spawn_cut_capabilities();
     the.loop.on_signal = on_signal;

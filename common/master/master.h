@@ -50,6 +50,9 @@ struct master {
     size_t nsockets;
     struct loop_io control; /* run_dir/master */
     bool stopping;
+    uint32_t restarts; /* of master itself */
+    int died_of;       /* the signal that ended the one before */
+    int64_t since_s;
 };
 
 /* plan.c: copy the configuration's text into a sealed memory file, and have it compiled into

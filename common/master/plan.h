@@ -62,5 +62,5 @@ struct control_answer {
     int32_t result; /* 0, or -1: the text says why */
     uint32_t nrows;
     char text[256];
-    struct control_row rows[PLAN_ROLES];
+    struct control_row rows[PLAN_ROLES + 1]; /* master first */
 };

@@ -134,7 +134,8 @@ become_cell(const struct launcher *l, const struct cell_request *r, int channel)
     char account[sizeof r->account];
     sigset_t none;
     memcpy(account, r->account, sizeof account);
-    char *argv[] = {(char *)"cell", account, NULL};
+    static const char *const names[CELL_KINDS] = {"imapd-cell", "pop3d-cell", "local-cell"};
+    char *argv[] = {(char *)names[r->kind], account, NULL};
     char *env[] = {NULL};
     int dir = open_directory(l, r);
     if (dir < 0 || fchdir(dir) < 0)
