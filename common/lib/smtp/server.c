@@ -107,6 +107,23 @@ smtp_qualify(const struct smtp_server *s, struct str local, struct address *a_r,
     return n;
 }
 
+/* Send m, to be answered by ADDRESS_IS. */
+static int
+ask_who(struct smtp_server *s, struct msg *m, enum address_kind *kind_r, char *account,
+        struct err *e)
+{
+    if (remote_ask(&s->authd, m, M_ADDRESS_IS, SMTP_ASK_MS, e) < 0)
+        return -1;
+    uint32_t kind = msg_get_u32(m);
+    struct str name = msg_get_str(m);
+    if (!msg_end(m) || kind > ADDRESS_FOREIGN || name.n > QFILE_ADDR_MAX)
+        return err_set(e, ERR_PROTOCOL, "authd: malformed answer");
+    *kind_r = (enum address_kind)kind;
+    memcpy(account, name.p, name.n);
+    account[name.n] = '\0';
+    return 0;
+}
+
 int
 smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *kind_r,
                  char *account, struct err *e)
@@ -114,21 +131,24 @@ smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *k
     struct msg m = {0};
     msg_begin(&m, M_ADDRESS);
     msg_put_str(&m, address);
-    int n = remote_ask(&s->authd, &m, M_ADDRESS_IS, SMTP_ASK_MS, e);
-    if (n == 0) {
-        uint32_t kind = msg_get_u32(&m);
-        struct str name = msg_get_str(&m);
-        if (!msg_end(&m) || kind > ADDRESS_FOREIGN || name.n > QFILE_ADDR_MAX) {
-            n = err_set(e, ERR_PROTOCOL, "authd: malformed answer");
-        } else {
-            *kind_r = (enum address_kind)kind;
-            memcpy(account, name.p, name.n);
-            account[name.n] = '\0';
-        }
-    }
+    int n = ask_who(s, &m, kind_r, account, e);
     msg_free(&m);
     if (n < 0)
         log_warn("%s: cannot look up <%s>: %s", s->client, log_str(address), e->text);
+    return n;
+}
+
+int
+smtp_ask_uid(struct smtp_server *s, uid_t uid, enum address_kind *kind_r, char *account,
+             struct err *e)
+{
+    struct msg m = {0};
+    msg_begin(&m, M_UID_ACCOUNT);
+    msg_put_u32(&m, uid);
+    int n = ask_who(s, &m, kind_r, account, e);
+    msg_free(&m);
+    if (n < 0)
+        log_warn("%s: cannot look up the user: %s", s->client, e->text);
     return n;
 }
 
