@@ -170,6 +170,14 @@ out_of_sync(struct smtp_server *s, const char *after)
     smtp_leave(s, 554, "5.5.0", "Error: SMTP protocol synchronization");
 }
 
+/* Input waits that a peer which keeps in step would not have sent. A local user may feed sendmail
+ * -bs from a file: nobody else can have put anything into that. */
+static bool
+talks_ahead(const struct smtp_server *s)
+{
+    return !s->local && stream_buffered(&s->io) > 0;
+}
+
 static void
 dispatch(struct smtp_server *s, struct str line)
 {
@@ -190,7 +198,7 @@ dispatch(struct smtp_server *s, struct str line)
         s->errors++;
     /* Who speaks HELO was not offered PIPELINING and may send nothing ahead at all (catalogue A9).
      */
-    if (v->last && stream_buffered(&s->io))
+    if (v->last && talks_ahead(s))
         out_of_sync(s, v->name);
     else if (!(v->states & s->state))
         smtp_say(s, 503, "5.5.1", "Error: %s",
@@ -198,7 +206,7 @@ dispatch(struct smtp_server *s, struct str line)
     else
         v->run(s, c.argument);
     bool greeted_plainly = s->state != SMTP_NEW && !s->esmtp;
-    if (!s->leave && greeted_plainly && stream_buffered(&s->io) && !str_eq(c.verb, STR("QUIT")))
+    if (!s->leave && greeted_plainly && talks_ahead(s) && !str_caseeq(c.verb, STR("QUIT")))
         out_of_sync(s, v->name);
 }
 
@@ -273,8 +281,8 @@ talks_early(struct smtp_server *s)
 {
     char byte;
     struct pollfd p = {.fd = s->io.fd_in, .events = POLLIN};
-    if (s->tls)
-        return stream_buffered(&s->io) > 0;
+    if (s->tls || s->local)
+        return talks_ahead(s);
     return poll(&p, 1, 0) > 0 && recv(s->io.fd_in, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
