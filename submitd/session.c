@@ -105,21 +105,12 @@ static void
 know_user(struct smtp_server *s)
 {
     struct connection *c = s->arg;
-    struct msg m = {0};
+    enum address_kind kind = ADDRESS_UNKNOWN;
     struct err e = {0};
-    msg_begin(&m, M_UID_ACCOUNT);
-    msg_put_u32(&m, s->peer->uid);
-    if (remote_ask(&s->authd, &m, M_GRANTED, SMTP_ASK_MS, &e) == 0) {
-        struct str account = msg_get_str(&m);
-        if (msg_end(&m) && account.n <= QFILE_ADDR_MAX) {
-            memcpy(s->login, account.p, account.n);
-            s->login[account.n] = '\0';
-        }
-    } else if (e.class != ERR_PERMANENT) {
+    if (smtp_ask_uid(s, s->peer->uid, &kind, s->login, &e) < 0)
         c->unknown = true;
-        log_warn("uid %lu: %s", (unsigned long)s->peer->uid, e.text);
-    }
-    msg_free(&m);
+    if (kind != ADDRESS_ACCOUNT)
+        s->login[0] = '\0';
 }
 
 void

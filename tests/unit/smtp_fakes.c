@@ -33,6 +33,15 @@ fail_with(struct service_loop *l, int fd, enum err_class class)
 }
 
 static void
+address_is(struct service_loop *l, int fd, enum address_kind kind, const char *account)
+{
+    msg_begin(&l->m, M_ADDRESS_IS);
+    msg_put_u32(&l->m, kind);
+    msg_put_str(&l->m, str_z(account));
+    ck_assert_int_eq(msg_send(fd, &l->m), 0);
+}
+
+static void
 answer_address(struct service_loop *l, int fd, struct str address)
 {
     static const struct {
@@ -59,10 +68,7 @@ answer_address(struct service_loop *l, int fd, struct str address)
     /* "many" are there for tests of ceilings. */
     if (str_starts(address, STR("many")) && kind == ADDRESS_UNKNOWN)
         kind = ADDRESS_ACCOUNT;
-    msg_begin(&l->m, M_ADDRESS_IS);
-    msg_put_u32(&l->m, kind);
-    msg_put_str(&l->m, str_z(account));
-    ck_assert_int_eq(msg_send(fd, &l->m), 0);
+    address_is(l, fd, kind, account);
 }
 
 static void
@@ -94,12 +100,11 @@ authd(struct service_loop *l, size_t i)
         else
             fail_with(l, fd, ERR_PERMANENT);
     } else if (l->m.type == M_UID_ACCOUNT) {
+        bool known = msg_get_u32(&l->m) == 1000;
         if (l->f->authd_fails)
             fail_with(l, fd, ERR_TEMPORARY);
-        else if (msg_get_u32(&l->m) == 1000)
-            grant(l, fd, "user");
         else
-            fail_with(l, fd, ERR_PERMANENT);
+            address_is(l, fd, known ? ADDRESS_ACCOUNT : ADDRESS_UNKNOWN, known ? "user" : "");
     }
 }
 

@@ -107,6 +107,23 @@ smtp_qualify(const struct smtp_server *s, struct str local, struct address *a_r,
     return n;
 }
 
+/* Send m, to be answered by ADDRESS_IS. */
+static int
+ask_who(struct smtp_server *s, struct msg *m, enum address_kind *kind_r, char *account,
+        struct err *e)
+{
+    if (remote_ask(&s->authd, m, M_ADDRESS_IS, SMTP_ASK_MS, e) < 0)
+        return -1;
+    uint32_t kind = msg_get_u32(m);
+    struct str name = msg_get_str(m);
+    if (!msg_end(m) || kind > ADDRESS_FOREIGN || name.n > QFILE_ADDR_MAX)
+        return err_set(e, ERR_PROTOCOL, "authd: malformed answer");
+    *kind_r = (enum address_kind)kind;
+    memcpy(account, name.p, name.n);
+    account[name.n] = '\0';
+    return 0;
+}
+
 int
 smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *kind_r,
                  char *account, struct err *e)
@@ -114,21 +131,24 @@ smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *k
     struct msg m = {0};
     msg_begin(&m, M_ADDRESS);
     msg_put_str(&m, address);
-    int n = remote_ask(&s->authd, &m, M_ADDRESS_IS, SMTP_ASK_MS, e);
-    if (n == 0) {
-        uint32_t kind = msg_get_u32(&m);
-        struct str name = msg_get_str(&m);
-        if (!msg_end(&m) || kind > ADDRESS_FOREIGN || name.n > QFILE_ADDR_MAX) {
-            n = err_set(e, ERR_PROTOCOL, "authd: malformed answer");
-        } else {
-            *kind_r = (enum address_kind)kind;
-            memcpy(account, name.p, name.n);
-            account[name.n] = '\0';
-        }
-    }
+    int n = ask_who(s, &m, kind_r, account, e);
     msg_free(&m);
     if (n < 0)
         log_warn("%s: cannot look up <%s>: %s", s->client, log_str(address), e->text);
+    return n;
+}
+
+int
+smtp_ask_uid(struct smtp_server *s, uid_t uid, enum address_kind *kind_r, char *account,
+             struct err *e)
+{
+    struct msg m = {0};
+    msg_begin(&m, M_UID_ACCOUNT);
+    msg_put_u32(&m, uid);
+    int n = ask_who(s, &m, kind_r, account, e);
+    msg_free(&m);
+    if (n < 0)
+        log_warn("%s: cannot look up the user: %s", s->client, e->text);
     return n;
 }
 
@@ -148,6 +168,14 @@ out_of_sync(struct smtp_server *s, const char *after)
     log_info("NOQUEUE: reject: %s from %s: 554 5.5.0 improper command pipelining", after,
              s->client);
     smtp_leave(s, 554, "5.5.0", "Error: SMTP protocol synchronization");
+}
+
+/* Input waits that a peer which keeps in step would not have sent. A local user may feed sendmail
+ * -bs from a file: nobody else can have put anything into that. */
+static bool
+talks_ahead(const struct smtp_server *s)
+{
+    return !s->local && stream_buffered(&s->io) > 0;
 }
 
 static void
@@ -170,7 +198,7 @@ dispatch(struct smtp_server *s, struct str line)
         s->errors++;
     /* Who speaks HELO was not offered PIPELINING and may send nothing ahead at all (catalogue A9).
      */
-    if (v->last && stream_buffered(&s->io))
+    if (v->last && talks_ahead(s))
         out_of_sync(s, v->name);
     else if (!(v->states & s->state))
         smtp_say(s, 503, "5.5.1", "Error: %s",
@@ -178,7 +206,7 @@ dispatch(struct smtp_server *s, struct str line)
     else
         v->run(s, c.argument);
     bool greeted_plainly = s->state != SMTP_NEW && !s->esmtp;
-    if (!s->leave && greeted_plainly && stream_buffered(&s->io) && !str_eq(c.verb, STR("QUIT")))
+    if (!s->leave && greeted_plainly && talks_ahead(s) && !str_caseeq(c.verb, STR("QUIT")))
         out_of_sync(s, v->name);
 }
 
@@ -253,8 +281,8 @@ talks_early(struct smtp_server *s)
 {
     char byte;
     struct pollfd p = {.fd = s->io.fd_in, .events = POLLIN};
-    if (s->tls)
-        return stream_buffered(&s->io) > 0;
+    if (s->tls || s->local)
+        return talks_ahead(s);
     return poll(&p, 1, 0) > 0 && recv(s->io.fd_in, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 

@@ -138,6 +138,9 @@ void smtp_reset(struct smtp_server *s);
 /* Who an address is, from authd. account needs QFILE_ADDR_MAX + 1 bytes. */
 int smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *kind_r,
                      char *account, struct err *e);
+/* The same for a user ID: ADDRESS_ACCOUNT and its name, or ADDRESS_UNKNOWN. */
+int smtp_ask_uid(struct smtp_server *s, uid_t uid, enum address_kind *kind_r, char *account,
+                 struct err *e);
 /* Add our domain to a name without one. */
 int smtp_qualify(const struct smtp_server *s, struct str local, struct address *a_r, struct err *e);
 /* The domain that names without one get: the primary domain, or the host's name. */
