@@ -14,6 +14,7 @@ login_prepare(struct login_front *f, const char *name, const char *service)
     struct err e = {0};
     f->name = name;
     f->service = service;
+    f->delay_ms = LOGIN_DELAY_MS;
     f->tls = f->conf.nkeys ? tls_server_new(&f->start, &f->conf, service, &e) : NULL;
     if (f->conf.nkeys && !f->tls)
         log_fatal("TLS: %s", e.text);
@@ -217,7 +218,7 @@ remember(struct login *l, const char *method, struct str user)
 enum login_result
 login_try(struct login *l, const char *method, struct str user, struct str password, struct str tag)
 {
-    int64_t answer_ms = now_ms() + LOGIN_DELAY_MS;
+    int64_t answer_ms = now_ms() + l->front->delay_ms;
     struct buf account = buf_new(LOGIN_USER_MAX);
     enum login_result result = LOGIN_WRONG;
     int pair[2];
