@@ -3,6 +3,8 @@
 #include "lib/log/log.h"
 #include "lib/login/proxy.h"
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -54,6 +56,8 @@ login_begin(struct login *l, struct login_front *f, const struct peer *peer)
         .front = f, .peer = peer, .began_ms = now_ms(), .method = "", .ended = "Connection closed"};
     stream_init(&l->io, peer->fd_in, peer->fd_out, (size_t)2 * LOGIN_LINE_MAX, (int)idle_s * 1000);
     l->io.deadline_ms = l->began_ms + LOGIN_SECONDS * 1000;
+    static const int on = 1; /* for the cell, too: it is the same socket */
+    setsockopt(peer->fd_out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (!str_ends(str_z(peer->service), STR("s")))
         return 0;
     if (!f->tls) {
