@@ -2,6 +2,7 @@
 #include "lib/log/log.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -185,6 +186,8 @@ open_once(struct wire *w, const struct target *t, bool use_tls, struct verdict *
         snprintf(v->relay, sizeof v->relay, "%s", w->name);
         return WIRE_FAILED;
     }
+    static const int on = 1; /* a stream gathers by itself: what it writes is to go at once */
+    setsockopt(w->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     w->open = true;
     stream_init(&w->io, w->fd, w->fd, IN_MAX, (int)conf->relay.command_s * 1000);
     w->reply = smtp_reply_new();

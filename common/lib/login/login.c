@@ -3,6 +3,8 @@
 #include "lib/log/log.h"
 #include "lib/login/proxy.h"
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -14,6 +16,7 @@ login_prepare(struct login_front *f, const char *name, const char *service)
     struct err e = {0};
     f->name = name;
     f->service = service;
+    f->delay_ms = LOGIN_DELAY_MS;
     f->tls = f->conf.nkeys ? tls_server_new(&f->start, &f->conf, service, &e) : NULL;
     if (f->conf.nkeys && !f->tls)
         log_fatal("TLS: %s", e.text);
@@ -53,6 +56,8 @@ login_begin(struct login *l, struct login_front *f, const struct peer *peer)
         .front = f, .peer = peer, .began_ms = now_ms(), .method = "", .ended = "Connection closed"};
     stream_init(&l->io, peer->fd_in, peer->fd_out, (size_t)2 * LOGIN_LINE_MAX, (int)idle_s * 1000);
     l->io.deadline_ms = l->began_ms + LOGIN_SECONDS * 1000;
+    static const int on = 1; /* for the cell, too: it is the same socket */
+    setsockopt(peer->fd_out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (!str_ends(str_z(peer->service), STR("s")))
         return 0;
     if (!f->tls) {
@@ -217,7 +222,7 @@ remember(struct login *l, const char *method, struct str user)
 enum login_result
 login_try(struct login *l, const char *method, struct str user, struct str password, struct str tag)
 {
-    int64_t answer_ms = now_ms() + LOGIN_DELAY_MS;
+    int64_t answer_ms = now_ms() + l->front->delay_ms;
     struct buf account = buf_new(LOGIN_USER_MAX);
     enum login_result result = LOGIN_WRONG;
     int pair[2];

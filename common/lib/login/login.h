@@ -36,6 +36,7 @@ struct login_front {
     struct tls_server *tls; /* NULL: no certificates are configured */
     const char *name;       /* "imap-login", in log lines */
     const char *service;    /* "imap", for TLS */
+    int delay_ms;           /* LOGIN_DELAY_MS; tests are in more of a hurry */
 };
 
 struct login {
