@@ -33,11 +33,11 @@ main(int argc, char **argv)
         log_error("imap(%s): no client: %s", log_str(str_z(account)), e.text);
         return 75; /* EX_TEMPFAIL */
     }
-    struct str user = msg_get_str(&m);
-    struct str remote = msg_get_str(&m);
-    (void)remote;
-    (void)msg_get_bool(&m);
+    struct str user = msg_get_str(&m), remote = msg_get_str(&m);
+    bool tls = msg_get_bool(&m);
     struct str tag = msg_get_str(&m), unread = msg_get_str(&m);
+    (void)remote;
+    (void)tls;
     int client_fd = msg_take_fd(&m, 0);
     if (m.type != M_CELL_CLIENT || !msg_end(&m) || client_fd < 0) {
         log_error("imap(%s): a malformed client message", log_str(str_z(account)));

@@ -1,0 +1,287 @@
+#include "pop3d/cell/commands.h"
+#include "lib/base/encode.h"
+#include "lib/base/siphash.h"
+#include "lib/log/log.h"
+#include "lib/mail/header.h"
+#include "lib/mailbox/mailfile.h"
+#include "lib/mailbox/mailname.h"
+#include <unistd.h>
+
+enum { UIDL_MAX = 70 };
+
+/* ---- text ---- */
+
+void
+pcell_put_text(struct stream *s, struct str text, uint64_t body_lines)
+{
+    size_t body = header_body(text);
+    for (size_t at = 0; at < text.n && !s->broken;) {
+        ptrdiff_t lf = str_chr(str_from(text, at), '\n');
+        size_t next = lf < 0 ? text.n : at + (size_t)lf + 1;
+        if (at >= body && body_lines-- == 0)
+            break;
+        if (text.p[at] == '.')
+            stream_putz(s, ".");
+        for (; at < next; at += 65536) /* a line may be as long as the message */
+            stream_put(s, str_sub(text, at, next - at < 65536 ? next - at : 65536));
+        at = next;
+        if (lf < 0)
+            stream_putz(s, "\r\n");
+    }
+    stream_putz(s, ".\r\n");
+}
+
+void
+pcell_uidl(struct buf *out, struct str file)
+{
+    struct mailname name;
+    if (mailname_parse(file, &name) < 0)
+        name.base = file;
+    bool fit = name.base.n > 0 && name.base.n <= UIDL_MAX;
+    for (size_t i = 0; i < name.base.n; i++)
+        fit = fit && name.base.p[i] > 0x20 && name.base.p[i] < 0x7f;
+    if (fit) {
+        buf_add(out, name.base);
+        return;
+    }
+    static const struct sipkey keys[2] = {{"pop3 uidl, one"}, {"pop3 uidl, two"}};
+    buf_addf(out, "h%016llx%016llx", (unsigned long long)siphash(&keys[0], name.base),
+             (unsigned long long)siphash(&keys[1], name.base));
+}
+
+/* ---- arguments ---- */
+
+static void
+bad_arguments(struct pcell *pc)
+{
+    stream_putz(&pc->s, "-ERR Invalid arguments.\r\n");
+    pc->bad++;
+}
+
+/* The message of this number, or -1 and an answer. */
+static int
+message(struct pcell *pc, struct str number, size_t *i_r)
+{
+    uint32_t n;
+    if (str_u32(number, UINT32_MAX, &n) < 0) {
+        bad_arguments(pc);
+        return -1;
+    }
+    if (n == 0 || n > pc->n || pc->deleted[n - 1]) {
+        stream_putz(&pc->s, "-ERR There is no such message.\r\n");
+        return -1;
+    }
+    *i_r = n - 1;
+    return 0;
+}
+
+static bool
+no_arguments(struct pcell *pc, struct str args)
+{
+    if (args.n)
+        bad_arguments(pc);
+    return args.n == 0;
+}
+
+/* ---- commands ---- */
+
+static void
+totals(const struct pcell *pc, size_t *n_r, uint64_t *bytes_r)
+{
+    *n_r = 0;
+    *bytes_r = 0;
+    for (size_t i = 0; i < pc->n; i++)
+        if (!pc->deleted[i]) {
+            (*n_r)++;
+            *bytes_r += pc->sizes[i];
+        }
+}
+
+void
+pcell_cmd_stat(struct pcell *pc, struct str args)
+{
+    size_t n;
+    uint64_t bytes;
+    if (!no_arguments(pc, args))
+        return;
+    totals(pc, &n, &bytes);
+    stream_putf(&pc->s, "+OK %zu %llu\r\n", n, (unsigned long long)bytes);
+}
+
+static void
+put_row(struct pcell *pc, const char *before, size_t i, bool uidl)
+{
+    struct buf line = buf_new(512);
+    buf_addf(&line, "%s%zu ", before, i + 1);
+    if (uidl)
+        pcell_uidl(&line, str_z(pc->mb.msgs[i].name));
+    else
+        buf_addu(&line, pc->sizes[i]);
+    buf_addz(&line, "\r\n");
+    stream_put(&pc->s, buf_str(&line));
+    buf_free(&line);
+}
+
+static void
+list(struct pcell *pc, struct str args, bool uidl)
+{
+    size_t i;
+    if (args.n) {
+        if (message(pc, args, &i) == 0)
+            put_row(pc, "+OK ", i, uidl);
+        return;
+    }
+    stream_putz(&pc->s, "+OK\r\n");
+    for (i = 0; i < pc->n; i++)
+        if (!pc->deleted[i])
+            put_row(pc, "", i, uidl);
+    stream_putz(&pc->s, ".\r\n");
+}
+
+void
+pcell_cmd_list(struct pcell *pc, struct str args)
+{
+    list(pc, args, false);
+}
+
+void
+pcell_cmd_uidl(struct pcell *pc, struct str args)
+{
+    list(pc, args, true);
+}
+
+/* The message's text, or -1 and an answer. */
+static int
+load(struct pcell *pc, size_t i, struct mailfile *f)
+{
+    struct err e = {0};
+    int fd = mailbox_open_message(&pc->mb, i, &e);
+    int result = fd < 0 ? -1 : mailfile_load(f, fd, false, &e);
+    if (fd >= 0)
+        close(fd);
+    if (result == 0)
+        return 0;
+    log_warn("UID %u: %s", pc->mb.msgs[i].uid, e.text);
+    stream_putf(&pc->s, "-ERR %s.\r\n",
+                pc->mb.msgs[i].gone ? "The message has been removed by another session"
+                                    : "[SYS/TEMP] The message cannot be read");
+    return -1;
+}
+
+void
+pcell_cmd_retr(struct pcell *pc, struct str args)
+{
+    size_t i;
+    struct mailfile f;
+    if (message(pc, args, &i) < 0 || load(pc, i, &f) < 0)
+        return;
+    uint64_t before = pc->s.bytes_out + pc->s.out.n;
+    stream_putf(&pc->s, "+OK %zu octets\r\n", f.text.n);
+    pcell_put_text(&pc->s, f.text, UINT64_MAX);
+    mailfile_free(&f);
+    pc->did.retr++;
+    pc->did.retr_bytes += pc->s.bytes_out + pc->s.out.n - before;
+    /* So that an IMAP client sees what has been read; if it cannot be told, no harm. */
+    if (!pc->s.broken)
+        (void)mailbox_store(&pc->mb, i, MAILBOX_ADD, MAILBOX_SEEN, 0, NULL);
+}
+
+void
+pcell_cmd_top(struct pcell *pc, struct str args)
+{
+    size_t i;
+    uint64_t lines;
+    struct mailfile f;
+    struct str count = args;
+    struct str number = str_cut(&count, ' ');
+    if (str_u64(count, INT64_MAX, &lines) < 0) {
+        bad_arguments(pc);
+        return;
+    }
+    if (message(pc, number, &i) < 0 || load(pc, i, &f) < 0)
+        return;
+    uint64_t before = pc->s.bytes_out + pc->s.out.n;
+    stream_putz(&pc->s, "+OK\r\n");
+    pcell_put_text(&pc->s, f.text, lines);
+    mailfile_free(&f);
+    pc->did.top++;
+    pc->did.top_bytes += pc->s.bytes_out + pc->s.out.n - before;
+}
+
+void
+pcell_cmd_dele(struct pcell *pc, struct str args)
+{
+    size_t i;
+    if (message(pc, args, &i) < 0)
+        return;
+    pc->deleted[i] = true;
+    stream_putz(&pc->s, "+OK Marked to be deleted.\r\n");
+}
+
+void
+pcell_cmd_noop(struct pcell *pc, struct str args)
+{
+    if (no_arguments(pc, args))
+        stream_putz(&pc->s, "+OK\r\n");
+}
+
+void
+pcell_cmd_rset(struct pcell *pc, struct str args)
+{
+    if (!no_arguments(pc, args))
+        return;
+    for (size_t i = 0; i < pc->n; i++)
+        pc->deleted[i] = false;
+    stream_putz(&pc->s, "+OK\r\n");
+}
+
+void
+pcell_cmd_capa(struct pcell *pc, struct str args)
+{
+    if (no_arguments(pc, args))
+        stream_putz(&pc->s, "+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\n.\r\n");
+}
+
+/* RFC 1939 6: the UPDATE state. What could not be removed is said. */
+void
+pcell_cmd_quit(struct pcell *pc, struct str args)
+{
+    unsigned failed = 0;
+    struct err e = {0};
+    if (!no_arguments(pc, args))
+        return;
+    for (size_t i = 0; i < pc->n; i++) {
+        if (!pc->deleted[i])
+            continue;
+        if (mailbox_unlink(&pc->mb, i, &e) < 0)
+            failed++;
+        else
+            pc->did.dele++;
+    }
+    if (failed) {
+        log_error("%u messages could not be removed: %s", failed, e.text);
+        stream_putz(&pc->s, "-ERR [SYS/TEMP] Some deleted messages were not removed.\r\n");
+    } else {
+        stream_putz(&pc->s, "+OK Logging out.\r\n");
+    }
+    pc->over = true;
+    pc->ended = "Logged out";
+}
+
+/* ---- the table ---- */
+
+static const struct pcell_row rows[] = {
+    {"STAT", pcell_cmd_stat}, {"LIST", pcell_cmd_list}, {"RETR", pcell_cmd_retr},
+    {"DELE", pcell_cmd_dele}, {"NOOP", pcell_cmd_noop}, {"RSET", pcell_cmd_rset},
+    {"TOP", pcell_cmd_top},   {"UIDL", pcell_cmd_uidl}, {"CAPA", pcell_cmd_capa},
+    {"QUIT", pcell_cmd_quit},
+};
+
+const struct pcell_row *
+pcell_row(struct str name)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (str_caseeq(name, str_z(rows[i].name)))
+            return &rows[i];
+    return NULL;
+}

@@ -1,0 +1,66 @@
+/*
+ * pop3d-cell: the POP3 session of one account, under the account's own user ID.
+ *
+ * The launcher starts it with the account's Maildir as working (and where it may, root) directory,
+ * its channel as descriptor 3, and the account's name for the log. One client comes through the
+ * channel.
+ */
+#include "lib/guard/guard.h"
+#include "lib/ipc/channel.h"
+#include "lib/log/log.h"
+#include "pop3d/cell/pcell.h"
+#include <fcntl.h>
+#include <unistd.h>
+
+enum { CHANNEL_FD = 3, CLIENT_MS = 60000 };
+
+/* Dovecot's line, for the parsers that know it. */
+static void
+log_end(const struct pcell *pc, struct str user)
+{
+    uint64_t size = 0;
+    for (size_t i = 0; i < pc->n; i++)
+        size += pc->sizes[i];
+    log_info("pop3(%s): Disconnected: %s top=%u/%llu, retr=%u/%llu, del=%u/%zu, size=%llu",
+             log_str(user), pc->ended ? pc->ended : "Connection closed", pc->did.top,
+             (unsigned long long)pc->did.top_bytes, pc->did.retr,
+             (unsigned long long)pc->did.retr_bytes, pc->did.dele, pc->n, (unsigned long long)size);
+}
+
+int
+main(int argc, char **argv)
+{
+    static struct pcell pc;
+    struct msg m = {0};
+    struct err e = {0};
+    const char *account = argc > 1 ? argv[1] : "";
+    log_open(2, "pop3d");
+    int root_fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (root_fd < 0)
+        log_fatal("cannot open the Maildir of %s", log_str(str_z(account)));
+    const struct guard_dir dir = {.dirfd = root_fd, .write = true};
+    guard_enter(&(struct guard){
+        .role = R_CELL, .root_fd = -1, .keep_root_dir = true, .dirs = &dir, .ndirs = 1});
+
+    if (chan_recv(CHANNEL_FD, &m, R_POP3D, R_CELL, CLIENT_MS, &e) != 1) {
+        log_error("pop3(%s): no client: %s", log_str(str_z(account)), e.text);
+        return 75; /* EX_TEMPFAIL */
+    }
+    struct str user = msg_get_str(&m), remote = msg_get_str(&m);
+    bool tls = msg_get_bool(&m);
+    struct str tag = msg_get_str(&m), unread = msg_get_str(&m);
+    (void)remote;
+    (void)tls;
+    (void)tag;
+    int client_fd = msg_take_fd(&m, 0);
+    if (m.type != M_CELL_CLIENT || !msg_end(&m) || client_fd < 0) {
+        log_error("pop3(%s): a malformed client message", log_str(str_z(account)));
+        return 76; /* EX_PROTOCOL */
+    }
+    close(CHANNEL_FD);
+    pcell_run(&pc, client_fd, root_fd, unread);
+    log_end(&pc, user);
+    pcell_free(&pc);
+    msg_free(&m);
+    return 0;
+}
