@@ -109,10 +109,65 @@ $(B)/unit: $(TEST_OBJ) $(UNDER_TEST) $(B)/libtls.a $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt
 
 unit: $(B)/unit
-	CK_FORK=yes $(B)/unit
+	$(B)/unit
+
+# What tests and builds need, from Debian's packages; nothing is done when all is there.
+deps:
+	@sh tests/deps.sh build
+deps-test:
+	@sh tests/deps.sh build test
+deps-interop:
+	@sh tests/deps.sh build test interop
+
+PY = python3
+# One line at the end sums up every part; a part that fails is named.
+check: deps-test
+	@$(MAKE) --no-print-directory -j2 all $(B)/unit
+	@sh tests/run.sh $(B) unit protocol fault
+
+check-interop: deps-interop
+	@$(MAKE) --no-print-directory -j2 all
+	@sh tests/run.sh $(B) interop
+
+asan: deps-test
+	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit
+	@sh tests/run.sh build-asan unit protocol
+
+bench-smtp: deps-interop
+	@$(MAKE) --no-print-directory -j2 all
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py
+
+lint:
+	clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
+	shellcheck install.sh tests/*.sh .ci/run
+
+# Files only; install.sh makes users, directories and a first configuration.
+MAN1 = submitd/sendmail/sendmail.1
+MAN5 = common/master/ctl/bulkhead.conf.5
+MAN8 = $(wildcard */*.8 common/*/*.8 common/master/ctl/*.8)
+install: all
+	install -d $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(filter-out $(B)/bin/sendmail,$(BINS)) $(DESTDIR)$(LIBEXEC)/
+	install -m 0755 $(B)/bin/sendmail $(DESTDIR)$(PREFIX)/sbin/sendmail
+	ln -sf $(LIBEXEC)/bulkhead $(DESTDIR)$(PREFIX)/sbin/bulkhead
+	ln -sf ../sbin/sendmail $(DESTDIR)$(PREFIX)/bin/mailq
+	ln -sf ../sbin/sendmail $(DESTDIR)$(PREFIX)/bin/newaliases
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
+	    $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 0644 $(MAN1) $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 0644 $(MAN5) $(DESTDIR)$(PREFIX)/share/man/man5/
+	install -m 0644 $(MAN8) $(DESTDIR)$(PREFIX)/share/man/man8/
+
+uninstall:
+	rm -rf $(DESTDIR)$(LIBEXEC)
+	rm -f $(DESTDIR)$(PREFIX)/sbin/bulkhead $(DESTDIR)$(PREFIX)/sbin/sendmail \
+	    $(DESTDIR)$(PREFIX)/bin/mailq $(DESTDIR)$(PREFIX)/bin/newaliases
+	cd $(DESTDIR)$(PREFIX)/share/man && rm -f \
+	    $(foreach m,$(MAN1),man1/$(notdir $(m))) $(foreach m,$(MAN5),man5/$(notdir $(m))) \
+	    $(foreach m,$(MAN8),man8/$(notdir $(m)))
 
 clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit clean check check-interop asan bench-smtp lint install uninstall
+.PHONY: all unit deps deps-test deps-interop clean check check-interop asan bench-smtp lint install uninstall

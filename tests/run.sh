@@ -1,0 +1,51 @@
+#!/bin/sh
+# Runs parts of the tests: run.sh BUILD_DIR PART... where a part is unit, or a folder of tests/. Each test
+# program ends with "N passed, N failed"; so does this. The exit status says the same.
+set -u
+build=$1
+shift
+BULKHEAD_BIN=$(cd "$build" && pwd)/bin
+export BULKHEAD_BIN
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+passed=0
+failed=0
+table=""
+
+one() { # NAME COMMAND...
+    name=$1
+    shift
+    start=$(date +%s)
+    "$@" >"$out" 2>&1
+    status=$?
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$out" | tail -n 1)
+    p=${line%% passed*}
+    f=${line#*, }
+    f=${f%% failed}
+    if [ -z "$line" ]; then
+        p=0
+        f=1
+    elif [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
+        f=1
+    fi
+    [ "$f" -eq 0 ] || cat "$out"
+    passed=$((passed + p))
+    failed=$((failed + f))
+    row=$(printf '%-36s %6d %6d %5ds' "$name" "$p" "$f" $(($(date +%s) - start)))
+    echo "$row"
+    table="$table$row
+"
+}
+
+printf '%-36s %6s %6s %6s\n' test passed failed time
+for part in "$@"; do
+    if [ "$part" = unit ]; then
+        one unit "$build/unit"
+        continue
+    fi
+    for t in tests/"$part"/test_*.py tests/"$part"/check_*.py; do
+        [ -e "$t" ] && one "$part/$(basename "$t" .py)" python3 "$t"
+    done
+done
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
