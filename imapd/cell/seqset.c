@@ -1,5 +1,6 @@
 #include "imapd/cell/seqset.h"
 #include "imapd/cell/args.h"
+#include "lib/base/sort.h"
 #include <stdlib.h>
 
 static int
@@ -97,7 +98,7 @@ icell_seqset_resolve(const struct icell *ic, const struct icell_seqset *set, boo
         if (to_indices(&ic->mb, set->at[i], uid, &ranges[i]) < 0)
             return -1;
     if (set->n)
-        qsort(ranges, set->n, sizeof *ranges, by_from);
+        sort_array(ranges, set->n, sizeof *ranges, by_from);
     for (size_t i = 0; i < set->n; i++)
         for (size_t k = ranges[i].from > next ? ranges[i].from : next; k < ranges[i].to; k++) {
             indices[n++] = k;

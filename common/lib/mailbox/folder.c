@@ -1,6 +1,7 @@
 #include "lib/mailbox/folder.h"
 #include "lib/mailbox/durable.h"
 #include "lib/mailbox/mailview.h"
+#include "lib/base/sort.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -157,7 +158,7 @@ gather_end(struct gather *g, struct folder_list *list_r, struct err *e)
 {
     size_t n = 0;
     if (g->n)
-        qsort(g->at, g->n, sizeof *g->at, by_name);
+        sort_array(g->at, g->n, sizeof *g->at, by_name);
     for (size_t i = 0; i < g->n; i++) {
         if (n && str_eq(g->at[n - 1].name, g->at[i].name)) {
             g->at[n - 1].exists |= g->at[i].exists;

@@ -1,6 +1,7 @@
 #include "lib/mailbox/mailscan.h"
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailview.h"
+#include "lib/base/sort.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -129,7 +130,7 @@ mailscan_evidence(const struct mailscan *s, struct uid_evidence *seen_r, struct 
     for (size_t i = 0; i < s->n; i++)
         if (s->at[i].validity)
             all[n++] = s->at[i].validity;
-    qsort(all, n, sizeof *all, by_value);
+    sort_array(all, n, sizeof *all, by_value);
     for (size_t i = 0, from = 0; i < n; i++) {
         if (all[i] != all[from])
             from = i;
@@ -272,10 +273,10 @@ mailscan_settle(struct mailscan *s, struct mailbox *mb, struct err *e)
     for (size_t i = 0; i < s->n; i++)
         if (s->at[i].validity != mb->uids.validity)
             s->at[i].uid = 0;
-    qsort(s->at, s->n, sizeof *s->at, by_uid);
+    sort_array(s->at, s->n, sizeof *s->at, by_uid);
     resolve_doubles(s, mb);
     squeeze(s);
-    qsort(s->at, s->n, sizeof *s->at, by_uid);
+    sort_array(s->at, s->n, sizeof *s->at, by_uid);
     if (give_uids(s, mb, e) < 0)
         return -1;
     for (size_t i = 0; i < s->n && !mb->read_only; i++)

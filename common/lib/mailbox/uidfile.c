@@ -226,6 +226,8 @@ uidfile_close(struct uidfile *u, int lock_fd, int dir_fd)
             now.mark = now.next;
             (void)write_line(&now, dir_fd, true, NULL);
         }
+        /* In this order: whoever has the change lock must find byte 1 free or shared. */
+        lock_byte(lock_fd, F_UNLCK, BYTE_HOLD);
         lock_byte(lock_fd, F_UNLCK, BYTE_CHANGE);
     }
     u->holding = false;

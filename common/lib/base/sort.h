@@ -1,0 +1,12 @@
+/*
+ * sort: heap sort in place. Not qsort(): glibc's asks the kernel how much memory there is (a call
+ * that confined processes may not make), allocates, and may take quadratic time for input made for
+ * that.
+ */
+#pragma once
+#include <stddef.h>
+
+/* n elements of size bytes each; size at most SORT_SIZE_MAX. Not stable: give compare a total
+ * order. */
+enum { SORT_SIZE_MAX = 256 };
+void sort_array(void *base, size_t n, size_t size, int (*compare)(const void *, const void *));

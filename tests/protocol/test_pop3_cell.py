@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Conversations with pop3d-cell: the binary itself, confined, in a Maildir of its own."""
+import os
+import poplib
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from cell_harness import BUILD, Cell  # noqa: E402
+
+MAIL = b"Subject: x\r\n\r\nHello\r\n.dot\r\n..\r\nend\r\n"
+
+
+class Pop(poplib.POP3):
+    def __init__(self, cell):
+        self.sock, self.file, self._debugging, self._tls_established = cell.sock, cell.file, 0, False
+        self.host = ""
+        self.welcome = self._getresp()
+
+
+class Pop3(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="bh-pop3-")
+        self.cells = []
+
+    def tearDown(self):
+        for c in self.cells:
+            c.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def plant(self, path, data=MAIL):
+        full = os.path.join(self.dir, path)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        with open(full, "wb") as f:
+            f.write(data)
+
+    def cell(self, **how):
+        c = Cell("pop3d-cell", maildir=self.dir, tag="", **how)
+        self.cells.append(c)
+        return c
+
+    def end(self, c):
+        self.cells.remove(c)
+        self.assertEqual(c.close(), 0)
+
+    def test_whole_session(self):
+        for i in (1, 2, 3):
+            self.plant("new/%d.M%d.h" % (i, i))
+        self.plant("cur/4.lf.h:2,S", MAIL.replace(b"\r\n", b"\n"))
+        c = self.cell()
+        p = Pop(c)
+        self.assertEqual(p.welcome, b"+OK Logged in, 4 messages, %d octets." % (4 * len(MAIL)))
+        self.assertEqual(p.stat(), (4, 4 * len(MAIL)))
+        self.assertEqual(p.list()[1][0], b"1 %d" % len(MAIL))
+        self.assertEqual(p.list(2), b"+OK 2 %d" % len(MAIL))
+        for i in (1, 4):
+            self.assertEqual(b"\r\n".join(p.retr(i)[1]) + b"\r\n", MAIL)
+        self.assertEqual(p.top(1, 0)[1], [b"Subject: x", b""])
+        self.assertEqual(p.top(1, 2)[1], [b"Subject: x", b"", b"Hello", b".dot"])
+        self.assertEqual(p.uidl()[1], [b"1 1.M1.h", b"2 2.M2.h", b"3 3.M3.h", b"4 4.lf.h"])
+        self.assertEqual(set(p.capa()), {"TOP", "UIDL", "RESP-CODES", "PIPELINING"})
+        p.dele(2)
+        with self.assertRaises(poplib.error_proto):
+            p.retr(2)
+        self.assertEqual(p.stat()[0], 3)
+        p.rset()
+        p.dele(1)
+        self.assertEqual(p._shortcmd("QUIT"), b"+OK Logging out.")
+        self.end(c)
+        self.assertIn("pop3(test@example.org): Disconnected: Logged out top=2/", c.said)
+        self.assertIn("del=1/4", c.said)
+        c = self.cell()
+        p = Pop(c)
+        self.assertEqual(p.uidl()[1], [b"1 2.M2.h", b"2 3.M3.h", b"3 4.lf.h"])
+
+    def test_no_quit_deletes_nothing(self):
+        self.plant("new/1.a.h")
+        c = self.cell()
+        p = Pop(c)
+        p.dele(1)
+        self.end(c)
+        self.assertEqual(Pop(self.cell()).stat()[0], 1)
+
+    def test_second_session_is_refused(self):
+        self.plant("new/1.a.h")
+        a = self.cell()
+        Pop(a)
+        b = self.cell()
+        self.assertTrue(b.file.readline().startswith(b"-ERR [IN-USE]"))
+        self.end(b)
+        self.end(a)
+        self.assertEqual(Pop(self.cell()).stat()[0], 1)
+
+    def test_bad_input(self):
+        self.plant("new/1.a.h", b"no end")
+        c = self.cell(unread=b"NOOP\r\nST")
+        c.file.readline()
+        self.assertEqual(c.file.readline(), b"+OK\r\n")
+        c.sock.sendall(b"AT\r\n")
+        self.assertEqual(c.file.readline(), b"+OK 1 6\r\n")
+        for line in (b"RETR", b"RETR 0", b"RETR 2", b"RETR -1", b"RETR 99999999999999999999", b"TOP 1",
+                     b"TOP 1 -1", b"TOP x 1", b"DELE 1 1", b"LIST x", b"UIDL 2", b"STAT 1", b"\0", b"",
+                     b"x" * 255, b"x" * 256, b"x" * 5000):
+            c.sock.sendall(line + b"\r\n")
+            self.assertTrue(c.file.readline().startswith(b"-ERR"), line)
+            c.sock.sendall(b"NOOP\r\n")
+            self.assertEqual(c.file.readline(), b"+OK\r\n", line)
+        c.sock.sendall(b"RETR 1\r\n")
+        self.assertEqual([c.file.readline() for _ in range(3)], [b"+OK 6 octets\r\n", b"no end\r\n", b".\r\n"])
+        for word in (b"STAT", b"LIST", b"RETR 1", b"TOP 1 0", b"UIDL", b"RSET", b"CAPA"):
+            for k in range(len(word)):
+                c.sock.sendall(word[:k] + b"\r\nNOOP\r\n")
+                while c.file.readline() not in (b".\r\n",) and word[:k] in (b"LIST", b"UIDL", b"CAPA"):
+                    pass
+                self.assertEqual(c.file.readline(), b"+OK\r\n")
+
+    def test_twenty_bad_commands(self):
+        c = self.cell()
+        c.file.readline()
+        for _ in range(20):
+            c.sock.sendall(b"X\r\n")
+            c.file.readline()
+        self.assertIn(b"Too many", c.file.readline())
+        self.assertEqual(c.file.readline(), b"")
+
+    def test_large_message_with_dots_everywhere(self):
+        big = b"A: b\r\n\r\n" + b".\r\n..\r\n.x\r\n" * 200000
+        self.plant("new/1.a.h", big)
+        p = Pop(self.cell())
+        self.assertEqual(b"\r\n".join(p.retr(1)[1]) + b"\r\n", big)
+
+    def test_uidl_of_odd_names(self):
+        self.plant("new/1." + "x" * 80)
+        self.plant("new/2.\u00e4")
+        rows = Pop(self.cell()).uidl()[1]
+        for row in rows:
+            uid = row.split(b" ")[1]
+            self.assertTrue(1 <= len(uid) <= 70 and all(0x21 <= b <= 0x7e for b in uid), row)
+
+
+def main():
+    if not os.path.exists(os.path.join(BUILD, "bin", "pop3d-cell")):
+        sys.exit("pop3d-cell is not built")
+    result = unittest.TextTestRunner(verbosity=1).run(
+        unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"]))
+    bad = len(result.failures) + len(result.errors)
+    print("%d passed, %d failed" % (result.testsRun - bad, bad))
+    sys.exit(bad > 0)
+
+
+if __name__ == "__main__":
+    main()
