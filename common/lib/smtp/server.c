@@ -305,7 +305,9 @@ part(struct smtp_server *s)
         return;
     s->io.deadline_ms = now_ms() + LAST_WORDS_MS;
     bool quit = s->last_verb && strcmp(s->last_verb, "QUIT") == 0;
-    if (s->tls ? quit : shutdown(s->io.fd_out, SHUT_WR) < 0)
+    if (quit && !stream_buffered(&s->io)) /* it has said all it wanted to */
+        return;
+    if (!s->tls && shutdown(s->io.fd_out, SHUT_WR) < 0)
         return;
     for (size_t drained = 0; drained < DRAIN_MAX && stream_peek(&s->io, &data, NULL) == 0;) {
         drained += data.n;
