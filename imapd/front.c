@@ -1,7 +1,6 @@
 #include "imapd/front.h"
 #include "imapd/prelogin.h"
 #include "lib/login/login.h"
-#include "lib/sasl/plain.h"
 #include <stdio.h>
 
 struct front {
@@ -82,9 +81,20 @@ is_refused_in_clear(struct front *f)
 }
 
 static void
-try(struct front *f, const char *method, struct str user, struct str password)
+bad(struct front *f, const char *why)
 {
-    switch (login_try(&f->login, method, user, password, str_z(f->cmd.tag))) {
+    stream_putf(&f->login.io, "%s BAD %s\r\n", f->cmd.tag[0] ? f->cmd.tag : "*", why);
+    if (login_may_go_on(&f->login))
+        return;
+    stream_putz(&f->login.io, "* BYE too many invalid commands\r\n");
+    f->over = true;
+}
+
+/* What the client is told of a login. */
+static void
+conclude(struct front *f, enum login_result result)
+{
+    switch (result) {
     case LOGIN_GRANTED:
         f->over = true;
         return;
@@ -94,6 +104,9 @@ try(struct front *f, const char *method, struct str user, struct str password)
     case LOGIN_UNAVAILABLE:
         tagged(f, "NO [UNAVAILABLE] logins do not work right now");
         break;
+    case LOGIN_MALFORMED:
+        bad(f, "not a PLAIN response");
+        return;
     }
     if (f->login.failures >= LOGIN_FAILURES_MAX) {
         stream_putz(&f->login.io, "* BYE too many failed logins\r\n");
@@ -105,31 +118,8 @@ static void
 run_login(struct front *f)
 {
     if (!is_refused_in_clear(f))
-        try(f, "PLAIN", prelogin_arg(&f->cmd, 0), prelogin_arg(&f->cmd, 1));
-}
-
-static void
-bad(struct front *f, const char *why)
-{
-    stream_putf(&f->login.io, "%s BAD %s\r\n", f->cmd.tag[0] ? f->cmd.tag : "*", why);
-    if (login_may_go_on(&f->login))
-        return;
-    stream_putz(&f->login.io, "* BYE too many invalid commands\r\n");
-    f->over = true;
-}
-
-static void
-try_plain(struct front *f, struct str response)
-{
-    struct sasl_plain plain = {0};
-    struct err e;
-    if (sasl_plain_decode(response, &plain, &e) == 0)
-        try(f, "PLAIN", plain.user, plain.password);
-    else if (e.class == ERR_PERMANENT) /* another's identity: no better than a wrong password */
-        try(f, "PLAIN", STR(""), STR(""));
-    else
-        bad(f, "not a PLAIN response");
-    sasl_plain_wipe(&plain);
+        conclude(f, login_try(&f->login, "PLAIN", prelogin_arg(&f->cmd, 0),
+                              prelogin_arg(&f->cmd, 1), str_z(f->cmd.tag)));
 }
 
 /* RFC 3501 6.2.2, with the initial response of RFC 4959. */
@@ -147,15 +137,16 @@ run_authenticate(struct front *f)
         return;
     if (f->cmd.nargs < 2) {
         stream_putz(&f->login.io, "+ \r\n");
-        if (stream_line(&f->login.io, LOGIN_LINE_MAX, &line, &bare, &e) < 0)
+        if (stream_line(&f->login.io, LOGIN_LINE_MAX, &line, &bare, &e) < 0) {
             f->over = true;
-        else if (str_eq(line, STR("*")))
+            return;
+        }
+        if (str_eq(line, STR("*"))) {
             bad(f, "cancelled");
-        else
-            try_plain(f, line);
-    } else {
-        try_plain(f, str_eq(line, STR("=")) ? STR("") : line);
+            return;
+        }
     }
+    conclude(f, login_try_plain(&f->login, line, str_z(f->cmd.tag)));
 }
 
 static const struct command commands[] = {

@@ -1,6 +1,5 @@
 #include "pop3d/front.h"
 #include "lib/login/login.h"
-#include "lib/sasl/plain.h"
 
 struct front {
     struct login login;
@@ -68,10 +67,11 @@ is_refused_in_clear(struct front *f)
     return true;
 }
 
+/* What the client is told of a login (RFC 3206). */
 static void
-try(struct front *f, const char *method, struct str user, struct str password)
+conclude(struct front *f, enum login_result result)
 {
-    switch (login_try(&f->login, method, user, password, STR(""))) {
+    switch (result) {
     case LOGIN_GRANTED:
         f->over = true;
         return;
@@ -81,6 +81,9 @@ try(struct front *f, const char *method, struct str user, struct str password)
     case LOGIN_UNAVAILABLE:
         say(f, "-ERR [SYS/TEMP] logins do not work right now");
         break;
+    case LOGIN_MALFORMED:
+        bad(f, "-ERR not a PLAIN response");
+        return;
     }
     if (f->login.failures >= LOGIN_FAILURES_MAX)
         f->over = true;
@@ -111,22 +114,8 @@ run_pass(struct front *f)
         bad(f, "-ERR USER first");
         return;
     }
-    try(f, "PLAIN", buf_str(&f->user), f->arg);
+    conclude(f, login_try(&f->login, "PLAIN", buf_str(&f->user), f->arg, STR("")));
     buf_reset(&f->user);
-}
-
-static void
-try_plain(struct front *f, struct str response)
-{
-    struct sasl_plain plain = {0};
-    struct err e;
-    if (sasl_plain_decode(response, &plain, &e) == 0)
-        try(f, "PLAIN", plain.user, plain.password);
-    else if (e.class == ERR_PERMANENT) /* another's identity: no better than a wrong password */
-        try(f, "PLAIN", STR(""), STR(""));
-    else
-        bad(f, "-ERR not a PLAIN response");
-    sasl_plain_wipe(&plain);
 }
 
 /* RFC 5034 4: AUTH mechanism [initial-response] */
@@ -143,17 +132,19 @@ run_auth(struct front *f)
     }
     if (is_refused_in_clear(f))
         return;
-    if (rest.n) {
-        try_plain(f, str_eq(rest, STR("=")) ? STR("") : rest);
-        return;
+    line = rest;
+    if (rest.n == 0) {
+        stream_putz(&f->login.io, "+ \r\n");
+        if (stream_line(&f->login.io, LOGIN_LINE_MAX, &line, &bare, &e) < 0) {
+            f->over = true;
+            return;
+        }
+        if (str_eq(line, STR("*"))) {
+            bad(f, "-ERR cancelled");
+            return;
+        }
     }
-    stream_putz(&f->login.io, "+ \r\n");
-    if (stream_line(&f->login.io, LOGIN_LINE_MAX, &line, &bare, &e) < 0)
-        f->over = true;
-    else if (str_eq(line, STR("*")))
-        bad(f, "-ERR cancelled");
-    else
-        try_plain(f, line);
+    conclude(f, login_try_plain(&f->login, line, STR("")));
 }
 
 static void

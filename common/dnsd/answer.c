@@ -1,4 +1,5 @@
 #include "dnsd/answer.h"
+#include "lib/mail/address.h"
 
 enum { HEAD = 12, LABEL_MAX = 63, JUMPS_MAX = 64, RRS_MAX = 256, CLASS_IN = 1 };
 enum { RCODE_OK = 0, RCODE_NXDOMAIN = 3, FLAG_QR = 0x8000, FLAG_TC = 0x0200 };
@@ -24,22 +25,7 @@ struct reply {
 bool
 dns_host_ok(struct str host)
 {
-    if (host.n == 0 || host.n > DNS_NAME_MAX)
-        return false;
-    for (size_t i = 0, label = 0; i <= host.n; i++) {
-        bool dot = i == host.n || host.p[i] == '.';
-        if (!dot && !ch_alnum(host.p[i]) && host.p[i] != '-')
-            return false;
-        if (!dot && ++label > LABEL_MAX)
-            return false;
-        if (!dot && host.p[i] == '-' && label == 1)
-            return false;
-        if (dot && (label == 0 || host.p[i - 1] == '-'))
-            return false;
-        if (dot)
-            label = 0;
-    }
-    return true;
+    return host.n <= DNS_NAME_MAX && address_is_domain(host);
 }
 
 static int

@@ -51,8 +51,7 @@ START_TEST(what_is_no_key_is_refused)
     static const char *const bad[] = {
         "", "\n", "-----BEGIN PRIVATE KEY-----\n",
         "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGj\n"
-        "-----END ENCRYPTED PRIVATE KEY-----\n"};
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGj\n-----END ENCRYPTED PRIVATE KEY-----\n"};
     int key, chain;
     struct err e = {0};
     ck_assert_int_eq(keyd_keys_prepare(&e), 0);

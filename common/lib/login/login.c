@@ -2,6 +2,7 @@
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
 #include "lib/login/proxy.h"
+#include "lib/sasl/plain.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -241,6 +242,20 @@ login_try(struct login *l, const char *method, struct str user, struct str passw
         if (++l->failures >= LOGIN_FAILURES_MAX)
             l->ended = "Too many failed logins";
     }
+    return result;
+}
+
+enum login_result
+login_try_plain(struct login *l, struct str response, struct str tag)
+{
+    struct sasl_plain plain = {0};
+    struct err e;
+    enum login_result result = LOGIN_MALFORMED;
+    if (sasl_plain_decode(str_eq(response, STR("=")) ? STR("") : response, &plain, &e) == 0)
+        result = login_try(l, "PLAIN", plain.user, plain.password, tag);
+    else if (e.class == ERR_PERMANENT) /* another's identity: no better than a wrong password */
+        result = login_try(l, "PLAIN", STR(""), STR(""), tag);
+    sasl_plain_wipe(&plain);
     return result;
 }
 

@@ -56,6 +56,7 @@ enum login_result {
     LOGIN_GRANTED,     /* the cell has the client: say nothing more, login_end() */
     LOGIN_WRONG,       /* after the delay */
     LOGIN_UNAVAILABLE, /* nobody's fault: say so */
+    LOGIN_MALFORMED,   /* not a response at all: a bad command */
 };
 
 /* For main(): read what start gave, fetch the chains. Exits with a message when that fails. */
@@ -70,6 +71,8 @@ bool login_has_starttls(const struct login *l);
 /* method: "PLAIN" and so on, a string that stays. tag: for the cell's answer. */
 enum login_result login_try(struct login *l, const char *method, struct str user,
                             struct str password, struct str tag);
+/* The same with the response of SASL PLAIN, in base64; "=" is the empty one (RFC 4959 3). */
+enum login_result login_try_plain(struct login *l, struct str response, struct str tag);
 /* Count a bad command; false when it was one too many. */
 bool login_may_go_on(struct login *l);
 /* A line of a web browser that was led here (catalogue B14). */
