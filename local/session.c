@@ -56,9 +56,11 @@ say(struct result *r, enum outcome outcome, const char *dsn, const char *text)
     snprintf(r->text, sizeof r->text, "%s", text);
 }
 
-/* Who this address is, by authd; account_r has room for 128 bytes. */
+/* Who this address is, by authd; account_r has room for 128 bytes. final: an alias led here, and of
+ * a name that is alias and account the account is meant. */
 static int
-ask_account(struct local_session *s, struct str address, char account_r[128], struct result *r)
+ask_account(struct local_session *s, struct str address, bool final, char account_r[128],
+            struct result *r)
 {
     struct msg m = {0};
     struct err e = {0};
@@ -72,7 +74,7 @@ ask_account(struct local_session *s, struct str address, char account_r[128], st
     } else if (!msg_end(&m) || account.n >= 128) {
         say(r, OUTCOME_LATER, "4.3.0", "malformed answer of authd");
         ok = -1;
-    } else if (kind == ADDRESS_ACCOUNT) {
+    } else if (kind == ADDRESS_ACCOUNT || (kind == ADDRESS_ALIAS && final && account.n)) {
         memcpy(account_r, account.p, account.n);
         account_r[account.n] = '\0';
     } else if (kind == ADDRESS_UNKNOWN) {
@@ -107,7 +109,7 @@ serve_rcpt(struct local_session *s, int channel, struct delivery *d, uint32_t in
         r.dsn = "2.0.0";
         if (send_expansion(channel, index, addresses, n) < 0)
             return -1;
-    } else if (ask_account(s, address, account, &r) == 0) {
+    } else if (ask_account(s, address, final, account, &r) == 0) {
         deliver_to(s, d, index, address, str_z(account), &r);
     }
     return send_outcome(channel, index, &r);

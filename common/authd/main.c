@@ -50,7 +50,8 @@ on_control(struct loop_io *io, unsigned events)
     msg_free(&m);
 }
 
-/* Who made the door to the launcher, as the kernel knows: root, or the one user whose suite this is. */
+/* Who made the door to the launcher, as the kernel knows: root, or the one user whose suite this
+ * is. */
 static bool
 made_by_us(int door)
 {

@@ -28,6 +28,21 @@ account_for(struct str local, struct str domain)
     return found || tag <= 0 ? found : account_of(str_sub(local, 0, (size_t)tag), domain);
 }
 
+/* The account that alone gets this alias's mail, and so may send as it. */
+static struct account *
+only_account_of(const struct alias *alias)
+{
+    struct str target = alias->ntargets == 1 ? alias->targets[0] : STR("");
+    ptrdiff_t at = str_rchr(target, '@');
+    if (at <= 0)
+        return NULL;
+    struct str local = str_sub(target, 0, (size_t)at), domain = str_from(target, (size_t)at + 1);
+    if (!conf_is_local(authd.conf, domain) ||
+        aliases_for(&authd.aliases, local, domain, authd.conf->delimiter.p[0]))
+        return NULL;
+    return account_for(local, domain);
+}
+
 int
 resolve_address(struct str address, enum address_kind *kind_r, struct account **account_r,
                 struct err *e)
@@ -46,8 +61,12 @@ resolve_address(struct str address, enum address_kind *kind_r, struct account **
         domain = conf->domains[0];
     /* RFC 5321 4.5.1: postmaster is always somebody. */
     bool postmaster = str_caseeq(local, STR("postmaster")) && conf->postmaster.n;
-    if (aliases_for(&authd.aliases, local, domain, conf->delimiter.p[0]) || postmaster) {
+    const struct alias *alias = aliases_for(&authd.aliases, local, domain, conf->delimiter.p[0]);
+    if (alias || postmaster) {
         *kind_r = ADDRESS_ALIAS;
+        *account_r = account_for(local, domain);
+        if (!*account_r && alias)
+            *account_r = only_account_of(alias);
         return 0;
     }
     *account_r = account_for(local, domain);
