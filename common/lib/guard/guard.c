@@ -134,6 +134,8 @@ guard_session(enum role role)
     if (!row || !row->session_sets)
         log_fatal("role %s has no sessions in the guard's table", role_name(role));
     limit(RLIMIT_NPROC, 0);
-    limit(RLIMIT_NOFILE, 64);
+    /* Not fewer descriptors: the kernel holds the number of those in flight over sockets, summed
+     * over all processes of the user, against this limit, and each session sends one to each
+     * service. */
     filter(row->session_sets);
 }
