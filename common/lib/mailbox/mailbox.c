@@ -47,6 +47,8 @@ mailview_open_lock(int dir_fd, struct err *e)
     struct stat st;
     int fd = openat(dir_fd, "bulkhead-lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
                     0600);
+    if (fd < 0 && errno == ENOENT && fstat(dir_fd, &st) == 0 && st.st_nlink == 0)
+        return err_set(e, ERR_PERMANENT, "the folder has been deleted");
     if (fd < 0)
         return err_errno(e, "open bulkhead-lock");
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
