@@ -1,4 +1,5 @@
 #include "relay/route.h"
+#include "lib/base/sort.h"
 #include "lib/ipc/channel.h"
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -119,7 +120,8 @@ take_mx(struct route *r, struct msg *m, struct str domain, struct verdict *v)
         verdict_set(v, OUTCOME_LATER, "4.4.3", "bad answer of dnsd about %.*s", STR_ARG(domain));
         return -1;
     }
-    qsort(r->hosts, r->nhosts, sizeof r->hosts[0], by_preference);
+    _Static_assert(sizeof r->hosts[0] <= SORT_SIZE_MAX, "sort_array() holds one");
+    sort_array(r->hosts, r->nhosts, sizeof r->hosts[0], by_preference);
     return ours == UINT32_MAX ? 0 : drop_ourselves(r, ours, v);
 }
 

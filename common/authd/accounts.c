@@ -1,4 +1,5 @@
 #include "common/authd/authd.h"
+#include "lib/base/sort.h"
 #include "lib/ipc/cell.h"
 #include "lib/log/log.h"
 #include <errno.h>
@@ -358,7 +359,7 @@ accounts_free_uid(const struct accounts *a, uint32_t first, uint32_t last)
         return 0;
     for (size_t i = 0; i < a->n; i++)
         used[i] = a->list[i]->uid;
-    qsort(used, a->n, sizeof *used, by_number);
+    sort_array(used, a->n, sizeof *used, by_number);
     for (size_t i = 0; i < a->n; i++)
         if (used[i] == want)
             want++;

@@ -8,5 +8,5 @@
 
 /* n elements of size bytes each; size at most SORT_SIZE_MAX. Not stable: give compare a total
  * order. */
-enum { SORT_SIZE_MAX = 256 };
+enum { SORT_SIZE_MAX = 512 };
 void sort_array(void *base, size_t n, size_t size, int (*compare)(const void *, const void *));
