@@ -84,7 +84,7 @@ on_login(struct client *c, struct msg *m)
     }
     login_start(c, user, password, remote, kind, kind < 0 ? -1 : msg_take_fd(m, 0));
     /* The password was in the message. */
-    explicit_bzero(m->fields.p, m->fields.n);
+    msg_forget(m);
 }
 
 static void
@@ -215,7 +215,7 @@ on_account_change(struct client *c, struct msg *m)
                  : m->type == M_ACCOUNT_ADD  ? "added"
                                              : "password");
     answer(c, ok, &e);
-    explicit_bzero(m->fields.p, m->fields.n);
+    msg_forget(m);
 }
 
 static void

@@ -40,8 +40,8 @@ stream_preload(struct stream *s, struct str data)
 void
 stream_free(struct stream *s)
 {
-    buf_wipe(&s->in);
-    buf_wipe(&s->out);
+    buf_free(&s->in);
+    buf_free(&s->out);
 }
 
 static int

@@ -234,6 +234,17 @@ head_ok(const struct head *h, const struct msg *m, size_t got, enum role from, e
            h->length == got - sizeof *h && h->nfds == row->fds && m->nfds == row->fds;
 }
 
+/* Where a frame is read before its size is known: only the pages that it fills are ever touched. */
+static char frame[MSG_PAYLOAD_MAX];
+
+void
+msg_forget(struct msg *m)
+{
+    explicit_bzero(frame, m->fields.n);
+    if (m->fields.p)
+        explicit_bzero(m->fields.p, m->fields.cap);
+}
+
 int
 msg_recv(int fd, struct msg *m, enum role from, enum role to)
 {
@@ -243,16 +254,7 @@ msg_recv(int fd, struct msg *m, enum role from, enum role to)
         char room[CMSG_SPACE(sizeof(int) * MSG_FDS_MAX)];
     } control;
     msg_begin(m, M_DOOR_OPEN);
-    /* Ask how long the frame is: most are small, and a session should not hold 64 KiB for them. */
-    ssize_t size;
-    do
-        size = recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
-    while (size < 0 && errno == EINTR);
-    if (size <= 0)
-        return (int)size;
-    size_t want = (size_t)size > sizeof head ? (size_t)size - sizeof head : 0;
-    char *to_field = want <= MSG_PAYLOAD_MAX ? buf_reserve(&m->fields, want) : NULL;
-    struct iovec iov[2] = {{&head, sizeof head}, {to_field, to_field ? want : 0}};
+    struct iovec iov[2] = {{&head, sizeof head}, {frame, sizeof frame}};
     struct msghdr mh = {.msg_iov = iov,
                         .msg_iovlen = 2,
                         .msg_control = control.room,
@@ -270,6 +272,6 @@ msg_recv(int fd, struct msg *m, enum role from, enum role to)
         return -1;
     }
     m->type = (enum msg_type)head.type;
-    buf_commit(&m->fields, (size_t)n - sizeof head);
+    buf_add(&m->fields, str_of(frame, head.length));
     return 1;
 }

@@ -47,6 +47,9 @@ int msg_take_fd(struct msg *m, size_t index); /* now the caller's; -1 when not t
 /* True when all fields were read, with the right kinds, and none is left. */
 bool msg_end(struct msg *m);
 
+/* Wipe what a received message held: it had a secret. */
+void msg_forget(struct msg *m);
+
 /* Write the frame to the socket. 0; -1 with errno (EAGAIN when the peer's queue is full, EMSGSIZE
  * when the fields overflowed). Never blocks (whatever the peer did to the socket's flags), never
  * raises SIGPIPE. */

@@ -30,7 +30,7 @@ qclient_close(struct qclient *q)
 {
     qclient_abort(q);
     remote_close(&q->remote);
-    buf_wipe(&q->waiting);
+    buf_free(&q->waiting);
 }
 
 void

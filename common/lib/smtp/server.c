@@ -19,7 +19,8 @@ smtp_reset(struct smtp_server *s)
     arena_reset(&s->tx.arena);
     s->tx.sender = STR("");
     s->tx.null_sender = s->tx.eight_bit = false;
-    s->tx.nrcpt = 0;
+    s->tx.rcpts = NULL;
+    s->tx.nrcpt = s->tx.rcpts_cap = 0;
     s->refusal.code = 0;
     if (s->state != SMTP_NEW)
         s->state = SMTP_GREETED;

@@ -69,8 +69,8 @@ struct smtp_transaction {
     struct str sender;
     bool null_sender;
     bool eight_bit;
-    struct qfile_rcpt rcpts[QFILE_RCPT_MAX];
-    size_t nrcpt;
+    struct qfile_rcpt *rcpts; /* in the arena, grown as they come */
+    size_t nrcpt, rcpts_cap;
 };
 
 struct smtp_refusal { /* of a message, decided while it comes in; answered at its end */

@@ -148,6 +148,27 @@ known_recipient(const struct smtp_transaction *tx, struct str address)
     return false;
 }
 
+/* Twice as many each time: what the arena loses of old arrays is no more than the last one. */
+static int
+add_recipient(struct smtp_transaction *tx, struct str address)
+{
+    if (tx->nrcpt == tx->rcpts_cap) {
+        size_t cap = tx->rcpts_cap ? 2 * tx->rcpts_cap : 8;
+        struct qfile_rcpt *more = arena_array(&tx->arena, cap, sizeof *more);
+        if (!more)
+            return -1;
+        if (tx->nrcpt)
+            memcpy(more, tx->rcpts, tx->nrcpt * sizeof *more);
+        tx->rcpts = more;
+        tx->rcpts_cap = cap;
+    }
+    struct str kept = arena_str(&tx->arena, address);
+    if (!kept.p)
+        return -1;
+    tx->rcpts[tx->nrcpt++].address = kept;
+    return 0;
+}
+
 static void
 cmd_rcpt(struct smtp_server *s, struct str argument)
 {
@@ -169,12 +190,10 @@ cmd_rcpt(struct smtp_server *s, struct str argument)
     }
     if (!s->policy->recipient(s, &p.address))
         return;
-    struct str kept = arena_str(&s->tx.arena, address);
-    if (!kept.p) {
+    if (add_recipient(&s->tx, address) < 0) {
         smtp_say(s, 451, "4.3.0", "Error: out of memory");
         return;
     }
-    s->tx.rcpts[s->tx.nrcpt++].address = kept;
     s->state = SMTP_RCPT;
     smtp_say(s, 250, "2.1.5", "Ok");
 }
