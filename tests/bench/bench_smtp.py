@@ -4,7 +4,8 @@
 smtp-source (from Debian's postfix) brings messages of 4 KiB, one a connection, with 1, 20 and 100
 sessions; rounds are interleaved and the median is told. Durability is the same for both: the message
 is synced before 250 (Postfix: one fsync of the file; Bulkhead: the file and its directory's name).
-Neither delivers meanwhile: Postfix puts what it takes on hold, Bulkhead's local is stopped (SIGSTOP).
+Neither delivers meanwhile: the delivery agent of each (Bulkhead's local, Postfix's virtual) is stopped
+(SIGSTOP) with the first message in its hands, so both queue managers take messages in and schedule them.
 The bare loop: P processes create, write 4 KiB, fsync, rename, and sync the directory.
 CPU: of all processes of each system, ended ones too (a cgroup each).
 """
@@ -81,7 +82,8 @@ class Bulkhead:
                            blocks={"smtpd": ["sessions-per-address 1000", "sessions 1000"]})
         self.cgroup.run(lambda: self.suite.ctl("start"))
         self.suite.add("sink", "secret")
-        os.kill(next(r["pid"] for r in self.suite.status() if r["program"] == "local"), signal.SIGSTOP)
+        self.local = next(r["pid"] for r in self.suite.status() if r["program"] == "local")
+        os.kill(self.local, signal.SIGSTOP)
         self.port = self.suite.port["smtp"]
 
     rcpt = "sink@example.org"
@@ -90,6 +92,7 @@ class Bulkhead:
         time.sleep(1)
 
     def stop(self):
+        os.kill(self.local, signal.SIGKILL)
         self.suite.stop()
 
 
@@ -109,8 +112,10 @@ class Postfix:
         with open(f"{self.etc}/main.cf", "w") as f:
             f.write(f"compatibility_level = 3.6\nmyhostname = mx.example.org\nmydestination =\n"
                     f"inet_interfaces = loopback-only\ninet_protocols = ipv4\nqueue_directory = {self.dir}/spool\n"
-                    f"data_directory = {self.dir}/data\nrelay_domains = example.org\n"
-                    "smtpd_recipient_restrictions = check_recipient_access static:HOLD\nmynetworks = 127.0.0.0/8\nalias_maps =\nalias_database =\n"
+                    f"data_directory = {self.dir}/data\nvirtual_mailbox_domains = example.org\n"
+                    f"virtual_mailbox_base = {self.dir}/mail\nvirtual_mailbox_maps = static:sink/\n"
+                    "virtual_uid_maps = static:65534\nvirtual_gid_maps = static:65534\n"
+                    "virtual_destination_concurrency_limit = 1\nmynetworks = 127.0.0.0/8\nalias_maps =\nalias_database =\n"
                     "default_process_limit = 200\nsmtpd_client_connection_count_limit = 0\n"
                     "smtpd_client_connection_rate_limit = 0\nin_flow_delay = 0\n"
                     f"minimal_backoff_time = 1h\nmaillog_file = {self.dir}/log\nmaillog_file_prefixes = {self.dir}\n")
@@ -121,14 +126,23 @@ class Postfix:
         text = re.sub(r"(?m)^(\S+\s+(?:unix|fifo|inet)\s+\S+\s+\S+\s+)y", r"\1n", text)
         with open(f"{self.etc}/master.cf", "w") as f:
             f.write(text)
+        os.mkdir(f"{self.dir}/mail")
+        shutil.chown(f"{self.dir}/mail", "nobody", "nogroup")
         self.cgroup.run(lambda: subprocess.run(["postfix", "-c", self.etc, "start"], check=True,
                                                capture_output=True))
         time.sleep(1)
+        subprocess.run(["smtp-source", "-m", "1", "-f", "a@client.example", "-t", self.rcpt,
+                        f"inet:127.0.0.1:{self.port}"], check=True, capture_output=True)
+        master = int(open(f"{self.dir}/spool/pid/master.pid").read())
+        self.agent = int(wait_for(lambda: subprocess.run(
+            ["pgrep", "-P", str(master), "-x", "virtual"], capture_output=True, text=True).stdout.strip()))
+        os.kill(self.agent, signal.SIGSTOP)
 
     def settle(self):
         time.sleep(1)
 
     def stop(self):
+        os.kill(self.agent, signal.SIGKILL)
         subprocess.run(["postfix", "-c", self.etc, "stop"], capture_output=True)
         shutil.rmtree(self.dir, ignore_errors=True)
 

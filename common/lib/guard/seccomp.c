@@ -3,6 +3,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -10,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PROGRAM_MAX = 512, X32_BIT = 0x40000000, CLONE_DENIED = 0x7e020180 };
+enum { PROGRAM_MAX = 512, PLAIN_MAX = 200, X32_BIT = 0x40000000, CLONE_DENIED = 0x7e020180 };
 
 struct program {
     struct sock_filter code[PROGRAM_MAX];
@@ -32,9 +33,10 @@ put(struct program *p, struct sock_filter instruction)
 #define ARG(i) (unsigned)(offsetof(struct seccomp_data, args) + 8 * (i)) /* low half */
 enum { NR = offsetof(struct seccomp_data, nr), ARCH = offsetof(struct seccomp_data, arch) };
 
-/* Calls that are allowed with some arguments only. */
-static void
-put_call(struct program *p, int nr)
+/* Calls that are allowed with some arguments only: a block of their own. False: any arguments do.
+ */
+static bool
+put_special(struct program *p, int nr)
 {
     switch (nr) {
     case SYS_mmap:
@@ -44,21 +46,21 @@ put_call(struct program *p, int nr)
         put(p, IF_SET(PROT_EXEC, 1, 0));
         put(p, RETURN(SECCOMP_RET_ALLOW));
         put(p, RETURN(SECCOMP_RET_KILL_PROCESS));
-        return;
+        return true;
     case SYS_clone: /* no namespaces, no threads that share memory */
         put(p, IF_EQ(SYS_clone, 0, 4));
         put(p, LOAD(ARG(0)));
         put(p, IF_SET(CLONE_DENIED, 1, 0));
         put(p, RETURN(SECCOMP_RET_ALLOW));
         put(p, RETURN(SECCOMP_RET_KILL_PROCESS));
-        return;
+        return true;
     case SYS_socketpair: /* AF_UNIX */
         put(p, IF_EQ((unsigned)nr, 0, 4));
         put(p, LOAD(ARG(0)));
         put(p, IF_EQ(AF_UNIX, 0, 1));
         put(p, RETURN(SECCOMP_RET_ALLOW));
         put(p, RETURN(SECCOMP_RET_ERRNO | EACCES));
-        return;
+        return true;
     case SYS_socket: /* IPv4 and IPv6; others look absent */
         put(p, IF_EQ((unsigned)nr, 0, 5));
         put(p, LOAD(ARG(0)));
@@ -66,31 +68,44 @@ put_call(struct program *p, int nr)
         put(p, IF_EQ(AF_INET6, 0, 1));
         put(p, RETURN(SECCOMP_RET_ALLOW));
         put(p, RETURN(SECCOMP_RET_ERRNO | EAFNOSUPPORT));
-        return;
+        return true;
     case SYS_ioctl: /* the resolver's library asks for FIONREAD; nothing else is answered */
         put(p, IF_EQ((unsigned)nr, 0, 1));
         put(p, RETURN(SECCOMP_RET_ERRNO | ENOTTY));
-        return;
+        return true;
     default:
-        put(p, IF_EQ((unsigned)nr, 0, 1));
-        put(p, RETURN(SECCOMP_RET_ALLOW));
+        return false;
     }
+}
+
+/* The rest: one comparison each, which jumps to the common end. Short programs matter: the kernel
+ * compiles one for each session. */
+static void
+put_plain(struct program *p, const int *calls, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        put(p, IF_EQ((unsigned)calls[i], (unsigned char)(n - i), 0));
+    put(p, RETURN(SECCOMP_RET_KILL_PROCESS));
+    put(p, RETURN(SECCOMP_RET_ALLOW));
 }
 
 int
 sandbox_seccomp(const int *calls, size_t ncalls)
 {
     struct program p = {.n = 0};
+    int plain[PLAIN_MAX];
+    size_t nplain = 0;
     put(&p, LOAD(ARCH));
     put(&p, IF_EQ(AUDIT_ARCH_X86_64, 1, 0));
     put(&p, RETURN(SECCOMP_RET_KILL_PROCESS));
     put(&p, LOAD(NR));
     put(&p, IF_SET(X32_BIT, 0, 1));
     put(&p, RETURN(SECCOMP_RET_KILL_PROCESS));
-    for (size_t i = 0; i < ncalls; i++)
-        put_call(&p, calls[i]);
-    put(&p, RETURN(SECCOMP_RET_KILL_PROCESS));
-    if (p.n == PROGRAM_MAX) {
+    for (size_t i = 0; i < ncalls && nplain < PLAIN_MAX; i++)
+        if (!put_special(&p, calls[i]))
+            plain[nplain++] = calls[i];
+    put_plain(&p, plain, nplain);
+    if (p.n == PROGRAM_MAX || nplain == PLAIN_MAX) {
         errno = E2BIG;
         return -1;
     }

@@ -72,8 +72,7 @@ static void
 emit(enum log_level level, const char *fmt, va_list ap)
 {
     static const char *const mark[] = {"debug: ", "", "warning: ", "error: "};
-    char text[LOG_LINE_MAX];
-    char room[LOG_LINE_MAX * 2];
+    static char text[LOG_LINE_MAX], room[LOG_LINE_MAX * 2]; /* not zeroed at each call */
     int saved = errno;
     vsnprintf(text, sizeof text, fmt, ap);
     struct buf line = {.p = room, .cap = sizeof room, .max = sizeof room - 2};
