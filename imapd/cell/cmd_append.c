@@ -98,7 +98,7 @@ icell_cmd_append(struct icell *ic)
         icell_end_syntax(ic);
         return;
     }
-    if (ic->cmd.literal.size > ICELL_APPEND_MAX) {
+    if (ic->cmd.literal.size > ic->message_size_max) {
         icell_end(ic, ICELL_NO, "[TOOBIG] Message too long.");
         return;
     }

@@ -31,7 +31,6 @@ enum {
     ICELL_NESTING_MAX = 64,
     ICELL_BAD_MAX = 20,
     ICELL_IDLE_MS = 31 * 60 * 1000,       /* RFC 3501 5.4: at least 30 minutes */
-    ICELL_APPEND_MAX = 256 * 1024 * 1024, /* bytes of one message */
     ICELL_ARENA_MAX = 64 * 1024 * 1024,
 };
 
@@ -62,6 +61,7 @@ struct icell_message { /* the message that was last looked into */
 
 struct icell {
     struct stream s;
+    uint64_t message_size_max; /* of APPEND; set before icell_run() */
     int root_fd;
     enum icell_state state;
     struct mailbox mb; /* while mb_open */

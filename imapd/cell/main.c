@@ -29,13 +29,17 @@ main(int argc, char **argv)
     guard_enter(&(struct guard){
         .role = R_CELL, .root_fd = -1, .keep_root_dir = true, .dirs = &dir, .ndirs = 1});
 
-    if (chan_recv(CHANNEL_FD, &m, R_IMAPD, R_CELL, CLIENT_MS, &e) != 1) {
+    msg_begin(&m, M_CELL_READY);
+    msg_put_u32(&m, (uint32_t)getpid());
+    if (msg_send(CHANNEL_FD, &m) < 0 ||
+        chan_recv(CHANNEL_FD, &m, R_IMAPD, R_CELL, CLIENT_MS, &e) != 1) {
         log_error("imap(%s): no client: %s", log_str(str_z(account)), e.text);
         return 75; /* EX_TEMPFAIL */
     }
     struct str user = msg_get_str(&m), remote = msg_get_str(&m);
     bool tls = msg_get_bool(&m);
     struct str tag = msg_get_str(&m), unread = msg_get_str(&m);
+    uint64_t message_size_max = msg_get_u64(&m);
     (void)remote;
     (void)tls;
     int client_fd = msg_take_fd(&m, 0);
@@ -44,6 +48,7 @@ main(int argc, char **argv)
         return 76; /* EX_PROTOCOL */
     }
     close(CHANNEL_FD);
+    ic.message_size_max = message_size_max;
     icell_run(&ic, client_fd, root_fd, tag, unread);
     log_info("imap(%s): Disconnected: %s in=%llu out=%llu", log_str(user),
              ic.bye ? ic.bye : "Connection closed", (unsigned long long)ic.s.bytes_in,

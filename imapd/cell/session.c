@@ -255,7 +255,7 @@ swallow_literal(struct icell *ic)
     uint64_t left = ic->cmd.literal.size;
     if (!ic->cmd.literal.waiting || !ic->cmd.literal.plus)
         return;
-    if (left > ICELL_APPEND_MAX) {
+    if (left > ic->message_size_max) {
         stream_putz(&ic->s, "* BYE Literal too long.\r\n");
         ic->bye = "Literal too long";
         ic->state = ICELL_LOGOUT;
@@ -303,7 +303,9 @@ icell_run_command(struct icell *ic)
 void
 icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct str unread)
 {
-    *ic = (struct icell){.root_fd = root_fd, .state = ICELL_AUTHENTICATED};
+    *ic = (struct icell){.root_fd = root_fd,
+                         .state = ICELL_AUTHENTICATED,
+                         .message_size_max = ic->message_size_max};
     ic->arena = arena_new(ICELL_ARENA_MAX);
     ic->msg.arena = arena_new(ICELL_ARENA_MAX);
     ic->cmd.text = buf_new(ICELL_COMMAND_MAX);

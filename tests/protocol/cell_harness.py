@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 
 MAGIC, VERSION = 0x48424B4C, 1
-KIND_STR, KIND_BOOL = 3, 4
+KIND_U64, KIND_STR, KIND_BOOL = 2, 3, 4
 CELL_CLIENT = 60
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("B", os.path.join(ROOT, "build"))
@@ -46,7 +46,9 @@ class Cell:
             env={"ASAN_OPTIONS": "detect_leaks=0"})
         theirs.close()
         fields = text(user) + text("192.0.2.1") + struct.pack("<BB", KIND_BOOL, 0)
-        fields += text(tag) + text(unread)
+        fields += text(tag) + text(unread) + struct.pack("<BQ", KIND_U64, 256 << 20)
+        ours.settimeout(20)
+        ours.recv(65536)  # CELL_READY: it is confined
         rights = array.array("i", [client.fileno()])
         ours.sendmsg([frame(CELL_CLIENT, fields)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         client.close()

@@ -65,6 +65,7 @@ converse(bool pop, struct str input, size_t early, struct buf *out)
         pcell_run(&pc, pair[1], root, str_sub(input, 0, early));
         pcell_free(&pc);
     } else {
+        ic.message_size_max = 256 << 20;
         icell_run(&ic, pair[1], root, STR("t"), str_sub(input, 0, early));
         icell_free(&ic);
     }

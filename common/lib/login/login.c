@@ -133,11 +133,21 @@ enter(struct login *l, struct str user, struct str password, int cell_end, struc
     return result;
 }
 
-static bool
-has_hung_up(int fd)
+/* Wait until the cell stands, confined; what goes wrong until then the client can still be told. */
+static int
+await_cell(struct login *l, int cell, struct err *e)
 {
-    struct pollfd p = {.fd = fd};
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR));
+    struct msg m = {0};
+    int n = chan_recv(cell, &m, R_CELL, l->front->start.role, LOGIN_ASK_MS, e);
+    if (n == 0)
+        n = err_set(e, ERR_CLOSED, "it ended at once");
+    if (n == 1) {
+        l->cell_pid = (int)msg_get_u32(&m);
+        if (m.type != M_CELL_READY || !msg_end(&m))
+            n = err_set(e, ERR_PROTOCOL, "malformed greeting");
+    }
+    msg_free(&m);
+    return n < 0 ? -1 : 0;
 }
 
 /* Tell the cell whom it serves, and give it client_fd. */
@@ -153,9 +163,9 @@ send_client(struct login *l, int cell, struct str account, struct str tag, int c
     msg_put_bool(&m, l->tls != NULL);
     msg_put_str(&m, tag);
     msg_put_str(&m, unread);
+    msg_put_u64(&m, l->front->conf.message_size_max);
     msg_add_fd(&m, client_fd);
-    int r = has_hung_up(cell) ? err_set(&e, ERR_CLOSED, "it ended at once")
-                              : chan_send(cell, &m, LOGIN_ASK_MS, &e);
+    int r = await_cell(l, cell, &e) < 0 ? -1 : chan_send(cell, &m, LOGIN_ASK_MS, &e);
     if (r < 0)
         log_error("%s: the cell of %s: %s", l->front->name, log_str(account), e.text);
     msg_free(&m);
@@ -166,7 +176,7 @@ static void
 log_login(const struct login *l)
 {
     log_info("%s: Login: user=<%s>, method=%s, rip=%s, lip=%s, mpid=%d%s", l->front->name, l->user,
-             l->method, l->peer->ip, l->peer->local_ip, (int)getpid(),
+             l->method, l->peer->ip, l->peer->local_ip, l->cell_pid,
              l->tls               ? ", TLS"
              : login_is_secure(l) ? ", secured"
                                   : "");

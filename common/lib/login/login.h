@@ -50,6 +50,7 @@ struct login {
     const char *ended;                 /* why, for the log; NULL: handed over */
     char user[LOGIN_USER_MAX * 4 + 8]; /* the last one tried, quoted */
     const char *method;
+    int cell_pid;
 };
 
 enum login_result {
