@@ -248,8 +248,9 @@ msg_recv(int fd, struct msg *m, enum role from, enum role to)
     do
         size = recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
     while (size < 0 && errno == EINTR);
-    if (size <= 0)
-        return (int)size;
+    if (size < 0)
+        return -1;
+    /* Of 0 bytes: the end, or an empty frame. That one is taken too, or it would be met forever. */
     size_t want = (size_t)size > sizeof head ? (size_t)size - sizeof head : 0;
     char *to_field = want <= MSG_PAYLOAD_MAX ? buf_reserve(&m->fields, want) : NULL;
     struct iovec iov[2] = {{&head, sizeof head}, {to_field, to_field ? want : 0}};
@@ -261,8 +262,12 @@ msg_recv(int fd, struct msg *m, enum role from, enum role to)
     do
         n = recvmsg(fd, &mh, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    if (n <= 0)
+    if (n <= 0) {
+        if (n == 0)
+            collect_fds(m, &mh);
+        close_fds(m);
         return (int)n;
+    }
     bool whole = collect_fds(m, &mh);
     if (!whole || !head_ok(&head, m, (size_t)n, from, to)) {
         close_fds(m);
