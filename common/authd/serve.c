@@ -186,8 +186,9 @@ on_account_change(struct client *c, struct msg *m)
     int ok = -1;
     struct str name = msg_get_str(m);
     if (m->type == M_ACCOUNT_REMOVE) {
+        const struct account *account = resolve_login(name);
         if (msg_end(m))
-            ok = accounts_remove(&authd.accounts, name, &e);
+            ok = accounts_remove(&authd.accounts, account ? account->name : name, &e);
     } else if (m->type == M_ACCOUNT_PASSWD) {
         char hash[HASH_MAX];
         struct str password = msg_get_str(m);
