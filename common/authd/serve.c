@@ -25,6 +25,19 @@ authd_read_aliases(int fd)
     authd.aliases = fresh;
 }
 
+void
+authd_read_accounts(void)
+{
+    struct accounts fresh;
+    struct err e = {0};
+    if (accounts_load(&fresh, authd.accounts.dirfd, &e) < 0) {
+        log_error("%s: the accounts stay as they were", e.text);
+        return;
+    }
+    accounts_free(&authd.accounts);
+    authd.accounts = fresh;
+}
+
 static void
 broken(struct client *c, const struct msg *m)
 {
