@@ -40,7 +40,8 @@ struct local_session {
     struct remote authd;
     struct cell cells[CELLS_KEPT];
     unsigned clock;
-    struct arena arena; /* of one message */
+    struct arena arena;     /* of one message */
+    struct arena expansion; /* of one recipient */
 };
 
 struct result { /* the answer for one recipient */

@@ -100,7 +100,8 @@ serve_rcpt(struct local_session *s, int channel, struct delivery *d, uint32_t in
     bool final = address.n && address.p[0] == '\\';
     if (final)
         address = str_from(address, 1);
-    if (!final && expand_address(s->local, &s->arena, address, &addresses, &n, &e) < 0) {
+    arena_reset(&s->expansion);
+    if (!final && expand_address(s->local, &s->expansion, address, &addresses, &n, &e) < 0) {
         bool later = e.class != ERR_PERMANENT;
         say(&r, later ? OUTCOME_LATER : OUTCOME_NEVER, later ? "4.3.5" : "5.4.6", e.text);
     } else if (n) {
@@ -164,7 +165,8 @@ serve_message(struct local_session *s, int channel, struct msg *m)
 void
 local_session(const struct peer *peer, void *arg)
 {
-    struct local_session s = {.local = arg, .arena = arena_new(8 << 20)};
+    struct local_session s = {
+        .local = arg, .arena = arena_new(8 << 20), .expansion = arena_new(8 << 20)};
     struct msg m = {0};
     struct err e = {0};
     int n;
@@ -181,5 +183,6 @@ local_session(const struct peer *peer, void *arg)
     deliver_close_cells(&s);
     remote_close(&s.authd);
     arena_free(&s.arena);
+    arena_free(&s.expansion);
     msg_free(&m);
 }

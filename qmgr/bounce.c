@@ -147,9 +147,10 @@ store(const char *id, struct envelope *env, struct str text, struct err *e)
         store_discard(id);
         ok = -1;
     } else if (store_sync_new() < 0) {
-        err_errno(e, "cannot sync");
+        /* This failure is told once: a later sync for a session's commit would look like a success.
+         */
         store_uncommit(id, 'b');
-        ok = -1;
+        log_fatal("leaving after a failed sync: %s", strerror(errno));
     }
     close(fd);
     buf_free(&file);

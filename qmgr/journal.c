@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { JOURNAL_MAX = 16 << 20, RECORD_MAX = 1 << 20 };
+enum { JOURNAL_MAX = 16 << 20, RECORD_MAX = 1 << 20, READ_BLOCK = 8192 };
 
 struct head {
     uint32_t length, type;
@@ -113,8 +113,8 @@ read_all(int fd, struct buf *text)
 {
     ssize_t n;
     do {
-        char *to = buf_reserve(text, 8192);
-        n = to ? read(fd, to, 8192) : -1;
+        char *to = buf_reserve(text, READ_BLOCK);
+        n = to ? read(fd, to, READ_BLOCK) : -1;
         if (n > 0)
             buf_commit(text, (size_t)n);
     } while (n > 0);
@@ -169,10 +169,27 @@ apply(struct message *m, uint32_t type, struct str bytes)
     }
 }
 
+/* What is appended after damage would never be read: a recipient marked there would get the message
+ * again at each attempt. */
+static int
+cut(const struct message *m, size_t good, size_t size)
+{
+    int dir = -1;
+    log_warn("%.*s: the journal is damaged after %zu of %zu bytes; what was lost is tried again",
+             ID_LEN, m->entry->id, good, size);
+    int fd = open_journal(m, O_WRONLY, &dir);
+    int ok = fd < 0 ? -1 : ftruncate(fd, (off_t)good);
+    if (fd >= 0)
+        close(fd);
+    if (dir >= 0)
+        close(dir);
+    return ok;
+}
+
 int
 journal_replay(struct message *m, struct err *e)
 {
-    struct buf text = buf_new(JOURNAL_MAX);
+    struct buf text = buf_new(JOURNAL_MAX + READ_BLOCK);
     int dir = -1;
     int fd = open_journal(m, O_RDONLY, &dir);
     if (dir >= 0)
@@ -187,14 +204,13 @@ journal_replay(struct message *m, struct err *e)
         struct head h;
         memcpy(&h, left.p, sizeof h);
         struct str bytes = str_sub(left, sizeof h, h.length);
-        if (h.length > RECORD_MAX || bytes.n != h.length || check_of(h.type, bytes) != h.check) {
-            log_warn("%.*s: the journal is damaged after %zu bytes; what was lost is tried again",
-                     ID_LEN, m->entry->id, text.n - left.n);
+        if (h.length > RECORD_MAX || bytes.n != h.length || check_of(h.type, bytes) != h.check)
             break;
-        }
         apply(m, h.type, bytes);
         left = str_from(left, sizeof h + h.length);
     }
+    if (ok == 0 && left.n)
+        ok = cut(m, text.n - left.n, text.n);
     buf_free(&text);
     return ok < 0 ? err_errno(e, "journal of %.*s", ID_LEN, m->entry->id) : 0;
 }

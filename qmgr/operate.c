@@ -10,6 +10,21 @@ state_of(const struct entry *entry)
     return entry->active ? STR("active") : entry->place == PLACE_NEW ? STR("new") : STR("deferred");
 }
 
+/* A file that cannot be read now: it must not hide, and the list must get past it. */
+static void
+put_unreadable(struct msg *out, const struct entry *entry, const struct err *e)
+{
+    msg_put_str(out, str_of(entry->id, ID_LEN));
+    msg_put_u64(out, 0);
+    msg_put_u64(out, 0);
+    msg_put_u64(out, (uint64_t)entry->due_s);
+    msg_put_u32(out, entry->attempts);
+    msg_put_str(out, STR(""));
+    msg_put_str(out, STR("damaged"));
+    msg_put_str(out, str_z(e->text));
+    msg_put_u32(out, 0);
+}
+
 static void
 put_row(struct msg *out, const struct entry *entry, const struct message *m)
 {
@@ -59,10 +74,12 @@ on_list(struct client *c, struct msg *in)
     for (; i < n && msg_room(&rows) > ROW_MAX; i++) {
         struct err e;
         struct message *m = page[i]->active ? page[i]->active : message_load(page[i], &e);
-        if (!m)
-            continue;
-        put_row(&rows, page[i], m);
         put++;
+        if (!m) {
+            put_unreadable(&rows, page[i], &e);
+            continue;
+        }
+        put_row(&rows, page[i], m);
         if (m != page[i]->active)
             message_free(m);
     }
@@ -128,7 +145,7 @@ remove_one(struct client *c, struct entry *entry)
     }
     struct message *m = message_load(entry, &e);
     log_info("%.*s: removed by the operator", ID_LEN, entry->id);
-    store_remove(entry, m && m->journaled);
+    store_remove(entry, !m || m->journaled);
     if (m)
         message_free(m);
     entry_drop(entry);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -78,11 +79,22 @@ on_retry(struct loop_timer *t)
     pump(t->arg);
 }
 
+/* Strangers choose the domains: no bucket may be theirs to choose. */
+static void
+make_key(void)
+{
+    static bool made;
+    if (!made && getrandom(&the.key, sizeof the.key, 0) != sizeof the.key)
+        log_fatal("getrandom: %s", strerror(errno));
+    made = true;
+}
+
 static struct route *
 find_route(struct str domain)
 {
     char lower[DOMAIN_MAX + 1];
     struct str key = str_sub(domain, 0, DOMAIN_MAX);
+    make_key();
     for (size_t i = 0; i < key.n; i++)
         lower[i] = ch_lower(key.p[i]);
     lower[key.n] = '\0';
@@ -188,10 +200,29 @@ route_submit(struct message *m)
 }
 
 static void
+unlink_idle(struct lane *lane)
+{
+    for (struct lane **link = &lane->route->idle; *link; link = &(*link)->next_idle)
+        if (*link == lane) {
+            *link = lane->next_idle;
+            return;
+        }
+}
+
+static void
 on_idle(struct loop_timer *t)
 {
     struct lane *lane = t->arg;
+    unlink_idle(lane); /* no job may be put on it between now and its end */
     service_close(lane->client);
+}
+
+static void
+rest_lane(struct lane *lane)
+{
+    lane->next_idle = lane->route->idle;
+    lane->route->idle = lane;
+    loop_timer_set(&qmgr.loop, &lane->idle, now_ms() + LANE_IDLE_MS);
 }
 
 static struct lane *
@@ -251,14 +282,12 @@ get_lane(struct route *route)
     return lane;
 }
 
+/* 0; -1 when the channel takes it not. */
 static int
-send_job(struct lane *lane, struct job *job)
+send_job(struct lane *lane, struct job *job, int fd)
 {
     struct message *m = job->message;
     struct msg out = {0};
-    int fd = store_read_fd(m->entry);
-    if (fd < 0)
-        return -1;
     msg_begin(&out, M_DELIVER);
     msg_put_str(&out, str_of(m->entry->id, ID_LEN));
     msg_put_str(&out, m->env.sender);
@@ -277,9 +306,30 @@ send_job(struct lane *lane, struct job *job)
     int ok = msg_send(lane->client->io.fd, &out);
     int saved = errno;
     msg_free(&out);
-    close(fd);
     errno = saved;
     return ok;
+}
+
+/* The lane has the job from here on, and if its channel turns out to be dead (the process at its
+ * other end has just gone, idle), route_gone() takes it back. */
+static void
+hand_over(struct lane *lane, struct job *job)
+{
+    struct route *route = lane->route;
+    int fd = store_read_fd(job->message->entry);
+    if (fd < 0) {
+        log_error("%.*s: cannot open it: %s", ID_LEN, job->message->entry->id, strerror(errno));
+        rest_lane(lane);
+        answer_all(route, job, "4.3.0", "the queue file cannot be opened");
+        return;
+    }
+    lane->job = job;
+    if (send_job(lane, job, fd) < 0) {
+        log_debug("%.*s: cannot hand it to %s: %s", ID_LEN, job->message->entry->id,
+                  route->domain[0] ? "relay" : "local", strerror(errno));
+        service_close(lane->client);
+    }
+    close(fd);
 }
 
 static void
@@ -299,15 +349,7 @@ pump(struct route *route)
         struct lane *lane = get_lane(route);
         if (!lane)
             return;
-        struct job *job = dequeue(route);
-        lane->job = job;
-        if (send_job(lane, job) == 0)
-            continue;
-        log_error("%.*s: cannot hand it to %s: %s", ID_LEN, job->message->entry->id,
-                  route->domain[0] ? "relay" : "local", strerror(errno));
-        lane->job = NULL;
-        service_close(lane->client);
-        answer_all(route, job, "4.3.0", "internal delivery trouble");
+        hand_over(lane, dequeue(route));
     }
     drop_if_unused(route);
 }
@@ -377,9 +419,7 @@ finish_job(struct lane *lane)
     struct job *job = lane->job;
     struct message *m = job->message;
     lane->job = NULL;
-    lane->next_idle = route->idle;
-    route->idle = lane;
-    loop_timer_set(&qmgr.loop, &lane->idle, now_ms() + LANE_IDLE_MS);
+    rest_lane(lane);
     free(job);
     message_settle(m);
     pump(route);
@@ -418,23 +458,14 @@ void
 route_message(struct client *c, struct msg *in)
 {
     struct lane *lane = c->state;
-    int ok = in->type == M_EXPAND    ? on_expand(lane, in)
+    int ok = !lane                   ? -1 /* a channel that we did not open */
+             : in->type == M_EXPAND  ? on_expand(lane, in)
              : in->type == M_OUTCOME ? on_outcome(lane, in)
                                      : -1;
     if (ok == 0)
         return;
     log_warn("%s answered what it was not asked", role_name(c->role));
     service_close(c);
-}
-
-static void
-unlink_idle(struct lane *lane)
-{
-    for (struct lane **link = &lane->route->idle; *link; link = &(*link)->next_idle)
-        if (*link == lane) {
-            *link = lane->next_idle;
-            return;
-        }
 }
 
 /* The process went away in the middle of a job: what it answered stands, the rest is tried again.
@@ -456,6 +487,8 @@ void
 route_gone(struct client *c)
 {
     struct lane *lane = c->state;
+    if (!lane)
+        return;
     struct route *route = lane->route;
     struct job *job = lane->job;
     unlink_idle(lane);

@@ -26,6 +26,8 @@ subdirectory(const char *name, struct err *e)
 int
 store_open(const char *path_or_null, struct err *e)
 {
+    if (path_or_null && mkdir(path_or_null, 0700) < 0 && errno != EEXIST)
+        return err_errno(e, "queue directory %s", path_or_null);
     if (path_or_null)
         qmgr.dir = open(path_or_null, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (qmgr.dir < 0)

@@ -7,9 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_MAX = 256 << 20, ARENA_MAX = 512 << 20, LINE_FIELDS = 5 };
+enum { FILE_MAX = 256 << 20, ARENA_MAX = 512 << 20, LINE_FIELDS = 5, READ_BLOCK = 16384 };
 
 bool
 accounts_name_ok(struct str name)
@@ -225,10 +226,31 @@ load_text(struct accounts *a, struct str text)
     }
 }
 
-static int
-read_file(int dirfd, struct buf *text, struct err *e)
+static void
+remember(struct accounts *a, const struct stat *st)
 {
-    int fd = openat(dirfd, "accounts", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    a->seen.inode = st->st_ino;
+    a->seen.size = st->st_size;
+    a->seen.mtime_s = st->st_mtim.tv_sec;
+    a->seen.mtime_ns = st->st_mtim.tv_nsec;
+}
+
+static bool
+edited(const struct accounts *a)
+{
+    struct accounts now = {0};
+    struct stat st;
+    if (fstatat(a->dirfd, "accounts", &st, AT_SYMLINK_NOFOLLOW) == 0)
+        remember(&now, &st);
+    return now.seen.inode != a->seen.inode || now.seen.size != a->seen.size ||
+           now.seen.mtime_s != a->seen.mtime_s || now.seen.mtime_ns != a->seen.mtime_ns;
+}
+
+static int
+read_file(struct accounts *a, struct buf *text, struct err *e)
+{
+    struct stat st;
+    int fd = openat(a->dirfd, "accounts", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT) {
         buf_addz(text, "version 1\n");
         return 0;
@@ -236,9 +258,11 @@ read_file(int dirfd, struct buf *text, struct err *e)
     if (fd < 0)
         return err_errno(e, "cannot open accounts");
     ssize_t n = 1;
+    if (fstat(fd, &st) == 0) /* before it is read: what comes later is an edit */
+        remember(a, &st);
     while (n > 0) {
-        char *to = buf_reserve(text, 16384);
-        n = to ? read(fd, to, 16384) : -1;
+        char *to = buf_reserve(text, READ_BLOCK);
+        n = to ? read(fd, to, READ_BLOCK) : -1;
         if (n > 0)
             buf_commit(text, (size_t)n);
     }
@@ -255,7 +279,7 @@ accounts_load(struct accounts *a, int dirfd, struct err *e)
     *a = (struct accounts){.dirfd = dirfd, .arena = arena_new(ARENA_MAX), .cap = 0};
     if (getrandom(&a->key, sizeof a->key, 0) != sizeof a->key)
         return err_errno(e, "getrandom");
-    int ok = read_file(dirfd, &text, e);
+    int ok = read_file(a, &text, e);
     if (ok == 0)
         load_text(a, buf_str(&text));
     buf_wipe(&text);
@@ -271,6 +295,9 @@ save(struct accounts *a, struct err *e)
         return err_set(e, ERR_PERMANENT,
                        "the accounts file has %zu bad lines (see the log): mend it first",
                        a->bad_lines);
+    if (edited(a))
+        return err_set(e, ERR_TEMPORARY,
+                       "the accounts file was edited: take it in with bulkhead reload first");
     buf_addz(&text, "version 1\n");
     for (size_t i = 0; i < a->n; i++) {
         const struct account *x = a->list[i];
@@ -293,12 +320,24 @@ save(struct accounts *a, struct err *e)
     bool good = fd >= 0 && buf_ok(&text) && done == text.n && fsync(fd) == 0 &&
                 renameat(a->dirfd, "accounts.new", a->dirfd, "accounts") == 0 &&
                 fsync(a->dirfd) == 0;
+    struct stat st;
     if (!good)
         err_errno(e, "cannot write accounts");
+    else if (fstat(fd, &st) == 0)
+        remember(a, &st);
     if (fd >= 0)
         close(fd);
     buf_wipe(&text);
     return good ? 0 : -1;
+}
+
+void
+accounts_free(struct accounts *a)
+{
+    arena_free(&a->arena);
+    free(a->list);
+    free(a->buckets);
+    *a = (struct accounts){.dirfd = -1};
 }
 
 int

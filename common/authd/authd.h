@@ -41,12 +41,18 @@ struct accounts {
     size_t nbuckets;
     struct sipkey key;
     size_t bad_lines;
+    struct { /* the file as we know it */
+        uint64_t inode;
+        int64_t size, mtime_s, mtime_ns;
+    } seen;
 };
 
 int accounts_load(struct accounts *a, int dirfd, struct err *e);
 struct account *accounts_find(const struct accounts *a, struct str name);
 struct account *accounts_by_uid(const struct accounts *a, uint32_t uid);
-/* Change the table and its file, durably. -1 leaves both as they were. */
+void accounts_free(struct accounts *a);
+/* Change the table and its file, durably. -1 leaves both as they were. A file that somebody has
+ * edited since it was read is not written over. */
 int accounts_add(struct accounts *a, const struct account *account, struct err *e);
 int accounts_remove(struct accounts *a, struct str name, struct err *e);
 int accounts_set_hash(struct accounts *a, struct str name, struct str hash, struct err *e);
@@ -89,6 +95,7 @@ extern struct authd authd;
 
 /* Read the tables; used at start and at reload. A table that cannot be read stays as it was. */
 void authd_read_aliases(int fd);
+void authd_read_accounts(void);
 void login_start(struct client *c, struct str user, struct str password, struct str remote,
                  int kind, int channel);
 void login_reap(pid_t pid, int status);

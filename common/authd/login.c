@@ -102,10 +102,12 @@ finish(struct login *l, bool good)
     struct msg m = {0};
     struct err e = {0};
     struct account *account = good ? accounts_find(&authd.accounts, l->account) : NULL;
-    if (!account && l->client) {
+    if (!account) {
+        /* Counted also when the client did not wait for the answer. */
         throttle_failed(str_z(l->remote), l->user);
         log_info("login failed: user=<%s>, rip=%s", log_str(l->user), l->remote);
-        service_fail(l->client, ERR_PERMANENT, "wrong user name or password");
+        if (l->client)
+            service_fail(l->client, ERR_PERMANENT, "wrong user name or password");
     } else if (l->client && l->kind >= 0 && login_cell(account, l->kind, l->channel, &e) < 0) {
         log_error("no cell for %s: %s", log_str(l->account), e.text);
         service_fail(l->client, ERR_TEMPORARY, "the mailbox cannot be opened now");

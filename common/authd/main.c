@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +44,7 @@ on_control(struct loop_io *io, unsigned events)
             conf_free(&conf);
             conf = fresh;
             authd_read_aliases(m.fds[1]);
+            authd_read_accounts();
         }
     } else if (n == 0 || (n < 0 && errno != EAGAIN)) {
         loop_del(&authd.loop, io);
@@ -70,8 +72,10 @@ main(int argc, char **argv)
     start_config(&start, &conf);
     start_sockets(&start, &conf);
     int state = start_fd(&start, "dir.state");
-    if (state < 0)
+    if (state < 0) {
+        mkdir(conf.state_dir.p, 0700);
         state = open(conf.state_dir.p, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
     if (state < 0)
         log_fatal("%s: %s", conf.state_dir.p, strerror(errno));
     int aliases = start_fd(&start, "dir.aliases");

@@ -60,7 +60,8 @@ resolve_address(struct str address, enum address_kind *kind_r, struct account **
     if (!conf_is_local(conf, domain))
         domain = conf->domains[0];
     /* RFC 5321 4.5.1: postmaster is always somebody. */
-    bool postmaster = str_caseeq(local, STR("postmaster")) && conf->postmaster.n;
+    bool postmaster = str_caseeq(local, STR("postmaster")) && conf->postmaster.n &&
+                      !str_caseeq(address, conf->postmaster);
     const struct alias *alias = aliases_for(&authd.aliases, local, domain, conf->delimiter.p[0]);
     if (alias || postmaster) {
         *kind_r = ADDRESS_ALIAS;

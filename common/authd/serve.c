@@ -25,6 +25,19 @@ authd_read_aliases(int fd)
     authd.aliases = fresh;
 }
 
+void
+authd_read_accounts(void)
+{
+    struct accounts fresh;
+    struct err e = {0};
+    if (accounts_load(&fresh, authd.accounts.dirfd, &e) < 0) {
+        log_error("%s: the accounts stay as they were", e.text);
+        return;
+    }
+    accounts_free(&authd.accounts);
+    authd.accounts = fresh;
+}
+
 static void
 broken(struct client *c, const struct msg *m)
 {
@@ -186,8 +199,9 @@ on_account_change(struct client *c, struct msg *m)
     int ok = -1;
     struct str name = msg_get_str(m);
     if (m->type == M_ACCOUNT_REMOVE) {
+        const struct account *account = resolve_login(name);
         if (msg_end(m))
-            ok = accounts_remove(&authd.accounts, name, &e);
+            ok = accounts_remove(&authd.accounts, account ? account->name : name, &e);
     } else if (m->type == M_ACCOUNT_PASSWD) {
         char hash[HASH_MAX];
         struct str password = msg_get_str(m);

@@ -65,6 +65,12 @@ static void
 again(struct child *c)
 {
     int64_t lived = now_ms() - c->started_ms;
+    if (c->renewed) {
+        c->renewed = false;
+        c->backoff_ms = 0;
+        loop_timer_set(&the.loop, &c->restart, now_ms());
+        return;
+    }
     if (lived > STEADY_MS)
         c->backoff_ms = 0;
     loop_timer_set(&the.loop, &c->restart, now_ms() + c->backoff_ms);
@@ -124,8 +130,7 @@ renew(struct child *c)
         return;
     if (!(c->role & (R_QMGR | R_AUTHD))) {
         kill(c->pid, SIGTERM); /* its restart follows its exit; doors and sockets wait here */
-        c->backoff_ms = 0;
-        c->restarts = c->restarts ? c->restarts - 1 : 0;
+        c->renewed = true;
         return;
     }
     int aliases = open(the.plan.aliases, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -299,8 +304,8 @@ pass_on(int signo)
         kill(supervised, signo);
 }
 
-/* A parent that does nothing but wait, and start master anew if it is killed: its children are told to end
- * by the kernel (PR_SET_PDEATHSIG), sessions go on. Returns in each new master. */
+/* A parent that does nothing but wait, and start master anew if it is killed: its children are told
+ * to end by the kernel (PR_SET_PDEATHSIG), sessions go on. Returns in each new master. */
 static void
 under_watch(void)
 {

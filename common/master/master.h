@@ -21,6 +21,7 @@ struct child {
     pid_t pid;   /* 0: not running */
     pid_t group; /* process group of it and its sessions; outlives it */
     bool ready;
+    bool renewed; /* told to go by a reload: no failure */
     uint32_t restarts;
     int64_t started_ms;
     int64_t since_s;

@@ -100,7 +100,8 @@ child_side(struct master *m, struct child *c, int control)
         goto failed;
     if (m->privileged && become(c) < 0)
         goto failed;
-    /* When master is killed its successor starts all anew. After the change of user, which clears it. */
+    /* When master is killed its successor starts all anew. After the change of user, which clears
+     * it. */
     if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() == 1 ||
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || chdir("/") < 0)
         goto failed;

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 void
@@ -46,12 +45,34 @@ child_of(struct master *m, enum role role)
     return NULL;
 }
 
+/* Who can write to a directory above can put another in its place (catalogue E5). */
+static int
+parents_safe(const char *path)
+{
+    char above[PLAN_PATH * 2];
+    struct stat st;
+    snprintf(above, sizeof above, "%s", path);
+    for (char *slash; (slash = strrchr(above, '/'));) {
+        slash[slash == above] = '\0';
+        if (stat(above, &st) == 0 && (st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX)) {
+            log_error("%s: everybody may write to it, and %s lies below it (mode %04o)", above,
+                      path, st.st_mode & 07777);
+            return -1;
+        }
+        if (slash == above)
+            break;
+    }
+    return 0;
+}
+
 /* A directory of this owner that nobody else can write to; made when it is not there. An open
  * descriptor, or -1. */
 static int
 directory(const struct master *m, const char *path, mode_t mode, uid_t uid, gid_t gid)
 {
     struct stat st;
+    if (parents_safe(path) < 0)
+        return -1;
     if (mkdir(path, mode) == 0) {
         if (chmod(path, mode) < 0 || (m->privileged && chown(path, uid, gid) < 0)) {
             log_error("%s: %s", path, strerror(errno));
@@ -274,18 +295,6 @@ wires_files(struct master *m)
     return 0;
 }
 
-static int
-syslog_socket(void)
-{
-    struct sockaddr_un sun = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&sun, sizeof sun) == 0)
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
 /* Everybody's descriptor 2 becomes the log; 0 and 1 lead nowhere. */
 int
 wires_log(struct master *m)
@@ -298,7 +307,7 @@ wires_log(struct master *m)
     if (strcmp(log, "stderr") == 0)
         return 0;
     if (strcmp(log, "syslog") == 0)
-        fd = syslog_socket();
+        fd = log_syslog_socket();
     else
         fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640);
     if (fd < 0) {

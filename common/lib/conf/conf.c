@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { ARENA_MAX = 4 << 20, VALUES_MAX = CONF_LIST_MAX + 1 };
+/* The shortest word takes 2 bytes of the text and 16 of the arena. */
+enum { ARENA_MAX = 16 * CONF_TEXT_MAX, READ_BLOCK = 4096, VALUES_MAX = CONF_LIST_MAX + 1 };
 enum token_kind { TOK_WORD, TOK_OPEN, TOK_CLOSE, TOK_END_OF_STATEMENT, TOK_EOF };
 
 struct token {
@@ -547,6 +548,18 @@ check_whole(struct parser *p)
         complain(p, &top, "hostname is missing");
     if (conf->ndomains == 0)
         complain(p, &top, "domain is missing: at least one domain whose mail is delivered here");
+    if (!str_eq(conf->log, STR("syslog")) && !str_eq(conf->log, STR("stderr")) &&
+        (conf->log.n == 0 || conf->log.p[0] != '/'))
+        complain(p, &top, "log wants syslog, stderr or an absolute path");
+    if (conf->postmaster.n && str_chr(conf->postmaster, '@') < 0 && conf->ndomains) {
+        /* Without a domain: of the primary one, as in the aliases. */
+        struct buf full = buf_new(1024);
+        buf_add(&full, conf->postmaster);
+        buf_addc(&full, '@');
+        buf_add(&full, conf->domains[0]);
+        conf->postmaster = buf_ok(&full) ? keep(p, buf_str(&full)) : str_of(NULL, 0);
+        buf_free(&full);
+    }
     if (conf->delimiter.n != 1)
         complain(p, &top, "delimiter must be one character");
     if (conf->queue.retry_max_s < conf->queue.retry_min_s)
@@ -582,11 +595,11 @@ conf_parse(struct conf *conf, struct str path, struct str text, struct conf_erro
 int
 conf_read(struct conf *conf, struct str path, int fd, struct conf_errors *errors_r)
 {
-    struct buf text = buf_new(CONF_TEXT_MAX);
+    struct buf text = buf_new(CONF_TEXT_MAX + READ_BLOCK);
     off_t at = 0;
     for (;;) {
-        char *to = buf_reserve(&text, 4096);
-        ssize_t n = to ? pread(fd, to, 4096, at) : -1;
+        char *to = text.n <= CONF_TEXT_MAX ? buf_reserve(&text, READ_BLOCK) : NULL;
+        ssize_t n = to ? pread(fd, to, READ_BLOCK, at) : -1;
         if (n < 0) {
             *errors_r = (struct conf_errors){.n = 1};
             snprintf(errors_r->at[0].text, sizeof errors_r->at[0].text, "cannot read: %s",

@@ -17,8 +17,9 @@ enum guard_set {                      /* groups of system calls; a role's list i
                  GS_LAUNCH = 1 << 8,  /* change user and root, execute (launcher) */
                  GS_NOTIFY = 1 << 9,  /* inotify and file locks (cells) */
                  GS_TUNE = 1 << 10,   /* mlock and scheduling */
-                 GS_START = 1 << 11,  /* what a fresh static program calls first (inherited from the
-                                         launcher) */
+                 GS_RESOLVE = 1 << 12, /* what the resolver's library calls besides (dnsd) */
+                 GS_START = 1 << 11, /* what a fresh static program calls first (inherited from the
+                                        launcher) */
 };
 
 struct guard_row {

@@ -263,8 +263,12 @@ msg_recv(int fd, struct msg *m, enum role from, enum role to)
     do
         n = recvmsg(fd, &mh, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    if (n <= 0)
+    if (n <= 0) {
+        if (n == 0)
+            collect_fds(m, &mh);
+        close_fds(m);
         return (int)n;
+    }
     bool whole = collect_fds(m, &mh);
     if (!whole || !head_ok(&head, m, (size_t)n, from, to)) {
         close_fds(m);

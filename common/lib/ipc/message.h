@@ -55,7 +55,7 @@ void msg_forget(struct msg *m);
  * raises SIGPIPE. */
 int msg_send(int fd, const struct msg *m);
 /* Read one frame: its head, type and count of descriptors are checked against the table, with from
- * as the sender's role and to as ours. 1: a message. 0: the peer has closed. -1: nothing there now
- * (errno EAGAIN), or the peer broke the rules (errno EPROTO; descriptors are closed, log and close
- * the channel). m is emptied first. */
+ * as the sender's role and to as ours. 1: a message. 0: the peer has closed, or sent an empty
+ * frame. -1: nothing there now (errno EAGAIN), or the peer broke the rules (errno EPROTO;
+ * descriptors are closed, log and close the channel). m is emptied first. */
 int msg_recv(int fd, struct msg *m, enum role from, enum role to);

@@ -11,6 +11,14 @@
 
 enum { PER_TURN = 32 };
 
+static int adopt_outside(struct service *s, int fd, enum role role, bool door);
+
+static size_t
+place_of(enum role role)
+{
+    return (size_t)__builtin_ctz((unsigned)role);
+}
+
 static void
 drop(struct client *c)
 {
@@ -20,6 +28,8 @@ drop(struct client *c)
     if (c->next)
         c->next->link = c->link;
     s->nclients--;
+    if (c->outside)
+        s->by_role[place_of(c->role)]--;
     if (s->gone)
         s->gone(c);
     close(c->io.fd);
@@ -58,11 +68,15 @@ take_one(struct client *c)
         return -1;
     }
     if (s->in.type == M_DOOR_OPEN) {
-        /* A channel may serve as a door: programs that were started by hand have no other. */
+        /* A program that was started by hand has no other door than its connection to a path. */
         int fd = msg_take_fd(&s->in, 0);
-        if (!is_seqpacket(fd) || !service_adopt(s, fd, c->role, NULL))
+        if (!c->door || !is_seqpacket(fd) || adopt_outside(s, fd, c->role, false) < 0)
             close(fd);
-        return 1;
+        if (c->door)
+            return 1;
+        log_warn("closing a channel of %s: it is no door", role_name(c->role));
+        drop(c);
+        return -1;
     }
     s->message(c, &s->in);
     return 1;
@@ -102,6 +116,24 @@ service_adopt(struct service *s, int fd, enum role role, void *state)
     return c;
 }
 
+/* A channel that somebody else made. 0; -1 when there is no place for it. */
+static int
+adopt_outside(struct service *s, int fd, enum role role, bool door)
+{
+    size_t *n = &s->by_role[place_of(role)];
+    if (*n >= s->clients_max - s->clients_max / 4) {
+        log_warn("%zu channels of %s: one more refused", *n, role_name(role));
+        return -1;
+    }
+    struct client *c = service_adopt(s, fd, role, NULL);
+    if (!c)
+        return -1;
+    c->outside = true;
+    c->door = door;
+    ++*n;
+    return 0;
+}
+
 static size_t
 entry_of(struct service *s, const struct loop_io *io)
 {
@@ -127,7 +159,7 @@ on_door(struct loop_io *io, unsigned events)
             continue;
         }
         int fd = msg_take_fd(&s->in, 0);
-        if (!is_seqpacket(fd) || !service_adopt(s, fd, role, NULL))
+        if (!is_seqpacket(fd) || adopt_outside(s, fd, role, false) < 0)
             close(fd);
     }
 }
@@ -141,7 +173,7 @@ on_path(struct loop_io *io, unsigned events)
         int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0)
             return;
-        if (!service_adopt(s, fd, s->entry_roles[entry_of(s, io)], NULL))
+        if (adopt_outside(s, fd, s->entry_roles[entry_of(s, io)], true) < 0)
             close(fd);
     }
 }

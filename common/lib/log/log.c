@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -137,4 +138,16 @@ log_str(struct str s)
     struct buf b = {.p = place, .cap = sizeof places[0], .max = sizeof places[0] - 1};
     quote_add(&b, s, LOG_FIELD_MAX);
     return buf_z(&b);
+}
+
+int
+log_syslog_socket(void)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&sun, sizeof sun) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
 }

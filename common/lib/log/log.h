@@ -29,3 +29,5 @@ void log_fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2), noretu
 /* A stranger's bytes, quoted and cut to LOG_FIELD_MAX, for use as a %s argument. The text lives in
  * one of eight static places: use at most eight in one call. */
 const char *log_str(struct str s);
+/* A socket to the system's log, or -1: what log_open() may be given. */
+int log_syslog_socket(void);

@@ -27,8 +27,10 @@ struct session { /* one running child */
 struct entry {
     struct loop_io io;
     const char *name;
-    enum role door_of; /* R_NONE: a socket to accept from */
+    enum role door_of; /* R_NONE: a socket to accept clients from */
     bool unix_stream;
+    bool accepted; /* a door that came by a path, ours to close */
+    bool used;
 };
 
 static struct {
@@ -110,7 +112,8 @@ become_session(const struct peer *peer)
     sigset_t none;
     struct listener *l = the.l;
     for (size_t i = 0; i < the.nentries; i++)
-        close(the.entries[i].io.fd);
+        if (the.entries[i].used)
+            close(the.entries[i].io.fd);
     close(the.loop.epoll_fd);
     close(the.loop.signal_fd);
     if (start_fd(l->start, "control") >= 0)
@@ -243,6 +246,10 @@ on_door(struct loop_io *io, unsigned events)
             return;
         if (n <= 0 && (events & EPOLLHUP)) {
             loop_del(&the.loop, io);
+            if (entry->accepted) {
+                close(io->fd);
+                entry->used = false;
+            }
             return;
         }
         if (n <= 0 || the.in.type != M_DOOR_OPEN) {
@@ -286,17 +293,46 @@ service_of(const char *name)
     return NULL;
 }
 
-static void
-add_entry(int fd, const char *name, enum role door_of)
+/* -1 when there is no place for it. */
+static int
+add_entry(int fd, const char *name, enum role door_of, void (*ready)(struct loop_io *, unsigned))
 {
-    struct entry *entry = &the.entries[the.nentries++];
-    *entry = (struct entry){.io = {.fd = fd, .arg = entry},
+    struct entry *entry = the.entries;
+    while (entry < the.entries + the.nentries && entry->used)
+        entry++;
+    if (entry == the.entries + START_FDS_MAX)
+        return -1;
+    *entry = (struct entry){.io = {.fd = fd, .ready = ready, .arg = entry},
                             .name = name,
                             .door_of = door_of,
-                            .unix_stream = strcmp(name, "submit") == 0};
-    entry->io.ready = door_of == R_NONE ? on_accept : on_door;
+                            .unix_stream = strcmp(name, "submit") == 0,
+                            .accepted = ready == on_door && str_starts(str_z(name), STR("path.")),
+                            .used = true};
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    if (loop_add(&the.loop, &entry->io, EPOLLIN) < 0)
+    if (loop_add(&the.loop, &entry->io, EPOLLIN) < 0) {
+        entry->used = false;
+        return -1;
+    }
+    if (entry == the.entries + the.nentries)
+        the.nentries++;
+    return 0;
+}
+
+/* A program that was started by hand: its connection to our path is its door. */
+static void
+on_path(struct loop_io *io, unsigned events)
+{
+    const struct entry *entry = io->arg;
+    (void)events;
+    int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC);
+    if (fd >= 0 && add_entry(fd, entry->name, entry->door_of, on_door) < 0)
+        close(fd);
+}
+
+static void
+watch(int fd, const char *name, enum role door_of, void (*ready)(struct loop_io *, unsigned))
+{
+    if (add_entry(fd, name, door_of, ready) < 0)
         log_fatal("cannot watch %s: %s", name, strerror(errno));
 }
 
@@ -335,9 +371,11 @@ listener_serve(struct listener *l)
     for (size_t i = 0; i < st->nfds; i++) {
         const char *name = st->fds[i].name;
         if (str_starts(str_z(name), STR("from.")))
-            add_entry(st->fds[i].fd, name, role_named(str_z(name + 5)));
+            watch(st->fds[i].fd, name, role_named(str_z(name + 5)), on_door);
+        else if (str_starts(str_z(name), STR("path.")))
+            watch(st->fds[i].fd, name, role_named(str_z(name + 5)), on_path);
         else if (service_of(name))
-            add_entry(st->fds[i].fd, service_of(name), R_NONE);
+            watch(st->fds[i].fd, service_of(name), R_NONE, on_accept);
     }
     if (the.nentries == 0)
         log_fatal("nothing to listen on");

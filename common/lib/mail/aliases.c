@@ -5,7 +5,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { NAME_MAX_BYTES = 320, LINE_MAX_BYTES = 1 << 20 };
+enum { NAME_MAX_BYTES = 320, LINE_MAX_BYTES = 1 << 20, READ_BLOCK = 4096 };
 
 struct parse {
     struct aliases *a;
@@ -70,8 +70,10 @@ add_target(struct parse *p, struct alias *alias, struct str t)
         return -1;
     }
     struct str full = with_domain(p, t);
-    if (!full.p)
+    if (!full.p) {
+        bad(p, "a target is too long");
         return -1;
+    }
     alias->targets[alias->ntargets++] = full;
     return 0;
 }
@@ -166,7 +168,7 @@ aliases_parse(struct aliases *a, struct str text, struct str primary_domain,
     while (text.n) {
         struct str line = str_cut(&text, '\n');
         number++;
-        if (str_trim(line).n == 0 || line.p[0] == '#')
+        if (str_trim(line).n == 0 || str_trim(line).p[0] == '#')
             continue;
         if (!ch_wsp(line.p[0])) {
             if (logical.n)
@@ -191,10 +193,12 @@ int
 aliases_read(struct aliases *a, int fd, struct str primary_domain,
              void (*report)(size_t line, const char *what), struct err *e)
 {
-    struct buf text = buf_new(ALIASES_TEXT_MAX + 1);
+    struct buf text = buf_new(ALIASES_TEXT_MAX + READ_BLOCK);
     for (off_t at = 0;;) {
-        char *to = buf_reserve(&text, 4096);
-        ssize_t n = to ? pread(fd, to, 4096, at) : -1;
+        char *to = text.n <= ALIASES_TEXT_MAX ? buf_reserve(&text, READ_BLOCK) : NULL;
+        if (!to)
+            break; /* too large: aliases_parse() says so */
+        ssize_t n = pread(fd, to, READ_BLOCK, at);
         if (n < 0 && errno == ESPIPE) /* /dev/null takes the place of a missing file */
             n = 0;
         if (n < 0) {

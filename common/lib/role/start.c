@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { FIRST_FD = 3 };
@@ -40,7 +41,7 @@ take_listen_fds(struct start *st)
         fcntl(fd, F_SETFD, FD_CLOEXEC);
         start_add_fd(st, fd, z);
     }
-    st->given = n > 0;
+    st->given = start_fd(st, "control") >= 0;
 }
 
 static void
@@ -76,6 +77,23 @@ is_connected_tcp(int fd, struct sockaddr_storage *ss)
            (ss->ss_family == AF_INET || ss->ss_family == AF_INET6);
 }
 
+/* inetd makes descriptor 2 the client, too, who is not to read our log. */
+static void
+spare_client_the_log(const struct start *st)
+{
+    struct stat client, err;
+    if (fstat(0, &client) < 0 || fstat(2, &err) < 0 || client.st_dev != err.st_dev ||
+        client.st_ino != err.st_ino)
+        return;
+    int fd = log_syslog_socket();
+    if (fd < 0)
+        fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || dup2(fd, 2) < 0)
+        _exit(71);
+    close(fd);
+    log_open(2, role_name(st->role));
+}
+
 /* inetd and tcpserver: descriptor 0 is the client, and UCSPI variables may say more of it. */
 static void
 take_inetd(struct start *st, bool asked)
@@ -85,6 +103,7 @@ take_inetd(struct start *st, bool asked)
     if (!asked && !tcp && str_z(getenv("TCPREMOTEIP")).n == 0)
         return;
     st->inetd = true;
+    spare_client_the_log(st);
     if (tcp) {
         socklen_t n = sizeof ss;
         uint16_t local_port = 0;
@@ -121,7 +140,7 @@ start_read(struct start *st, enum role role, int argc, char **argv)
     }
     log_open(2, role_name(role));
     take_listen_fds(st);
-    if (!st->given)
+    if (st->nfds == 0)
         take_inetd(st, inetd);
     clearenv();
 }

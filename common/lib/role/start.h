@@ -12,7 +12,8 @@
  * of sendmail(1); "config" the configuration's text; "root" the empty directory; "control" the
  * channel to master; "dir.NAME" a directory or file that is ours.
  *
- * By hand, nothing is given: start_sockets() then makes the same descriptors itself.
+ * What was not given (by hand nothing, by another supervisor perhaps the listening socket alone),
+ * start_sockets() makes itself.
  */
 #pragma once
 #include "lib/base/err.h"
@@ -33,7 +34,7 @@ struct start {
     struct start_fd fds[START_FDS_MAX];
     size_t nfds;
     bool inetd; /* serve one session on descriptors 0 and 1 */
-    bool given; /* descriptors were passed: by master or another supervisor */
+    bool given; /* master passed all there is; another supervisor may pass some */
     /* UCSPI variables, or what the kernel says of descriptor 0. */
     char remote_ip[46], local_ip[46];
     uint16_t remote_port;

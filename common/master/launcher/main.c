@@ -1,15 +1,17 @@
 /*
- * launcher: see launcher.h. Started by master only.
+ * launcher: see launcher.h. As root it is started by master only, and reads no configuration.
  */
 #include "common/master/launcher/launcher.h"
 #include "lib/guard/guard.h"
 #include "lib/ipc/service.h"
 #include "lib/log/log.h"
+#include "lib/role/sockets.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,6 +113,22 @@ open_programs(void)
     }
 }
 
+/* Started by hand, by an ordinary user, whose accounts all are. */
+static void
+by_hand(struct start *st)
+{
+    static struct conf conf;
+    if (geteuid() == 0)
+        log_fatal("as root I am started by master only");
+    start_config(st, &conf);
+    start_sockets(st, &conf);
+    mkdir(conf.mail_dir.p, 0711);
+    int fd = open(conf.mail_dir.p, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        log_fatal("%s: %s", conf.mail_dir.p, strerror(errno));
+    start_add_fd(st, fd, "dir.mail");
+}
+
 int
 main(int argc, char **argv)
 {
@@ -118,6 +136,8 @@ main(int argc, char **argv)
     static struct start st;
     start_read(&st, R_LAUNCHER, argc, argv);
     the.launcher.privileged = geteuid() == 0;
+    if (!st.given)
+        by_hand(&st);
     find_mail_dir(&st);
     open_programs();
     the.loop.on_signal = on_signal;

@@ -1,0 +1,291 @@
+/* authd: the accounts file good and bad, who an address is, and the throttle. */
+#include "common/authd/authd.h"
+#include "tests/unit/temp.h"
+#include "tests/unit/unit.h"
+#include <errno.h>
+#include <sys/stat.h>
+
+static struct conf conf;
+static char *dir;
+static int fd;
+static struct err e;
+
+static void
+setup(void)
+{
+    static struct conf_errors errors;
+    temp_quiet();
+    dir = temp_dir();
+    fd = open(dir, O_RDONLY | O_DIRECTORY);
+    ck_assert_int_eq(conf_parse(&conf, STR("c"),
+                                STR("version 1\nhostname mx.example.org\n"
+                                    "domain example.org second.example\npostmaster alice\n"),
+                                &errors),
+                     0);
+    authd.conf = &conf;
+}
+
+static void
+teardown(void)
+{
+    temp_remove(dir);
+}
+
+static void
+put_file(const char *text, size_t n)
+{
+    int f = openat(fd, "accounts", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ck_assert_int_eq(write(f, text, n), (ssize_t)n);
+    close(f);
+}
+
+static size_t
+load(const char *text)
+{
+    put_file(text, strlen(text));
+    accounts_free(&authd.accounts);
+    ck_assert_int_eq(accounts_load(&authd.accounts, fd, &e), 0);
+    return authd.accounts.bad_lines;
+}
+
+static const char good[] = "version 1\n# comment\nalice:2001:2001:/mail/alice:$y$hash\n"
+                           "bob@second.example:2002:2002:/mail/bob:$y$hash\n\n"
+                           "a+b@second.example:2003:2003:/m/x:h\n";
+
+static enum address_kind
+kind_of(const char *address)
+{
+    enum address_kind kind;
+    struct account *account;
+    return resolve_address(str_z(address), &kind, &account, &e) < 0 ? (enum address_kind)99 : kind;
+}
+
+START_TEST(good_lines_serve)
+{
+    ck_assert_uint_eq(
+        load("version 1\nalice:2001:2001:/mail/alice:h\nbob@second.example:2002:2002:/b:h\n"), 0);
+    ck_assert_uint_eq(authd.accounts.n, 2);
+    ck_assert_int_eq(kind_of("ALICE@EXAMPLE.org"), ADDRESS_ACCOUNT);
+    ck_assert_int_eq(kind_of("alice+tag@mx.example.org"), ADDRESS_ACCOUNT);
+    ck_assert_int_eq(kind_of("alice@second.example"), ADDRESS_UNKNOWN);
+    ck_assert_int_eq(kind_of("bob@second.example"), ADDRESS_ACCOUNT);
+    ck_assert_int_eq(kind_of("bob@example.org"), ADDRESS_UNKNOWN);
+    ck_assert_int_eq(kind_of("alice@other.example"), ADDRESS_FOREIGN);
+    ck_assert_int_eq(kind_of("postmaster@second.example"), ADDRESS_ALIAS);
+    ck_assert_int_eq(kind_of(""), ADDRESS_UNKNOWN);
+    ck_assert_int_eq(kind_of("@"), ADDRESS_FOREIGN);
+    ck_assert_int_eq(kind_of("+@example.org"), ADDRESS_UNKNOWN);
+    ck_assert_int_eq(kind_of("../alice@example.org"), ADDRESS_UNKNOWN);
+    ck_assert_ptr_nonnull(resolve_login(STR("Alice")));
+    ck_assert_ptr_nonnull(resolve_login(STR("alice@example.org")));
+    ck_assert_ptr_null(resolve_login(STR("alice@second.example")));
+    ck_assert_ptr_null(resolve_login(STR("bob")));
+    ck_assert_ptr_null(resolve_login(STR("@")));
+    ck_assert_ptr_nonnull(accounts_by_uid(&authd.accounts, 2002));
+    ck_assert_ptr_null(accounts_by_uid(&authd.accounts, 0));
+}
+END_TEST
+
+static const char *const bad[] = {
+    "alice",
+    "alice:1:2:3",
+    "alice:2001:2001:/m/a:h:more",
+    ":2001:2001:/m/a:h",
+    "Alice:2001:2001:/m/a:h",
+    "a/b:2001:2001:/m/a:h",
+    "..:2001:2001:/m/a:h",
+    "a@..x:2001:2001:/m/a:h",
+    "a@b@c:2001:2001:/m/a:h",
+    "-a:2001:2001:/m/a:h",
+    "alice:0:2001:/m/a:h",
+    "alice:499:2001:/m/a:h",
+    "alice:2001:499:/m/a:h",
+    "alice:-1:2001:/m/a:h",
+    "alice:4294967296:2001:/m/a:h",
+    "alice:2147483648:2001:/m/a:h",
+    "alice:x:2001:/m/a:h",
+    "alice:2001:2001:m/a:h",
+    "alice:2001:2001:/:h",
+    "alice:2001:2001:/m/../etc:h",
+    "alice:2001:2001://m:h",
+    "alice:2001:2001:/m/:h",
+    "alice:2001:2001:/m/a:",
+    "alice:2001:2001:/m/a\x01:h",
+    "alice:2001:2001:/m/a:\xff",
+    "bob:2002:2002:/m/b:h", /* the second time */
+};
+
+START_TEST(a_bad_line_makes_nobody_unknown)
+{
+    char text[512];
+    snprintf(text, sizeof text, "version 1\n%s\nbob:2002:2002:/m/b:h\n%s", bad[_i],
+             bad[_i][0] == 'b' ? "" : "carol:2003:2003:/m/c:h\n");
+    ck_assert_msg(load(text) == 1, "%s", bad[_i]);
+    ck_assert_int_eq(kind_of("bob@example.org"), ADDRESS_ACCOUNT);
+    ck_assert_ptr_nonnull(resolve_login(STR("bob")));
+    ck_assert_int_eq(kind_of("nobody@example.org"), 99);
+    ck_assert_int_eq(e.class, ERR_TEMPORARY);
+    struct account x = {STR("dave"), STR("h"), STR("/m/d"), 2004, 2004, NULL};
+    ck_assert_int_eq(accounts_add(&authd.accounts, &x, &e), -1);
+    ck_assert_ptr_nonnull(strstr(e.text, "mend it first"));
+    ck_assert_ptr_null(accounts_find(&authd.accounts, STR("dave")));
+    ck_assert_int_eq(accounts_remove(&authd.accounts, STR("bob"), &e), -1);
+    ck_assert_ptr_nonnull(accounts_find(&authd.accounts, STR("bob")));
+    ck_assert_int_eq(accounts_set_hash(&authd.accounts, STR("bob"), STR("new"), &e), -1);
+    ck_str(accounts_find(&authd.accounts, STR("bob"))->hash, "h");
+}
+END_TEST
+
+START_TEST(every_prefix_and_every_byte)
+{
+    char text[sizeof good];
+    static const char bytes[] = {'\0', '\n', ':', '@', '\xff', '/', '9'};
+    for (size_t n = 0; n < sizeof good; n++) {
+        put_file(good, n);
+        accounts_free(&authd.accounts);
+        ck_assert_int_eq(accounts_load(&authd.accounts, fd, &e), 0);
+        bool whole = n == 9 || (n && good[n - 1] == '\n');
+        ck_assert(whole || authd.accounts.bad_lines);
+    }
+    for (size_t i = 0; i < sizeof good - 1; i++)
+        for (size_t k = 0; k < sizeof bytes; k++) {
+            memcpy(text, good, sizeof good);
+            text[i] = bytes[k];
+            put_file(text, sizeof good - 1);
+            accounts_free(&authd.accounts);
+            ck_assert_int_eq(accounts_load(&authd.accounts, fd, &e), 0);
+            for (size_t j = 0; j < authd.accounts.n; j++)
+                ck_assert(accounts_name_ok(authd.accounts.list[j]->name) &&
+                          authd.accounts.list[j]->uid >= 500);
+        }
+}
+END_TEST
+
+START_TEST(names_at_their_ceiling)
+{
+    char name[ACCOUNT_NAME_MAX + 2];
+    memset(name, 'a', sizeof name);
+    ck_assert(accounts_name_ok(str_of(name, ACCOUNT_NAME_MAX)));
+    ck_assert(!accounts_name_ok(str_of(name, ACCOUNT_NAME_MAX + 1)));
+    ck_assert(!accounts_name_ok(STR("")));
+    ck_assert(!accounts_name_ok(STR("a@")));
+    ck_assert(!accounts_name_ok(STR("a..b")));
+    ck_assert(!accounts_name_ok(STR("a b")));
+}
+END_TEST
+
+START_TEST(changes_are_kept)
+{
+    ck_assert_int_eq(accounts_load(&authd.accounts, fd, &e), 0); /* no file */
+    char name[32], directory[32];
+    for (int i = 0; i < 300; i++) {
+        snprintf(name, sizeof name, "user%d", (i * 7919) % 300);
+        snprintf(directory, sizeof directory, "/m/%d", i);
+        struct account x = {.name = str_z(name), .hash = STR("h"), .directory = str_z(directory)};
+        x.uid = x.gid = accounts_free_uid(&authd.accounts, 2000, 2299);
+        ck_assert_uint_eq(x.uid, 2000 + (unsigned)i);
+        ck_assert_msg(accounts_add(&authd.accounts, &x, &e) == 0, "%s", e.text);
+        ck_assert_int_eq(accounts_add(&authd.accounts, &x, &e), -1);
+    }
+    ck_assert_uint_eq(accounts_free_uid(&authd.accounts, 2000, 2299), 0);
+    ck_assert_int_eq(accounts_remove(&authd.accounts, STR("user7"), &e), 0);
+    ck_assert_int_eq(accounts_remove(&authd.accounts, STR("user7"), &e), -1);
+    ck_assert_int_eq(accounts_set_hash(&authd.accounts, STR("user8"), STR("new"), &e), 0);
+    accounts_free(&authd.accounts);
+    ck_assert_int_eq(accounts_load(&authd.accounts, fd, &e), 0);
+    ck_assert_uint_eq(authd.accounts.n, 299);
+    ck_assert_uint_eq(authd.accounts.bad_lines, 0);
+    ck_str(accounts_find(&authd.accounts, STR("user8"))->hash, "new");
+    for (size_t i = 1; i < 299; i++)
+        ck_assert_uint_eq(accounts_after(&authd.accounts, authd.accounts.list[i - 1]->name), i);
+    struct stat st;
+    ck_assert_int_eq(fstatat(fd, "accounts", &st, 0), 0);
+    ck_assert_uint_eq(st.st_mode & 07777, 0600);
+}
+END_TEST
+
+START_TEST(an_edited_file_is_not_written_over)
+{
+    struct account x = {STR("dave"), STR("h"), STR("/m/d"), 2004, 2004, NULL};
+    ck_assert_uint_eq(load("version 1\nbob:2002:2002:/m/b:h\n"), 0);
+    put_file("version 1\nbob:2002:2002:/m/b:edited\n", 36);
+    ck_assert_int_eq(accounts_add(&authd.accounts, &x, &e), -1);
+    ck_assert_ptr_nonnull(strstr(e.text, "bulkhead reload"));
+    authd_read_accounts();
+    ck_str(accounts_find(&authd.accounts, STR("bob"))->hash, "edited");
+    ck_assert_int_eq(accounts_add(&authd.accounts, &x, &e), 0);
+    ck_assert_int_eq(accounts_remove(&authd.accounts, STR("bob"), &e), 0);
+}
+END_TEST
+
+START_TEST(no_link_is_followed)
+{
+    ck_assert_int_eq(symlinkat("/etc/passwd", fd, "accounts"), 0);
+    ck_assert_int_eq(accounts_load(&authd.accounts, fd, &e), -1);
+    ck_assert_int_eq(e.class, ERR_TEMPORARY);
+}
+END_TEST
+
+START_TEST(failures_are_throttled)
+{
+    char z[32];
+    int n = 0;
+    while (throttle_allows(STR("192.0.2.1"), STR("victim")) && n < 1000) {
+        throttle_failed(STR("192.0.2.1"), STR("victim"));
+        n++;
+    }
+    ck_assert_int_eq(n, 20);
+    ck_assert(throttle_allows(STR("192.0.2.2"), STR("victim")));
+    ck_assert(!throttle_allows(STR("192.0.2.1"), STR("other")));
+    for (n = 0; throttle_allows(STR("::1"), STR("x")) && n < 1000; n++) {
+        snprintf(z, sizeof z, "2001:db8::%d", n);
+        throttle_failed(str_z(z), STR("nobody"));
+        if (!throttle_allows(STR("2001:db8::ffff"), STR("someone")))
+            break;
+    }
+    ck_assert_int_lt(n, 25); /* the /64 */
+    for (n = 0; throttle_allows(STR("198.51.100.1"), STR("Shared")) && n < 1000; n++) {
+        snprintf(z, sizeof z, "10.0.0.%d", n);
+        throttle_failed(str_z(z), STR("shared"));
+    }
+    ck_assert_int_eq(n, 30);
+    for (n = 0; n < 100000; n++) { /* the table is of fixed size */
+        snprintf(z, sizeof z, "10.%d.%d.%d", n >> 16, n >> 8 & 255, n & 255);
+        throttle_failed(str_z(z), STR("shared"));
+    }
+    ck_assert(!throttle_allows(STR("198.51.100.1"), STR("shared")));
+}
+END_TEST
+
+START_TEST(a_hash_is_made)
+{
+    char hash[HASH_MAX], big[PASSWORD_MAX + 1];
+    memset(big, 'p', sizeof big);
+    ck_assert_int_eq(login_hash(STR("x"), hash, sizeof hash), 0);
+    ck_assert(strncmp(hash, "$y$", 3) == 0);
+    ck_assert_int_eq(login_hash(str_of(big, PASSWORD_MAX + 1), hash, sizeof hash), -1);
+    ck_assert_int_eq(login_hash(str_of("a\0b", 3), hash, sizeof hash), -1);
+    ck_assert_int_eq(login_hash(STR("x"), hash, 10), -1);
+}
+END_TEST
+
+Suite *suite_authd(void);
+Suite *
+suite_authd(void)
+{
+    Suite *s = suite_create("authd");
+    TCase *t = tcase_create("authd");
+    tcase_set_timeout(t, 30);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, good_lines_serve);
+    tcase_add_loop_test(t, a_bad_line_makes_nobody_unknown, 0, sizeof bad / sizeof bad[0]);
+    tcase_add_test(t, every_prefix_and_every_byte);
+    tcase_add_test(t, names_at_their_ceiling);
+    tcase_add_test(t, changes_are_kept);
+    tcase_add_test(t, an_edited_file_is_not_written_over);
+    tcase_add_test(t, no_link_is_followed);
+    tcase_add_test(t, failures_are_throttled);
+    tcase_add_test(t, a_hash_is_made);
+    suite_add_tcase(s, t);
+    return s;
+}

@@ -1,0 +1,265 @@
+/* qfile: every byte flipped, every length cut, each field at its ceiling. */
+#include "lib/queue/qfile.h"
+#include "lib/base/siphash.h"
+#include "tests/unit/temp.h"
+#include "tests/unit/unit.h"
+#include <sys/mman.h>
+
+static struct arena arena;
+static struct envelope env;
+static struct err e;
+
+static void
+setup(void)
+{
+    temp_quiet();
+    arena = arena_new((size_t)2 * QFILE_ENVELOPE_MAX);
+}
+
+static struct qfile_rcpt two[] = {{{"a@example.org", 13}}, {{"b@example.net", 13}}};
+
+static struct envelope
+sample(void)
+{
+    return (struct envelope){.sender = STR("s@example.com"),
+                             .origin = STR("smtp"),
+                             .client = STR("[192.0.2.1]"),
+                             .helo = STR("client"),
+                             .arrived_us = 1234567890123456,
+                             .eight_bit = true,
+                             .rcpts = two,
+                             .nrcpt = 2};
+}
+
+static int
+file_of(struct str text)
+{
+    int fd = memfd_create("q", MFD_CLOEXEC);
+    ck_assert_int_eq(write(fd, text.p, text.n), (ssize_t)text.n);
+    return fd;
+}
+
+static int
+read_text(struct str text)
+{
+    int fd = file_of(text);
+    arena_reset(&arena);
+    int ok = qfile_read(fd, &arena, &env, &e);
+    close(fd);
+    return ok;
+}
+
+static struct buf
+written(const char *message)
+{
+    struct buf b = buf_new(2 << 20);
+    struct envelope in = sample();
+    in.message_size = strlen(message);
+    ck_assert_int_eq(qfile_write(&b, &in, &e), 0);
+    buf_addz(&b, message);
+    return b;
+}
+
+START_TEST(what_was_written_is_read)
+{
+    struct buf b = written("Subject: x\r\n\r\ny\r\n");
+    ck_assert_int_eq(read_text(buf_str(&b)), 0);
+    ck_str(env.sender, "s@example.com");
+    ck_str(env.login, "");
+    ck_str(env.helo, "client");
+    ck_assert_uint_eq(env.nrcpt, 2);
+    ck_str(env.rcpts[1].address, "b@example.net");
+    ck_assert(env.eight_bit && env.arrived_us == 1234567890123456);
+    ck_str(str_from(buf_str(&b), env.message_offset), "Subject: x\r\n\r\ny\r\n");
+    buf_free(&b);
+}
+END_TEST
+
+START_TEST(the_size_comes_last)
+{
+    struct buf b = buf_new(1 << 20);
+    struct envelope in = sample();
+    ck_assert_int_eq(qfile_write(&b, &in, &e), 0);
+    size_t head = b.n;
+    buf_addz(&b, "12345");
+    ck_assert_int_eq(read_text(buf_str(&b)), -1);
+    int fd = file_of(buf_str(&b));
+    ck_assert_int_eq(qfile_finish(fd, head, 5, &e), 0);
+    ck_assert_int_eq(qfile_read(fd, &arena, &env, &e), 0);
+    ck_assert_uint_eq(env.message_size, 5);
+    close(fd);
+    ck_assert_int_eq(qfile_finish(-1, head, 5, &e), -1);
+    ck_assert_int_eq(qfile_read(-1, &arena, &env, &e), -1);
+    ck_assert_int_eq(e.class, ERR_TEMPORARY);
+    buf_free(&b);
+}
+END_TEST
+
+START_TEST(every_byte_flipped)
+{
+    struct buf b = written("hello\r\n");
+    for (size_t i = 0; i < b.n; i++)
+        for (int bit = 0; bit < 8; bit++) {
+            b.p[i] = (char)(b.p[i] ^ 1 << bit);
+            int ok = read_text(buf_str(&b));
+            ck_assert_msg((ok < 0) == (i < b.n - 7), "byte %zu bit %d", i, bit);
+            if (ok < 0)
+                ck_assert_int_eq(e.class, ERR_PERMANENT);
+            b.p[i] = (char)(b.p[i] ^ 1 << bit);
+        }
+    buf_free(&b);
+}
+END_TEST
+
+START_TEST(every_length_but_the_right_one)
+{
+    struct buf b = written("hello\r\n");
+    for (size_t n = 0; n < b.n; n++)
+        ck_assert_int_eq(read_text(str_of(b.p, n)), -1);
+    buf_addc(&b, 'x');
+    ck_assert_int_eq(read_text(buf_str(&b)), -1);
+    buf_free(&b);
+}
+END_TEST
+
+START_TEST(no_regular_file)
+{
+    int pipes[2];
+    ck_assert_int_eq(pipe(pipes), 0);
+    ck_assert_int_eq(qfile_read(pipes[0], &arena, &env, &e), -1);
+    ck_assert_int_eq(e.class, ERR_PERMANENT);
+}
+END_TEST
+
+static int
+write_one(struct envelope *in)
+{
+    struct buf b = buf_new(2 << 20);
+    int ok = qfile_write(&b, in, &e);
+    if (ok == 0)
+        ck_assert_int_eq(read_text(buf_str(&b)), 0);
+    buf_free(&b);
+    return ok;
+}
+
+START_TEST(fields_at_their_ceilings)
+{
+    static char big[QFILE_FIELD_MAX + 1];
+    memset(big, 'a', sizeof big);
+    struct envelope in = sample();
+    struct qfile_rcpt one = {str_of(big, QFILE_ADDR_MAX)};
+    in.rcpts = &one;
+    in.nrcpt = 1;
+    in.sender = str_of(big, QFILE_ADDR_MAX);
+    in.helo = str_of(big, QFILE_FIELD_MAX);
+    ck_assert_int_eq(write_one(&in), 0);
+    ck_assert_uint_eq(env.helo.n, QFILE_FIELD_MAX);
+    one.address.n++;
+    ck_assert_int_eq(write_one(&in), -1);
+    one.address.n--;
+    in.sender.n++;
+    ck_assert_int_eq(write_one(&in), -1);
+    in.sender.n--;
+    in.helo.n++;
+    ck_assert_int_eq(write_one(&in), -1);
+    in.helo.n--;
+    one.address.n = 0;
+    ck_assert_int_eq(write_one(&in), -1);
+}
+END_TEST
+
+/* E7: what reads these fields writes lines. */
+START_TEST(no_line_breaks)
+{
+    struct envelope in = sample();
+    static const struct str bad[] = {{"a\n", 2}, {"a\r", 2}, {"\0", 1}, {"a\nRcpt: b@c", 11}};
+    for (size_t i = 0; i < 4; i++) {
+        in.sender = bad[i];
+        ck_assert_int_eq(write_one(&in), -1);
+        in = sample();
+        in.helo = bad[i];
+        ck_assert_int_eq(write_one(&in), -1);
+        in = sample();
+        two[1].address = bad[i];
+        ck_assert_int_eq(write_one(&in), -1);
+        two[1].address = STR("b@example.net");
+    }
+}
+END_TEST
+
+START_TEST(recipients_at_their_ceiling)
+{
+    static struct qfile_rcpt many[QFILE_RCPT_MAX + 1];
+    struct envelope in = sample();
+    for (size_t i = 0; i <= QFILE_RCPT_MAX; i++)
+        many[i].address = STR("somebody-with-a-name@a-rather-long-domain.example.org");
+    in.rcpts = many;
+    in.nrcpt = QFILE_RCPT_MAX;
+    ck_assert_int_eq(write_one(&in), 0);
+    ck_assert_uint_eq(env.nrcpt, QFILE_RCPT_MAX);
+    in.nrcpt++;
+    ck_assert_int_eq(write_one(&in), -1);
+    in.nrcpt = 0;
+    ck_assert_int_eq(write_one(&in), -1);
+}
+END_TEST
+
+/* What a session that knows the check could write: made good again after each change, the records
+ * alone must do no harm (C15). */
+static void
+seal(struct buf *b)
+{
+    static const struct sipkey key = {"bulkhead-qfile1"};
+    char head[QFILE_HEAD];
+    uint64_t size = b->n - QFILE_HEAD - 7, zero = 0;
+    memcpy(b->p + 16, &size, sizeof size);
+    memcpy(head, b->p, sizeof head);
+    memcpy(head + 24, &zero, sizeof zero); /* message_size */
+    memcpy(head + 40, &zero, sizeof zero); /* check */
+    uint64_t sum = siphash(&key, str_of(head, sizeof head)) ^
+                   siphash(&key, str_of(b->p + QFILE_HEAD, (size_t)size));
+    memcpy(b->p + 40, &sum, sizeof sum);
+}
+
+START_TEST(every_byte_forged)
+{
+    struct buf b = written("hello\r\n");
+    seal(&b);
+    ck_assert_int_eq(read_text(buf_str(&b)), 0);
+    static const unsigned char values[] = {0, 1, 2, 7, '\n', 0x7f, 0x80, 0xff};
+    for (size_t i = 0; i < b.n - 7; i++)
+        for (size_t k = 0; k < sizeof values; k++) {
+            char old = b.p[i];
+            b.p[i] = (char)values[k];
+            seal(&b);
+            if (read_text(buf_str(&b)) == 0) {
+                ck_assert_uint_le(env.nrcpt, QFILE_RCPT_MAX);
+                ck_assert_uint_gt(env.nrcpt, 0);
+                for (size_t r = 0; r < env.nrcpt; r++)
+                    ck_assert(env.rcpts[r].address.n && str_chr(env.rcpts[r].address, '\n') < 0);
+            }
+            b.p[i] = old;
+        }
+    buf_free(&b);
+}
+END_TEST
+
+Suite *suite_qfile(void);
+Suite *
+suite_qfile(void)
+{
+    Suite *s = suite_create("qfile");
+    TCase *t = tcase_create("qfile");
+    tcase_add_checked_fixture(t, setup, NULL);
+    tcase_add_test(t, what_was_written_is_read);
+    tcase_add_test(t, the_size_comes_last);
+    tcase_add_test(t, every_byte_flipped);
+    tcase_add_test(t, every_length_but_the_right_one);
+    tcase_add_test(t, no_regular_file);
+    tcase_add_test(t, fields_at_their_ceilings);
+    tcase_add_test(t, no_line_breaks);
+    tcase_add_test(t, recipients_at_their_ceiling);
+    tcase_add_test(t, every_byte_forged);
+    suite_add_tcase(s, t);
+    return s;
+}
