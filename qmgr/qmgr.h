@@ -80,6 +80,7 @@ struct qmgr {
     struct service service;
     int dir, tmp, new, cur, journal, corrupt; /* directories */
     size_t nactive;
+    bool leases;    /* the file system has them */
     bool new_dirty; /* names were removed from new/ since it was last synced */
 };
 extern struct qmgr qmgr;
@@ -88,8 +89,9 @@ extern struct qmgr qmgr;
 int store_open(const char *path_or_null, struct err *e);
 void store_new_id(char id_r[ID_LEN + 1]);
 bool store_id_ok(struct str id);
-int store_create(const char *id, struct err *e);    /* tmp/ID: a descriptor */
-int store_reopen(const char *id);                   /* tmp/ID, to read */
+int store_create(const char *id, struct err *e); /* tmp/ID: a descriptor */
+int store_reopen(const char *id);                /* tmp/ID, to read */
+bool store_is_written(int fd); /* whether somebody has it open for writing; else nobody can again */
 void store_discard(const char *id);                 /* tmp/ID away */
 int store_commit_name(const char *id, char origin); /* tmp/ID to new/ID.O, not yet synced */
 void store_uncommit(const char *id, char origin);   /* after a failed sync */
