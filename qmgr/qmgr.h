@@ -69,6 +69,8 @@ struct message {
     size_t nrcpt, cap;
     size_t open;    /* in state TODO or SENT */
     bool journaled; /* the journal's file is there */
+    bool named;     /* and its name is durable */
+    bool unsynced;  /* and has marks that are not durable */
     bool again;     /* handed out before, and no answer is on record */
     int64_t loaded_ms;
 };
@@ -124,6 +126,7 @@ void message_free(struct message *m);
 void message_start(struct entry *entry); /* its time has come */
 /* The same for one just accepted: arena and envelope become the message's. */
 void message_adopt(struct entry *entry, struct arena *arena, struct envelope *env);
+void message_mark(struct message *m);   /* on record what is done, while others are open */
 void message_settle(struct message *m); /* conclude this attempt if no recipient is open any more */
 int message_add_rcpt(struct message *m, struct str address); /* by expansion; 0 also when known */
 /* An answer of local or relay, put on record where it must be, and logged. */
