@@ -100,7 +100,11 @@ check(struct intake *in, struct err *e)
     int fd = store_reopen(in->id);
     if (fd < 0)
         return err_errno(e, "cannot read the queue file");
-    int ok = qfile_read(fd, &in->arena, &in->env, e);
+    /* From here on it never changes: a session that kept it open could put other recipients into
+     * it, or other content, behind our back. */
+    int ok = store_is_written(fd)
+                 ? err_set(e, ERR_TEMPORARY, "the session has not let go of the file")
+                 : qfile_read(fd, &in->arena, &in->env, e);
     close(fd);
     if (ok == 0 && in->env.message_size > qmgr.conf->message_size_max)
         ok = err_set(e, ERR_PERMANENT, "message too large");

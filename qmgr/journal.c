@@ -84,20 +84,42 @@ open_journal(const struct message *m, int flags, int *dir_r)
     return *dir_r < 0 ? -1 : openat(*dir_r, name, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
+/* All of it or nothing: what is appended behind half a record would never be read. */
+static int
+append(int fd, const struct buf *records)
+{
+    off_t before = lseek(fd, 0, SEEK_END);
+    ssize_t n = before < 0 ? -1 : write(fd, records->p, records->n);
+    if (n == (ssize_t)records->n)
+        return 0;
+    int saved = n < 0 ? errno : ENOSPC;
+    if (n > 0)
+        (void)!ftruncate(fd, before);
+    errno = saved;
+    return -1;
+}
+
+/* The name, too, becomes durable, with the directories above it. */
+static int
+make_durable(struct message *m, int fd, int dir)
+{
+    if (fsync(fd) < 0 || (!m->named && (fsync(dir) < 0 || fsync(qmgr.journal) < 0)))
+        return -1;
+    m->named = true;
+    m->unsynced = false;
+    return 0;
+}
+
 int
 journal_append(struct message *m, const struct buf *records, bool sync, struct err *e)
 {
-    int dir = -1;
-    bool fresh = !m->journaled;
+    int dir = -1, ok = -1;
     if (!buf_ok(records))
         return err_set(e, ERR_LIMIT, "journal record too large");
     int fd = open_journal(m, O_WRONLY | O_CREAT | O_APPEND, &dir);
-    int ok = -1;
-    if (fd >= 0 && write(fd, records->p, records->n) == (ssize_t)records->n) {
+    if (fd >= 0 && append(fd, records) == 0) {
         m->journaled = true;
-        /* The name first becomes durable with the directories above it. */
-        ok = sync && (fsync(fd) < 0 || (fresh && (fsync(dir) < 0 || fsync(qmgr.journal) < 0))) ? -1
-                                                                                               : 0;
+        ok = sync ? make_durable(m, fd, dir) : 0;
     }
     if (ok < 0)
         err_errno(e, "journal of %.*s", ID_LEN, m->entry->id);

@@ -279,23 +279,48 @@ bounce_failed(struct message *m)
             m->rcpts[i]->state = state;
 }
 
+/* Those that are done or bounced and not yet on record; whether there are any. */
+static bool
+put_final(struct message *m, struct buf *out)
+{
+    bool any = false;
+    for (size_t i = 0; i < m->nrcpt; i++) {
+        struct rcpt *r = m->rcpts[i];
+        if (r->marked || (r->state != RCPT_DONE && r->state != RCPT_BOUNCED))
+            continue;
+        journal_put_rcpt(out, r->index, r->state);
+        r->marked = any = true;
+    }
+    return any;
+}
+
+/* The others may take hours yet, and a process after us must not deliver again what is done. It is
+ * written and not synced: that is for record(), when the message is put off. */
+void
+message_mark(struct message *m)
+{
+    struct err e;
+    struct buf out = buf_new(4 << 20);
+    if (m->open && put_final(m, &out)) {
+        m->unsynced = true;
+        if (journal_append(m, &out, false, &e) < 0)
+            log_error("%s", e.text);
+    }
+    buf_free(&out);
+}
+
 /* What is final goes on record, durably, before the message waits for its next attempt. */
 static void
 record(struct message *m)
 {
     struct err e;
     struct buf out = buf_new(4 << 20);
-    bool final = false, reason = false;
-    for (size_t i = 0; i < m->nrcpt; i++) {
-        struct rcpt *r = m->rcpts[i];
-        if (!r->marked && (r->state == RCPT_DONE || r->state == RCPT_BOUNCED)) {
-            journal_put_rcpt(&out, r->index, r->state);
-            r->marked = final = true;
-        } else if (r->state == RCPT_LATER && !reason) {
-            journal_put_deferred(&out, r->index, r->text);
-            reason = true;
+    bool final = put_final(m, &out) || m->unsynced;
+    for (size_t i = 0; i < m->nrcpt; i++)
+        if (m->rcpts[i]->state == RCPT_LATER) {
+            journal_put_deferred(&out, m->rcpts[i]->index, m->rcpts[i]->text);
+            break;
         }
-    }
     journal_put_attempt(&out, m->entry->attempts);
     if (journal_append(m, &out, final, &e) < 0)
         log_error("%s", e.text);

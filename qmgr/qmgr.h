@@ -69,6 +69,8 @@ struct message {
     size_t nrcpt, cap;
     size_t open;    /* in state TODO or SENT */
     bool journaled; /* the journal's file is there */
+    bool named;     /* and its name is durable */
+    bool unsynced;  /* and has marks that are not durable */
     bool again;     /* handed out before, and no answer is on record */
     int64_t loaded_ms;
 };
@@ -80,6 +82,7 @@ struct qmgr {
     struct service service;
     int dir, tmp, new, cur, journal, corrupt; /* directories */
     size_t nactive;
+    bool leases;    /* the file system has them */
     bool new_dirty; /* names were removed from new/ since it was last synced */
 };
 extern struct qmgr qmgr;
@@ -88,8 +91,9 @@ extern struct qmgr qmgr;
 int store_open(const char *path_or_null, struct err *e);
 void store_new_id(char id_r[ID_LEN + 1]);
 bool store_id_ok(struct str id);
-int store_create(const char *id, struct err *e);    /* tmp/ID: a descriptor */
-int store_reopen(const char *id);                   /* tmp/ID, to read */
+int store_create(const char *id, struct err *e); /* tmp/ID: a descriptor */
+int store_reopen(const char *id);                /* tmp/ID, to read */
+bool store_is_written(int fd); /* whether somebody has it open for writing; else nobody can again */
 void store_discard(const char *id);                 /* tmp/ID away */
 int store_commit_name(const char *id, char origin); /* tmp/ID to new/ID.O, not yet synced */
 void store_uncommit(const char *id, char origin);   /* after a failed sync */
@@ -122,6 +126,7 @@ void message_free(struct message *m);
 void message_start(struct entry *entry); /* its time has come */
 /* The same for one just accepted: arena and envelope become the message's. */
 void message_adopt(struct entry *entry, struct arena *arena, struct envelope *env);
+void message_mark(struct message *m);   /* on record what is done, while others are open */
 void message_settle(struct message *m); /* conclude this attempt if no recipient is open any more */
 int message_add_rcpt(struct message *m, struct str address); /* by expansion; 0 also when known */
 /* An answer of local or relay, put on record where it must be, and logged. */

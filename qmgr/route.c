@@ -421,6 +421,7 @@ finish_job(struct lane *lane)
     lane->job = NULL;
     rest_lane(lane);
     free(job);
+    message_mark(m);
     message_settle(m);
     pump(route);
 }

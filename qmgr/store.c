@@ -23,6 +23,27 @@ subdirectory(const char *name, struct err *e)
     return fd < 0 ? err_errno(e, "queue/%s", name) : fd;
 }
 
+/* Whether the file system tells by a lease that a file is open for writing (NFS does not). */
+static void
+try_lease(void)
+{
+    static const char name[] = "lease";
+    close(openat(qmgr.tmp, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    int fd = store_reopen(name);
+    qmgr.leases = fd >= 0 && fcntl(fd, F_SETLEASE, F_RDLCK) == 0;
+    close(fd);
+    unlinkat(qmgr.tmp, name, 0);
+    if (!qmgr.leases)
+        log_warn("queue: this file system has no leases; a session that is taken over could change "
+                 "what it has committed");
+}
+
+bool
+store_is_written(int fd)
+{
+    return qmgr.leases && fcntl(fd, F_SETLEASE, F_RDLCK) < 0 && errno == EAGAIN;
+}
+
 int
 store_open(const char *path_or_null, struct err *e)
 {
@@ -39,6 +60,7 @@ store_open(const char *path_or_null, struct err *e)
     qmgr.corrupt = subdirectory("corrupt", e);
     if (qmgr.tmp < 0 || qmgr.new < 0 || qmgr.cur < 0 || qmgr.journal < 0 || qmgr.corrupt < 0)
         return -1;
+    try_lease();
     return fsync(qmgr.dir) < 0 ? err_errno(e, "queue") : 0;
 }
 

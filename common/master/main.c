@@ -106,6 +106,36 @@ reap(void)
                 on_exit_of(&the.children[i], status);
 }
 
+/* Any process that holds a door can shut it down, for all that share it: a taken session would cut
+ * off its whole program. The two programs get a new one, and start anew; sessions go on. */
+static void
+on_door_shut(struct loop_io *io, unsigned events)
+{
+    struct door *d = io->arg;
+    struct child *both[] = {d->client, d->service};
+    (void)events;
+    log_error("the door from %s to %s was shut down by a process that holds it: made anew",
+              role_name(d->client->role), role_name(d->service->role));
+    loop_del(&the.loop, io);
+    if (wires_door(d) < 0 || loop_add(&the.loop, io, EPOLLRDHUP) < 0)
+        log_fatal("no new door: %s", strerror(errno));
+    for (size_t i = 0; i < 2; i++)
+        if (both[i]->pid) {
+            kill(both[i]->pid, SIGTERM);
+            both[i]->renewed = true;
+        }
+}
+
+static void
+watch_doors(void)
+{
+    for (size_t i = 0; i < the.ndoors; i++) {
+        the.doors[i].end.ready = on_door_shut;
+        if (loop_add(&the.loop, &the.doors[i].end, EPOLLRDHUP) < 0)
+            log_fatal("cannot watch the doors: %s", strerror(errno));
+    }
+}
+
 /* The plan's roles become children; their users may not change while we run. */
 static void
 adopt_roles(void)
@@ -232,7 +262,7 @@ on_control(struct loop_io *io, unsigned events)
 static void
 on_signal(struct loop *l, int signo)
 {
-    struct control_answer ignored;
+    struct control_answer ignored = {0};
     (void)l;
     if (signo == SIGCHLD)
         reap();
@@ -343,9 +373,11 @@ main(int argc, char **argv)
     arguments(argc, argv);
     umask_for_role();
     log_open(2, "master");
+    the.privileged = geteuid() == 0;
+    if (the.privileged) /* of the watcher, too */
+        spawn_cut_capabilities();
     under_watch();
     the.since_s = wall_s();
-    the.privileged = geteuid() == 0;
     if (plan_load(&the, &the.config_fd, &the.plan) < 0)
         return 78; /* EX_CONFIG */
     adopt_roles();
@@ -358,12 +390,11 @@ main(int argc, char **argv)
         return 71; /* EX_OSERR */
     if (the.died_of)
         log_error("master died of signal %d, and has been started again", the.died_of);
-    if (the.privileged)
-        spawn_cut_capabilities();
     the.loop.on_signal = on_signal;
     if (loop_init(&the.loop, signals) < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         log_fatal("event loop: %s", strerror(errno));
     listen_control();
+    watch_doors();
     for (size_t i = 0; i < the.nchildren; i++)
         start(&the.children[i]);
     loop_run(&the.loop);

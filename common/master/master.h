@@ -7,7 +7,7 @@
 #include "lib/ipc/message.h"
 #include "lib/loop/loop.h"
 
-enum { FDS_MAX = 96 };
+enum { FDS_MAX = 96, DOORS_MAX = 64 };
 
 struct wire { /* a descriptor that a child gets, under this name */
     int fd;
@@ -37,6 +37,11 @@ struct kept { /* a listening socket, and the line it is for: it outlives reloads
     int fd;
 };
 
+struct door { /* a socket pair from a client's to a service's wires */
+    struct child *client, *service;
+    struct loop_io end; /* the service's end, to see when somebody shuts it down */
+};
+
 struct master {
     struct plan plan;
     const char *config_path;
@@ -49,6 +54,8 @@ struct master {
     size_t nchildren;
     struct kept sockets[PLAN_LISTEN];
     size_t nsockets;
+    struct door doors[DOORS_MAX];
+    size_t ndoors;
     struct loop_io control; /* run_dir/master */
     bool stopping;
     uint32_t restarts; /* of master itself */
@@ -64,6 +71,7 @@ int plan_load(struct master *m, int *config_fd_r, struct plan *plan_r);
 /* wires.c: directories, sockets, doors: everything a child is given. Exit or -1 with a message. */
 int wires_directories(struct master *m);
 int wires_doors(struct master *m); /* between all children, once */
+int wires_door(struct door *d);    /* a new pair in its place */
 int wires_sockets(
     struct master *m); /* listening sockets as the plan has them; closes those that went */
 int wires_submit(struct master *m); /* the socket of sendmail(1), once */

@@ -161,19 +161,31 @@ path_for(struct master *m, struct child *service, enum role client)
     return 0;
 }
 
-/* A door: one socket pair; both ends stay open here, so that it outlives both programs. */
-static int
-door(struct child *client, struct child *service)
+/* One socket pair; both ends stay open here, so that it outlives both programs. */
+int
+wires_door(struct door *d)
 {
     int pair[2];
     char name[32];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -1;
-    snprintf(name, sizeof name, "to.%s", role_name(service->role));
-    wire_set(client, pair[0], name);
-    snprintf(name, sizeof name, "from.%s", role_name(client->role));
-    wire_set(service, pair[1], name);
+    snprintf(name, sizeof name, "to.%s", role_name(d->service->role));
+    wire_set(d->client, pair[0], name);
+    snprintf(name, sizeof name, "from.%s", role_name(d->client->role));
+    wire_set(d->service, pair[1], name);
+    d->end.fd = pair[1];
     return 0;
+}
+
+static int
+add_door(struct master *m, struct child *client, struct child *service)
+{
+    struct door *d = &m->doors[m->ndoors];
+    if (m->ndoors == DOORS_MAX)
+        return -1;
+    *d = (struct door){.client = client, .service = service, .end.arg = d};
+    m->ndoors++;
+    return wires_door(d);
 }
 
 int
@@ -183,7 +195,7 @@ wires_doors(struct master *m)
         struct child *service = &m->children[i];
         for (size_t k = 0; k < m->nchildren; k++)
             if (sockets_linked(m->children[k].role, service->role) &&
-                (door(&m->children[k], service) < 0 ||
+                (add_door(m, &m->children[k], service) < 0 ||
                  path_for(m, service, m->children[k].role) < 0))
                 return -1;
         if (sockets_linked(R_CTL, service->role) && path_for(m, service, R_CTL) < 0)

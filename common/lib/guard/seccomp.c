@@ -1,5 +1,6 @@
 #include "lib/guard/sandbox.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -11,7 +12,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PROGRAM_MAX = 512, PLAIN_MAX = 200, X32_BIT = 0x40000000, CLONE_DENIED = 0x7e020180 };
+enum {
+    PROGRAM_MAX = 512,
+    PLAIN_MAX = 200,
+    X32_BIT = 0x40000000,
+    CLONE_DENIED = 0x7e020180,
+    SOCK_TYPE_MASK = 0xf,
+};
 
 struct program {
     struct sock_filter code[PROGRAM_MAX];
@@ -30,8 +37,29 @@ put(struct program *p, struct sock_filter instruction)
 #define IF_EQ(k, yes, no) (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (k), (yes), (no))
 #define IF_SET(k, yes, no)                                                                         \
     (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (k), (yes), (no))
+#define AND(bits) (struct sock_filter) BPF_STMT(BPF_ALU | BPF_AND | BPF_K, (bits))
 #define ARG(i) (unsigned)(offsetof(struct seccomp_data, args) + 8 * (i)) /* low half */
 enum { NR = offsetof(struct seccomp_data, nr), ARCH = offsetof(struct seccomp_data, arch) };
+
+/* Of a descriptor, its flags and copies; of a file, its locks. Not whom the kernel sends which
+ * signal for it: F_SETOWN and F_SETSIG would kill any process of the same user. */
+static void
+put_fcntl(struct program *p)
+{
+    static const unsigned commands[] = {F_GETFL,     F_GETFD,     F_SETFD,      F_DUPFD_CLOEXEC,
+                                        F_DUPFD,     F_GETLK,     F_SETLK,      F_SETLKW,
+                                        F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE};
+    enum { N = sizeof commands / sizeof commands[0] };
+    put(p, IF_EQ(SYS_fcntl, 0, N + 6));
+    put(p, LOAD(ARG(1)));
+    for (unsigned char i = 0; i < N; i++)
+        put(p, IF_EQ(commands[i], (unsigned char)(N - i + 3), 0));
+    put(p, IF_EQ(F_SETFL, 0, 2)); /* but for O_ASYNC */
+    put(p, LOAD(ARG(2)));
+    put(p, IF_SET(O_ASYNC, 0, 1));
+    put(p, RETURN(SECCOMP_RET_KILL_PROCESS));
+    put(p, RETURN(SECCOMP_RET_ALLOW));
+}
 
 /* Calls that are allowed with some arguments only: a block of their own. False: any arguments do.
  */
@@ -54,12 +82,19 @@ put_special(struct program *p, int nr)
         put(p, RETURN(SECCOMP_RET_ALLOW));
         put(p, RETURN(SECCOMP_RET_KILL_PROCESS));
         return true;
-    case SYS_socketpair: /* AF_UNIX */
-        put(p, IF_EQ((unsigned)nr, 0, 4));
+    case SYS_socketpair: /* AF_UNIX; no datagrams, which could be sent to any abstract name */
+        put(p, IF_EQ((unsigned)nr, 0, 8));
         put(p, LOAD(ARG(0)));
-        put(p, IF_EQ(AF_UNIX, 0, 1));
+        put(p, IF_EQ(AF_UNIX, 0, 5));
+        put(p, LOAD(ARG(1)));
+        put(p, AND(SOCK_TYPE_MASK));
+        put(p, IF_EQ(SOCK_STREAM, 1, 0));
+        put(p, IF_EQ(SOCK_SEQPACKET, 0, 1));
         put(p, RETURN(SECCOMP_RET_ALLOW));
         put(p, RETURN(SECCOMP_RET_ERRNO | EACCES));
+        return true;
+    case SYS_fcntl:
+        put_fcntl(p);
         return true;
     case SYS_socket: /* IPv4 and IPv6; others look absent */
         put(p, IF_EQ((unsigned)nr, 0, 5));

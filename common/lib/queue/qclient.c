@@ -159,6 +159,15 @@ make_durable(struct qclient *q, struct err *e)
     return whole ? disk_error("sync", e) : -1;
 }
 
+/* qmgr takes over only what nobody can write to any more. */
+static int
+let_go(struct qclient *q, struct err *e)
+{
+    int fd = q->file;
+    q->file = -1;
+    return close(fd) < 0 && errno != EINTR ? disk_error("close", e) : 0;
+}
+
 int
 qclient_commit(struct qclient *q, struct err *e)
 {
@@ -168,9 +177,10 @@ qclient_commit(struct qclient *q, struct err *e)
         return -1;
     }
     msg_begin(&m, M_QUEUE_COMMIT);
-    int n = q->remote.fd < 0 ? err_set(e, ERR_CLOSED, "qmgr has gone")
-                             : chan_ask(q->remote.fd, &m, M_QUEUE_DONE, q->remote.me, R_QMGR,
-                                        QCLIENT_COMMIT_MS, e);
+    int n = let_go(q, e) < 0   ? -1
+            : q->remote.fd < 0 ? err_set(e, ERR_CLOSED, "qmgr has gone")
+                               : chan_ask(q->remote.fd, &m, M_QUEUE_DONE, q->remote.me, R_QMGR,
+                                          QCLIENT_COMMIT_MS, e);
     if (n == 0 && !msg_end(&m))
         n = err_set(e, ERR_PROTOCOL, "qmgr: malformed answer");
     if (n < 0) /* also after a refusal: the channel's state is not worth guessing */

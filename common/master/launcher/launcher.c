@@ -68,12 +68,38 @@ make_as_user(int parent, const char *name, const struct cell_request *r)
     int status;
     pid_t pid = fork();
     if (pid == 0)
-        _exit(become_user(r->uid, r->gid) == 0 && mkdirat(parent, name, 0700) == 0 ? 0 : 1);
+        _exit(become_user(r->uid, r->gid) == 0 &&
+                      (mkdirat(parent, name, 0700) == 0 || errno == EEXIST)
+                  ? 0
+                  : 1);
     if (pid < 0)
         return -1;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     return status == 0 ? 0 : -1;
+}
+
+/* In the mail directory: made under a name of its own, given to the user, and only then called what
+ * it is to be called. Several cells of a new account may start at once; the first one's stays. */
+static int
+make_for_user(int parent, const char *name, const struct cell_request *r)
+{
+    char fresh[32];
+    snprintf(fresh, sizeof fresh, ".new-%d", (int)getpid());
+    int fd =
+        mkdirat(parent, fresh, 0700) < 0 && errno != EEXIST ? -1 : descend(parent, fresh, false);
+    int ok = fd < 0 || fchown(fd, r->uid, r->gid) < 0 ? -1 : 0;
+    if (ok == 0 && renameat2(parent, fresh, parent, name, RENAME_NOREPLACE) < 0 &&
+        (errno != EINVAL || renameat(parent, fresh, parent, name) < 0)) { /* EINVAL: NFS */
+        ok = errno == EEXIST || errno == ENOTEMPTY ? 0 : -1;
+        unlinkat(parent, fresh, AT_REMOVEDIR);
+    }
+    /* What is delivered below must be found again after a power cut. */
+    if (ok == 0 && fsync(parent) < 0)
+        ok = -1;
+    if (fd >= 0)
+        close(fd);
+    return ok;
 }
 
 static int
@@ -84,17 +110,13 @@ open_last(const struct launcher *l, int parent, const char *name, bool ours,
     if (fd >= 0 || errno != ENOENT)
         return fd;
     if (!l->privileged)
-        return mkdirat(parent, name, 0700) < 0 ? -1 : descend(parent, name, false);
+        return mkdirat(parent, name, 0700) < 0 && errno != EEXIST ? -1
+                                                                  : descend(parent, name, false);
     if (!ours)
         return make_as_user(parent, name, r) < 0 ? -1 : descend(parent, name, false);
-    if (mkdirat(parent, name, 0700) < 0)
+    if (make_for_user(parent, name, r) < 0)
         return -1;
-    fd = descend(parent, name, false);
-    if (fd >= 0 && fchown(fd, r->uid, r->gid) < 0) {
-        close(fd);
-        return -1;
-    }
-    return fd;
+    return descend(parent, name, false);
 }
 
 /* The account's directory, component by component: an open descriptor, and it belongs to the user.

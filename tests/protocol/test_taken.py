@@ -1,0 +1,138 @@
+"""What a session that has been taken over can do to others, and what races strangers can start.
+
+The test takes a session's descriptors from outside (pidfd_getfd, which needs root) and uses them as
+somebody who runs code in that session would.
+"""
+import ctypes
+import os
+import socket
+import sys
+import threading
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from harness import Report, Suite, wait_for  # noqa: E402
+
+PIDFD_GETFD = 438
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def steal(pid, fd):
+    pidfd = os.pidfd_open(pid)
+    n = libc.syscall(PIDFD_GETFD, pidfd, fd, 0)
+    error = ctypes.get_errno()
+    os.close(pidfd)
+    if n < 0:
+        raise OSError(error, os.strerror(error))
+    return n
+
+
+def pid_of(s, role):
+    return next(r["pid"] for r in s.status() if r["program"] == role)
+
+
+def sessions_of(s, role):
+    parent = pid_of(s, role)
+    out = []
+    for p in os.listdir("/proc"):
+        try:
+            if p.isdigit() and int(open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()[1]) == parent:
+                out.append(int(p))
+        except OSError:
+            pass
+    return out
+
+
+def descriptors(pid):
+    out = {}
+    for f in os.listdir(f"/proc/{pid}/fd"):
+        out[int(f)] = os.readlink(f"/proc/{pid}/fd/{f}")
+    return out
+
+
+class Client:
+    def __init__(self, port):
+        self.s = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.f = self.s.makefile("rwb")
+        self.f.readline()
+
+    def say(self, *lines):
+        for line in lines:
+            self.f.write(line.encode() + b"\r\n")
+            self.f.flush()
+            answer = self.f.readline().decode()
+        return answer
+
+    def until_data(self):
+        return self.say("HELO x", "MAIL FROM:<a@far.example>", "RCPT TO:<bob@example.org>", "DATA")
+
+    def mail(self):
+        answer = self.until_data()
+        return self.say("Subject: x\r\n\r\nx\r\n.") if answer[:3] == "354" else answer
+
+
+def doors_come_back(s):
+    c = Client(s.port["smtp"])
+    pid = sessions_of(s, "smtpd")[0]
+    for fd, what in descriptors(pid).items():
+        if not what.startswith("socket:"):
+            continue
+        k = socket.socket(fileno=steal(pid, fd))
+        if k.family == socket.AF_UNIX:
+            k.shutdown(socket.SHUT_RDWR)
+        k.close()
+    c.s.close()
+    wait_for(lambda: "made anew" in s.tail())
+    wait_for(lambda: Client(s.port["smtp"]).mail()[:3] == "250", every=0.3)
+
+
+def session_that_keeps_its_file(s):
+    c = Client(s.port["smtp"])
+    if c.until_data()[:3] != "354":
+        raise AssertionError("no DATA")
+    c.f.write(b"Subject: x\r\n")
+    c.f.flush()
+    pid = sessions_of(s, "smtpd")[0]
+    kept = [steal(pid, fd) for fd, what in descriptors(pid).items() if "/queue/tmp/" in what]
+    if len(kept) != 1:
+        raise AssertionError(f"its queue file is not among {descriptors(pid)}")
+    answer = c.say("\r\nx\r\n.")
+    os.close(kept[0])
+    if answer[:3] != "451":
+        raise AssertionError(f"accepted what can still be changed: {answer}")
+    if Client(s.port["smtp"]).mail()[:3] != "250":
+        raise AssertionError("the next one is refused")
+
+
+def first_logins_at_once(s):
+    for round_ in range(4):
+        name = f"new{round_}"
+        s.add(name, "secret")
+        answers = []
+
+        def login():
+            c = Client(s.port["imap"])
+            answers.append(c.say(f"a LOGIN {name} secret"))
+
+        threads = [threading.Thread(target=login) for _ in range(12)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        wrong = [a for a in answers if not a.startswith("a OK")]
+        if wrong or len(answers) != 12:
+            raise AssertionError(f"{len(wrong)} of {len(answers)}: {wrong[:1]}\n{s.tail(8)}")
+
+
+def main():
+    r = Report()
+    with Suite(blocks={"imapd": [], "smtpd": []}) as s:
+        s.add("bob", "secret")
+        r.run("many first logins at once", first_logins_at_once, s)
+        if os.geteuid() == 0:
+            r.run("a committed file has no writer", session_that_keeps_its_file, s)
+            r.run("doors that a session shut down are made anew", doors_come_back, s)
+    r.end()
+
+
+if __name__ == "__main__":
+    main()
