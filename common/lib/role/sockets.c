@@ -134,22 +134,32 @@ add_or_die(struct start *st, int fd, const char *name, const struct err *e)
     start_add_fd(st, fd, name);
 }
 
-/* By hand: our side of everything the table links us with. */
-void
-start_sockets(struct start *st, const struct conf *conf)
+static void
+listen_by_hand(struct start *st, const struct conf *conf)
 {
     const struct conf_service *block = sockets_block(conf, st->role);
     const char *dir = conf->run_dir.p;
-    char name[64];
     struct err e = {0};
-    if (st->given)
-        return;
     mkdir(dir, 0755);
-    for (size_t i = 0; block && !st->inetd && i < block->nlisten; i++)
+    for (size_t i = 0; block && i < block->nlisten; i++)
         add_or_die(st, sockets_tcp(&block->listen[i], &e),
                    sockets_service_name(st->role, block->listen[i].tls), &e);
-    if (st->role == R_SUBMITD && !st->inetd)
+    if (st->role == R_SUBMITD)
         add_or_die(st, sockets_unix(dir, "submit", SOCK_STREAM, 0666, &e), "submit", &e);
+}
+
+/* By hand: our side of everything the table links us with. master has given all of it; another
+ * supervisor no more than the sockets to listen on. */
+void
+start_sockets(struct start *st, const struct conf *conf)
+{
+    const char *dir = conf->run_dir.p;
+    char name[64];
+    struct err e = {0};
+    if (start_fd(st, "control") >= 0)
+        return;
+    if (!st->given && !st->inetd)
+        listen_by_hand(st, conf);
     for (unsigned bit = 1; bit < R_ANY; bit <<= 1) {
         enum role other = (enum role)bit;
         if (sockets_linked(other, st->role)) {

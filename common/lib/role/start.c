@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { FIRST_FD = 3 };
@@ -98,6 +99,26 @@ take_inetd(struct start *st, bool asked)
     st->relayclient = getenv("RELAYCLIENT") != NULL;
 }
 
+/* inetd makes the client descriptor 2, too; a log line is nothing for a client. */
+static void
+log_away_from_client(const struct start *st)
+{
+    struct sockaddr_storage ss;
+    struct sockaddr_un sun = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
+    if (!st->inetd || !is_connected_tcp(2, &ss))
+        return;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&sun, sizeof sun) < 0) {
+        if (fd >= 0)
+            close(fd);
+        fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    }
+    if (fd < 0 || dup2(fd, 2) < 0)
+        exit(71); /* EX_OSERR */
+    close(fd);
+    log_open(2, role_name(st->role));
+}
+
 void
 start_read(struct start *st, enum role role, int argc, char **argv)
 {
@@ -123,6 +144,7 @@ start_read(struct start *st, enum role role, int argc, char **argv)
     take_listen_fds(st);
     if (!st->given)
         take_inetd(st, inetd);
+    log_away_from_client(st);
     clearenv();
 }
 
