@@ -31,11 +31,12 @@ path_ok(const char *path)
 bool
 launch_allowed(const struct launcher *l, const struct cell_request *r)
 {
-    if (r->kind >= CELL_KINDS || l->programs[r->kind] < 0 || !text_ok(r->account, sizeof r->account) ||
-        !text_ok(r->directory, sizeof r->directory) || !path_ok(r->directory))
+    if (r->kind >= CELL_KINDS || l->programs[r->kind] < 0 ||
+        !text_ok(r->account, sizeof r->account) || !text_ok(r->directory, sizeof r->directory) ||
+        !path_ok(r->directory))
         return false;
     if (!l->privileged)
-        return r->uid == getuid();
+        return r->uid == l->own_uid;
     return r->uid >= CELL_UID_MIN && r->gid >= CELL_UID_MIN;
 }
 
