@@ -96,7 +96,7 @@ endef
 $(foreach p,$(EXIST),$(eval $(call program,$(p))))
 
 # Unit tests: every tests/unit/test_X.c exports Suite *suite_X(void); everything but main.c is linked in.
-TEST_SRC := $(wildcard tests/unit/*.c)
+TEST_SRC := $(filter-out tests/unit/print_%,$(wildcard tests/unit/*.c))
 TEST_OBJ := $(TEST_SRC:%.c=$(B)/%.o)
 UNITS := $(patsubst tests/unit/test_%.c,%,$(wildcard tests/unit/test_*.c))
 UNDER_TEST := $(filter-out %/main.o,$(foreach p,$(EXIST),$(obj_$(p))))
@@ -111,6 +111,10 @@ $(B)/unit: $(TEST_OBJ) $(UNDER_TEST) $(B)/libtls.a $(B)/libbulkhead.a
 unit: $(B)/unit
 	$(B)/unit
 
+# The code's tables as text, which tests/protocol/test_docs.py compares with the documents.
+$(B)/print_tables: $(B)/tests/unit/print_tables.o $(B)/libbulkhead.a
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 # What tests and builds need, from Debian's packages; nothing is done when all is there.
 deps:
 	@sh tests/deps.sh build
@@ -122,7 +126,7 @@ deps-interop:
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
-	@$(MAKE) --no-print-directory -j2 all $(B)/unit
+	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables
 	@sh tests/run.sh $(B) unit protocol fault
 
 check-interop: deps-interop
@@ -130,7 +134,7 @@ check-interop: deps-interop
 	@sh tests/run.sh $(B) interop
 
 asan: deps-test
-	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit
+	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit build-asan/print_tables
 	@sh tests/run.sh build-asan unit protocol
 
 bench-smtp: deps-interop
@@ -144,7 +148,7 @@ lint:
 # Files only; install.sh makes users, directories and a first configuration.
 MAN1 = submitd/sendmail/sendmail.1
 MAN5 = common/master/ctl/bulkhead.conf.5
-MAN8 = $(wildcard */*.8 common/*/*.8 common/master/ctl/*.8)
+MAN8 = $(wildcard */*.8 common/*/*.8 common/master/ctl/*.8 common/master/launcher/*.8)
 install: all
 	install -d $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(filter-out $(B)/bin/sendmail,$(BINS)) $(DESTDIR)$(LIBEXEC)/

@@ -87,6 +87,7 @@ struct authd {
     struct service service;
     int launcher;              /* channel, or -1 */
     bool unprivileged;         /* the whole suite is one user's: so are all accounts */
+    uint32_t own_uid;          /* asked before the role is entered, which cannot ask */
     char dummy_hash[HASH_MAX]; /* tried for unknown users: they take as long as known ones */
     struct login *running, *waiting;
     size_t nrunning, nwaiting;
@@ -104,9 +105,7 @@ int login_hash(struct str password, char *hash_r, size_t size);
 /* Start a cell for this account on channel. */
 int login_cell(const struct account *account, int kind, int channel, struct err *e);
 
-/* resolve.c: what an address is. For an alias the account is the one of the same name, or the only
- * one its mail goes to: who may send as it. -1 with ERR_TEMPORARY when the tables are incomplete.
- */
+/* resolve.c: what an address is. -1 with ERR_TEMPORARY when the tables are incomplete. */
 int resolve_address(struct str address, enum address_kind *kind_r, struct account **account_r,
                     struct err *e);
 /* A login name: "user", or "user@domain". */

@@ -81,6 +81,7 @@ main(int argc, char **argv)
     int aliases = start_fd(&start, "dir.aliases");
     if (aliases < 0 && !start.given)
         aliases = open(conf.aliases.p, O_RDONLY | O_CLOEXEC);
+    authd.own_uid = geteuid();
     authd.unprivileged = made_by_us(start_door(&start, R_LAUNCHER));
     struct guard_dir dirs[] = {{.dirfd = state, .write = true}};
     struct guard guard = {

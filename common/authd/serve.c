@@ -176,7 +176,7 @@ add(struct str given, struct str password, uint32_t uid, uint32_t gid, struct st
                        PASSWORD_MAX);
     if (uid == 0) {
         uid = authd.unprivileged
-                  ? geteuid()
+                  ? authd.own_uid
                   : accounts_free_uid(&authd.accounts, authd.conf->uid_first, authd.conf->uid_last);
         gid = uid;
     }

@@ -36,7 +36,7 @@ launch_allowed(const struct launcher *l, const struct cell_request *r)
         !path_ok(r->directory))
         return false;
     if (!l->privileged)
-        return r->uid == getuid();
+        return r->uid == l->own_uid;
     return r->uid >= CELL_UID_MIN && r->gid >= CELL_UID_MIN;
 }
 

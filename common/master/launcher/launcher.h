@@ -13,6 +13,7 @@ enum { CELLS_MAX = 8000, CELLS_PER_USER_MAX = 200 };
 
 struct launcher {
     bool privileged;
+    uid_t own_uid;            /* unprivileged: the one user there is */
     char mail_dir[256];       /* below it we make directories; elsewhere the user does */
     int programs[CELL_KINDS]; /* the cells' executables */
 };
