@@ -420,7 +420,7 @@ END_TEST
 
 /* ---- against the structures of others ---- */
 
-#define DATA "../../shared/data/mime"
+#define DATA "../shared/data/mime"
 
 /* How many bodies an XML file of the collection has. */
 static size_t
