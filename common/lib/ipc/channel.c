@@ -80,8 +80,13 @@ chan_recv(int fd, struct msg *m, enum role from, enum role me, int timeout_ms, s
 {
     int64_t deadline = now_ms() + timeout_ms;
     for (;;) {
-        if (ready(fd, POLLIN, deadline, e) < 0)
+        /* No failure here is a temporary one of this channel: an answer may still come, and must
+         * not be taken for the next question's. */
+        if (ready(fd, POLLIN, deadline, e) < 0) {
+            if (e && e->class == ERR_TEMPORARY)
+                e->class = ERR_CLOSED;
             return -1;
+        }
         int n = msg_recv(fd, m, from, me);
         if (n >= 0)
             return n;
@@ -90,7 +95,7 @@ chan_recv(int fd, struct msg *m, enum role from, enum role me, int timeout_ms, s
         if (errno == ECONNRESET) /* it closed with our words unread */
             return 0;
         if (errno != EAGAIN)
-            return err_errno(e, "receive");
+            return err_set(e, ERR_CLOSED, "receive: %s", strerror(errno));
     }
 }
 

@@ -33,11 +33,16 @@ remote_ask(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, 
     /* The answer takes the place of the request. */
     enum msg_type request = m->type;
     struct buf fields = buf_new(MSG_PAYLOAD_MAX);
+    int lent[MSG_FDS_MAX];
+    size_t nlent = m->lent ? m->nfds : 0;
+    memcpy(lent, m->fds, sizeof lent);
     buf_add(&fields, buf_str(&m->fields));
     int n = ask_once(s, m, want, timeout_ms, e);
     if (n < 0 && e->class == ERR_CLOSED && buf_ok(&fields)) {
         msg_begin(m, request);
         buf_add(&m->fields, buf_str(&fields));
+        for (size_t i = 0; i < nlent; i++)
+            msg_add_fd(m, lent[i]);
         n = ask_once(s, m, want, timeout_ms, e);
     }
     buf_wipe(&fields); /* it may hold a password */
