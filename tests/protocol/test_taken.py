@@ -123,11 +123,26 @@ def first_logins_at_once(s):
             raise AssertionError(f"{len(wrong)} of {len(answers)}: {wrong[:1]}\n{s.tail(8)}")
 
 
+def log_grows(s):
+    """Strangers make the log grow; nobody may die of its size."""
+    with open(s.log, "ab") as f:
+        f.truncate(3 << 30)
+    before = {r["program"]: r["restarts"] for r in s.status()}
+    s.add("grown", "secret")
+    answer = Client(s.port["imap"]).say("a LOGIN grown secret")
+    mail = Client(s.port["smtp"]).mail()
+    after = {r["program"]: r["restarts"] for r in s.status()}
+    os.truncate(s.log, 0)
+    if not answer.startswith("a OK") or mail[:3] != "250" or before != after:
+        raise AssertionError(f"{answer} {mail} {before} {after}")
+
+
 def main():
     r = Report()
     with Suite(blocks={"imapd": [], "smtpd": []}) as s:
         s.add("bob", "secret")
         r.run("many first logins at once", first_logins_at_once, s)
+        r.run("a large log", log_grows, s)
         if os.geteuid() == 0:
             r.run("a committed file has no writer", session_that_keeps_its_file, s)
             r.run("doors that a session shut down are made anew", doors_come_back, s)

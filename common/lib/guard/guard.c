@@ -37,9 +37,7 @@ limits(const struct guard_row *row, size_t file_size_max)
 {
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_NOFILE, row->files_max);
-    limit(RLIMIT_FSIZE, file_size_max        ? file_size_max
-                        : row->file_size_max ? row->file_size_max
-                                             : 64u << 20); /* the log is a file */
+    limit(RLIMIT_FSIZE, file_size_max ? file_size_max : row->file_size_max);
 #ifndef BH_SANITIZE /* its shadow memory is larger than any limit */
     limit(RLIMIT_AS, row->memory_max);
 #endif

@@ -120,23 +120,24 @@ enum {
     SESSION = GS_BASE | GS_TALK | GS_SYNC,
     MB = 1 << 20,
 };
+/* Not less for those that write no file: the log is one, and it may be large. */
 #define FILE_MAX ((size_t)1 << 40)
 
 static const struct guard_row rows[] = {
     {R_AUTHD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_FORK | GS_FILES, GS_BASE | GS_TALK,
-     (size_t)1024 * MB, 8192, 64 * MB, false},
+     (size_t)1024 * MB, 8192, FILE_MAX, false},
     {R_KEYD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_SYNC | GS_TUNE, 0, (size_t)512 * MB,
-     16384, 0, false},
+     16384, FILE_MAX, false},
     {R_DNSD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_CONNECT | GS_RESOLVE, 0, (size_t)512 * MB,
-     8192, 0, true},
+     8192, FILE_MAX, true},
     {R_SMTPD, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
     {R_SUBMITD, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
     {R_QMGR, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_FILES, 0, (size_t)4096 * MB, 16384,
      FILE_MAX, false},
-    {R_RELAY, LISTENER | GS_CONNECT, SESSION | GS_CONNECT, (size_t)256 * MB, 4096, 0, true},
+    {R_RELAY, LISTENER | GS_CONNECT, SESSION | GS_CONNECT, (size_t)256 * MB, 4096, FILE_MAX, true},
     {R_LOCAL, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
-    {R_POP3D, LISTENER, SESSION, (size_t)256 * MB, 4096, 0, false},
-    {R_IMAPD, LISTENER, SESSION, (size_t)256 * MB, 4096, 0, false},
+    {R_POP3D, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
+    {R_IMAPD, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
     {R_CELL, GS_BASE | GS_TALK | GS_FILES | GS_NOTIFY, 0, (size_t)1024 * MB, 128, FILE_MAX, false},
     /* A filter is inherited: the launcher's list contains its cells'. */
     {R_LAUNCHER,

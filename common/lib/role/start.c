@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -124,6 +125,7 @@ start_read(struct start *st, enum role role, int argc, char **argv)
     int c;
     *st = (struct start){.role = role};
     umask_for_role();
+    signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error to be answered; cells inherit it */
     while ((c = getopt(argc, argv, "f:i")) != -1) {
         if (c == 'f') {
             st->config_path = optarg;
