@@ -53,8 +53,12 @@ login_begin(struct login *l, struct login_front *f, const struct peer *peer)
     const struct conf_service *block = f->start.role == R_POP3D ? &f->conf.pop3d : &f->conf.imapd;
     uint32_t idle_s =
         block->idle_s && block->idle_s < LOGIN_SECONDS ? block->idle_s : LOGIN_SECONDS;
-    *l = (struct login){
-        .front = f, .peer = peer, .began_ms = now_ms(), .method = "", .ended = "Connection closed"};
+    *l = (struct login){.front = f,
+                        .peer = peer,
+                        .began_ms = now_ms(),
+                        .method = "",
+                        .ended = "Connection closed",
+                        .proxied = -1};
     stream_init(&l->io, peer->fd_in, peer->fd_out, (size_t)2 * LOGIN_LINE_MAX, (int)idle_s * 1000);
     l->io.deadline_ms = l->began_ms + LOGIN_SECONDS * 1000;
     static const int on = 1; /* for the cell, too: it is the same socket */
@@ -182,7 +186,8 @@ log_login(const struct login *l)
                                   : "");
 }
 
-/* The client's connection goes to the cell; with TLS we stay in between until its end. */
+/* The client's connection goes to the cell; with TLS we stay in between until its end: see
+ * login_end(). */
 static enum login_result
 hand_over(struct login *l, int cell, struct str account, struct str tag)
 {
@@ -202,10 +207,7 @@ hand_over(struct login *l, int cell, struct str account, struct str tag)
     l->ended = NULL;
     log_login(l);
     stream_take(&l->io, stream_buffered(&l->io));
-    if (l->tls) {
-        proxy_run(&l->io, pair[0], LOGIN_PROXY_IDLE_MS);
-        close(pair[0]);
-    }
+    l->proxied = pair[0];
     return LOGIN_GRANTED;
 }
 
@@ -286,9 +288,27 @@ log_end(const struct login *l)
              l->tls ? ", TLS" : "");
 }
 
+/* For hours, perhaps: without what the login was made with, and without the ways to the services.
+ */
+static void
+serve_proxied(struct login *l)
+{
+    const int doors[] = {start_door(&l->front->start, R_AUTHD),
+                         start_door(&l->front->start, R_KEYD)};
+    for (size_t i = 0; i < 2; i++)
+        if (doors[i] >= 0)
+            close(doors[i]);
+    buf_wipe(&l->io.in);
+    l->io.in_at = 0;
+    proxy_run(&l->io, l->proxied, LOGIN_PROXY_IDLE_MS);
+    close(l->proxied);
+}
+
 void
 login_end(struct login *l)
 {
+    if (l->proxied >= 0)
+        serve_proxied(l);
     if (l->ended) {
         if (!l->io.broken)
             (void)stream_flush(&l->io, NULL);

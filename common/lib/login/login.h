@@ -51,6 +51,7 @@ struct login {
     char user[LOGIN_USER_MAX * 4 + 8]; /* the last one tried, quoted */
     const char *method;
     int cell_pid;
+    int proxied; /* the cell's end of a connection under TLS, or -1 */
 };
 
 enum login_result {
@@ -78,5 +79,6 @@ enum login_result login_try_plain(struct login *l, struct str response, struct s
 bool login_may_go_on(struct login *l);
 /* A line of a web browser that was led here (catalogue B14). */
 bool login_is_http(struct str line);
-/* Log how it ended, close TLS, free and wipe. */
+/* With TLS and a login: carry bytes until its end (whoever holds a password wipes it before this).
+ * Log how it ended, close TLS, free and wipe. */
 void login_end(struct login *l);
