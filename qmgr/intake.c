@@ -168,6 +168,15 @@ accepted(struct intake *in)
     message_adopt(entry, &in->arena, &in->env);
 }
 
+bool
+intake_has(struct str id)
+{
+    for (const struct intake *in = turn; in; in = in->next)
+        if (str_eq(str_z(in->id), id))
+            return true;
+    return false;
+}
+
 void
 intake_after_turn(void)
 {

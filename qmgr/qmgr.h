@@ -118,7 +118,8 @@ bool entry_for_each(bool (*fn)(struct entry *, void *), void *arg);
 /* intake.c: sessions that bring messages. */
 void intake_message(struct client *c, struct msg *m);
 void intake_gone(struct client *c);
-void intake_after_turn(void); /* one sync for all commits of the turn */
+bool intake_has(struct str id); /* in new/, and becomes an entry at the end of this turn */
+void intake_after_turn(void);   /* one sync for all commits of the turn */
 
 /* message.c: a message's life while it is being delivered. */
 struct message *message_load(struct entry *entry, struct err *e); /* reads file and journal */

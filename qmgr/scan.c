@@ -43,7 +43,7 @@ take_in(const char *name, enum place place)
         log_warn("queue: %s is not ours: left alone", log_str(str_z(name)));
         return;
     }
-    if (entry_find(str_of(name, ID_LEN)))
+    if (entry_find(str_of(name, ID_LEN)) || intake_has(str_of(name, ID_LEN)))
         return;
     if (place == PLACE_CUR && fstatat(dirfd(the.dir), name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return;
