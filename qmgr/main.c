@@ -41,10 +41,12 @@ on_control(struct loop_io *io, unsigned events)
     struct msg m = {0};
     (void)events;
     int n = msg_recv(io->fd, &m, R_MASTER, R_QMGR);
-    if (n == 1 && m.type == M_RELOAD &&
-        conf_read(&fresh, STR("bulkhead.conf"), m.fds[0], &errors) == 0) {
-        conf_free(&conf);
-        conf = fresh;
+    if (n == 1 && m.type == M_RELOAD) {
+        log_move(m.fds[2]);
+        if (conf_read(&fresh, STR("bulkhead.conf"), m.fds[0], &errors) == 0) {
+            conf_free(&conf);
+            conf = fresh;
+        }
     } else if (n == 0 || (n < 0 && errno != EAGAIN)) {
         loop_del(&qmgr.loop, io);
     }

@@ -40,6 +40,7 @@ on_control(struct loop_io *io, unsigned events)
     (void)events;
     int n = msg_recv(io->fd, &m, R_MASTER, R_AUTHD);
     if (n == 1 && m.type == M_RELOAD) {
+        log_move(m.fds[2]);
         if (conf_read(&fresh, STR("bulkhead.conf"), m.fds[0], &errors) == 0) {
             conf_free(&conf);
             conf = fresh;

@@ -169,6 +169,7 @@ renew(struct child *c)
     msg_begin(&m, M_RELOAD);
     msg_add_fd(&m, the.config_fd);
     msg_add_fd(&m, aliases);
+    msg_add_fd(&m, 2); /* the log, opened anew: logrotate(8) has moved the old one away */
     if (aliases < 0 || msg_send(c->control.fd, &m) < 0)
         log_error("cannot tell %s to reload", role_name(c->role));
     msg_free(&m);

@@ -137,12 +137,23 @@ def log_grows(s):
         raise AssertionError(f"{answer} {mail} {before} {after}")
 
 
+def log_is_rotated(s):
+    """logrotate(8) moves the log away and reloads: everybody writes to the new one."""
+    os.rename(s.log, s.log + ".1")
+    s.ctl("reload")
+    wait_for(lambda: Client(s.port["smtp"]).mail()[:3] == "250", every=0.3)
+    wait_for(lambda: "removed" in s.tail(), 5)  # of qmgr
+    s.add("rotated", "secret")
+    wait_for(lambda: "account <rotated>" in s.tail(), 5)  # of authd
+
+
 def main():
     r = Report()
     with Suite(blocks={"imapd": [], "smtpd": []}) as s:
         s.add("bob", "secret")
         r.run("many first logins at once", first_logins_at_once, s)
         r.run("a large log", log_grows, s)
+        r.run("the log after logrotate", log_is_rotated, s)
         if os.geteuid() == 0:
             r.run("a committed file has no writer", session_that_keeps_its_file, s)
             r.run("doors that a session shut down are made anew", doors_come_back, s)

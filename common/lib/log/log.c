@@ -1,6 +1,7 @@
 #include "lib/log/log.h"
 #include "lib/base/encode.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -18,17 +19,34 @@ static struct {
     char host[64];
 } the = {.fd = 2, .program = "bulkhead"};
 
+static bool
+is_socket(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 void
 log_open(int fd, const char *program)
 {
-    struct stat st;
     the.fd = fd;
     the.program = program;
-    the.datagram = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+    the.datagram = is_socket(fd);
     tzset();
     if (gethostname(the.host, sizeof the.host - 1) < 0)
         strncpy(the.host, "localhost", sizeof the.host - 1);
     the.host[strcspn(the.host, ".")] = '\0';
+}
+
+void
+log_move(int fd)
+{
+    close(the.fd);
+    /* The lowest that is free, and what we have just closed is: 0 and 1 are always open. */
+    int copy = fcntl(fd, F_DUPFD, 2);
+    if (copy >= 0)
+        the.fd = copy;
+    the.datagram = is_socket(the.fd);
 }
 
 void

@@ -16,6 +16,9 @@ enum log_level { LOG_DEBUG_, LOG_INFO_, LOG_WARN_, LOG_ERROR_ };
 /* fd: where lines go (a datagram socket gets a syslog priority in front). program: "smtpd" and so
  * on, a string that stays. Call before the role is entered: it reads the time zone. */
 void log_open(int fd, const char *program);
+/* To another file or socket from now on, also after the role is entered: a copy of fd takes the
+ * place of the old one, at the same number if that was 2. */
+void log_move(int fd);
 void log_debug_set(bool on); /* debug lines are dropped unless this is on */
 
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
