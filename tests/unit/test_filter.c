@@ -50,6 +50,12 @@ asks_for_signals(void)
 }
 
 static int
+cuts_the_log(void)
+{
+    return ftruncate(2, 0) < 0;
+}
+
+static int
 makes_datagrams(void)
 {
     int pair[2];
@@ -70,13 +76,14 @@ does_what_it_may(void)
     return fcntl(a[0], F_DUPFD_CLOEXEC, 3) < 0 ? 3 : 0;
 }
 
-START_TEST(descriptors_send_no_signals)
+START_TEST(descriptors_send_no_signals_and_are_not_cut)
 {
 #ifndef BH_SANITIZE
     ck_assert_int_eq(inside(R_SMTPD, takes_signals), -SIGSYS);
     ck_assert_int_eq(inside(R_IMAPD, chooses_signal), -SIGSYS);
     ck_assert_int_eq(inside(R_RELAY, asks_for_signals), -SIGSYS);
     ck_assert_int_eq(inside(R_CELL, takes_signals), -SIGSYS);
+    ck_assert_int_eq(inside(R_CELL, cuts_the_log), -SIGSYS);
 #endif
 }
 END_TEST
@@ -97,7 +104,7 @@ suite_filter(void)
 {
     Suite *s = suite_create("filter");
     TCase *c = tcase_create("filter");
-    tcase_add_test(c, descriptors_send_no_signals);
+    tcase_add_test(c, descriptors_send_no_signals_and_are_not_cut);
     tcase_add_test(c, sessions_make_streams_only);
     suite_add_tcase(s, c);
     return s;
