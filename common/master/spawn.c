@@ -40,7 +40,7 @@ void
 spawn_cut_capabilities(void)
 {
     bound_caps(MASTER_CAPS);
-    if (set_caps(MASTER_CAPS, 0) < 0)
+    if (set_caps(MASTER_CAPS, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         log_fatal("cannot cut my capabilities: %s", strerror(errno));
 }
 
