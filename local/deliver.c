@@ -157,6 +157,8 @@ deliver_to(struct local_session *s, struct delivery *d, uint32_t index, struct s
         if (e.class == ERR_TEMPORARY || e.class == ERR_PERMANENT || e.class == ERR_LIMIT)
             break;
         close_cell(cell);
+        if (e.class == ERR_TIMEOUT) /* the next would wait as long, and others wait for us */
+            break;
         again = true;
     }
     log_warn("%s: to <%s>: %s", log_str(d->id), log_str(address), e.text);
