@@ -46,6 +46,7 @@ on_control(struct loop_io *io, unsigned events)
         if (conf_read(&fresh, STR("bulkhead.conf"), m.fds[0], &errors) == 0) {
             conf_free(&conf);
             conf = fresh;
+            route_renew();
         }
     } else if (n == 0 || (n < 0 && errno != EAGAIN)) {
         loop_del(&qmgr.loop, io);

@@ -100,6 +100,8 @@ message_load(struct entry *entry, struct err *e)
         err_errno(e, "cannot open the queue file");
         if (errno == ENOENT)
             e->class = ERR_CLOSED;
+        else if (errno == ELOOP || errno == ENXIO) /* a link or a socket: never a queue file */
+            e->class = ERR_PERMANENT;
         return NULL;
     }
     struct message *m = new_message(entry);

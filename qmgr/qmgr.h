@@ -142,6 +142,7 @@ bool message_is_local(struct str address);
 void route_submit(struct message *m); /* all recipients in state TODO */
 void route_message(struct client *c, struct msg *m);
 void route_gone(struct client *c);
+void route_renew(void);           /* local and relay are being replaced */
 void route_forget_failures(void); /* the operator wants everything tried now */
 
 /* bounce.c */

@@ -34,6 +34,7 @@ struct lane { /* a channel to a process of local or relay that serves one route 
     struct job *job; /* NULL: idle */
     struct loop_timer idle;
     struct lane *next_idle;
+    int64_t opened_ms;
     struct arena arena; /* addresses of an expansion that is being told */
     struct str *expanded;
     size_t nexpanded;
@@ -59,6 +60,7 @@ static struct {
     struct sipkey key;
     size_t relay_lanes, local_lanes;
     struct route *waiting, **waiting_last;
+    int64_t renewed_ms; /* lanes opened before lead to processes with the old tables */
 } the = {.waiting_last = &the.waiting};
 
 static void pump(struct route *route);
@@ -220,6 +222,10 @@ on_idle(struct loop_timer *t)
 static void
 rest_lane(struct lane *lane)
 {
+    if (lane->opened_ms < the.renewed_ms) {
+        service_close(lane->client);
+        return;
+    }
     lane->next_idle = lane->route->idle;
     lane->route->idle = lane;
     loop_timer_set(&qmgr.loop, &lane->idle, now_ms() + LANE_IDLE_MS);
@@ -249,6 +255,7 @@ open_lane(struct route *route)
     }
     lane->route = route;
     lane->arena = arena_new(4 << 20);
+    lane->opened_ms = now_ms();
     lane->idle = (struct loop_timer){.fire = on_idle, .arg = lane};
     route->lanes++;
     *(role == R_RELAY ? &the.relay_lanes : &the.local_lanes) += 1;
@@ -520,4 +527,22 @@ route_forget_failures(void)
             r->dead_until_ms = 0;
             r->failures = 0;
         }
+}
+
+/* local and relay are being replaced: no lane to one of before is used for another message, busy as
+ * it may be kept. Those that are opened while the old ones still take channels count as old, too.
+ */
+void
+route_renew(void)
+{
+    enum { REPLACED_MS = 1000 };
+    the.renewed_ms = now_ms() + REPLACED_MS;
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (struct route *r = the.buckets[i]; r; r = r->next)
+            while (r->idle) {
+                struct lane *lane = r->idle;
+                r->idle = lane->next_idle;
+                loop_timer_del(&qmgr.loop, &lane->idle);
+                service_close(lane->client);
+            }
 }

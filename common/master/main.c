@@ -83,7 +83,7 @@ again(struct child *c)
 static void
 on_exit_of(struct child *c, int status)
 {
-    if (WIFSIGNALED(status))
+    if (WIFSIGNALED(status) && !c->renewed)
         log_error("%s (process %d) died of signal %d", role_name(c->role), (int)c->pid,
                   WTERMSIG(status));
     else if (WEXITSTATUS(status))
@@ -229,7 +229,7 @@ answer_control(int fd)
 {
     struct control_request request = {0};
     struct control_answer answer = {.magic = PLAN_MAGIC};
-    ssize_t n = recv(fd, &request, sizeof request, 0);
+    ssize_t n = recv(fd, &request, sizeof request, MSG_TRUNC);
     if (n != (ssize_t)sizeof request || request.magic != PLAN_MAGIC)
         return;
     if (request.what == CONTROL_RELOAD)

@@ -22,6 +22,8 @@ with(const char *aliases)
 {
     static struct conf_errors errors;
     temp_quiet();
+    arena_free(&arena);
+    conf_free(&conf);
     arena = arena_new(8 << 20);
     ck_assert_int_eq(conf_parse(&conf, STR("c"),
                                 STR("version 1\nhostname mx.example.org\n"
@@ -29,6 +31,7 @@ with(const char *aliases)
                                 &errors),
                      0);
     local.conf = &conf;
+    aliases_free(&local.aliases);
     ck_assert_int_eq(aliases_parse(&local.aliases, str_z(aliases), STR("example.org"), report, &e),
                      0);
 }
@@ -116,7 +119,6 @@ START_TEST(expansion_at_its_ceiling)
             ck_assert_int_eq(e.class, ERR_PERMANENT);
         }
         buf_free(&b);
-        arena_free(&arena);
     }
 }
 END_TEST

@@ -244,7 +244,9 @@ on_door(struct loop_io *io, unsigned events)
         int n = msg_recv(io->fd, &the.in, entry->door_of, the.l->start->role);
         if (n < 0 && errno == EAGAIN)
             return;
-        if (n <= 0 && (events & EPOLLHUP)) {
+        /* master's doors outlive any garbage; one that came by a path is its sender's. */
+        bool bad = n <= 0 || the.in.type != M_DOOR_OPEN;
+        if (bad && (entry->accepted || (events & EPOLLHUP))) {
             loop_del(&the.loop, io);
             if (entry->accepted) {
                 close(io->fd);
@@ -252,7 +254,7 @@ on_door(struct loop_io *io, unsigned events)
             }
             return;
         }
-        if (n <= 0 || the.in.type != M_DOOR_OPEN) {
+        if (bad) {
             log_warn("garbage at the door of %s", role_name(entry->door_of));
             continue;
         }

@@ -1,0 +1,75 @@
+"""A scripted SMTP server: answers with what a test tells it, and keeps what it was told."""
+import socket
+import threading
+
+
+class FakeMX:
+    def __init__(self):
+        self.s = socket.create_server(("127.0.0.1", 0))
+        self.port = self.s.getsockname()[1]
+        self.answers = {}  # verb -> bytes, list of bytes (one after another, the last stays), or None: hang up
+        self.messages, self.rcpts, self.verbs = [], [], []
+        self.connections = 0
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                c, _ = self.s.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self.session, args=(c,), daemon=True).start()
+
+    def answer(self, c, verb, usual):
+        a = self.answers.get(verb, usual)
+        if isinstance(a, list):
+            a = a.pop(0) if len(a) > 1 else a[0]
+        if a is None:
+            raise ConnectionError
+        c.sendall(a)
+        return a
+
+    def session(self, c):
+        try:
+            self.talk(c, c.makefile("rb"))
+        except OSError:
+            pass
+        finally:
+            c.close()
+
+    def talk(self, c, f):
+        self.answer(c, "banner", b"220 fake.example ESMTP\r\n")
+        for line in f:
+            verb = line.split()[0].upper().decode(errors="replace") if line.split() else ""
+            self.verbs.append(line.strip().decode(errors="replace"))
+            if verb == "EHLO":
+                self.answer(c, verb, b"250-fake.example\r\n250 8BITMIME\r\n")
+            elif verb == "RCPT":
+                who = line.split(b"<")[1].split(b">")[0].decode()
+                key = "RCPT " + who if "RCPT " + who in self.answers else "RCPT"
+                if self.answer(c, key, b"250 ok\r\n").startswith(b"2"):
+                    self.rcpts.append(who)
+            elif verb == "DATA":
+                if not self.answer(c, verb, b"354 go\r\n").startswith(b"354"):
+                    continue
+                self.data(c, f)
+            elif verb == "QUIT":
+                self.answer(c, verb, b"221 bye\r\n")
+                return
+            else:
+                self.answer(c, verb, b"250 ok\r\n")
+
+    def data(self, c, f):
+        text = b""
+        for line in f:
+            if line == b".\r\n":
+                break
+            text += line
+            if self.answers.get("cut") and len(text) > 10:
+                raise ConnectionError
+        if self.answer(c, ".", b"250 kept\r\n").startswith(b"2"):
+            self.messages.append(text)
+
+    def stop(self):
+        self.s.close()

@@ -1,0 +1,363 @@
+#!/usr/bin/env python3
+"""qmgr: deferral and retry, expiry, bounces, the operator's commands, restarts and crashes, damaged
+files. Other hosts are a scripted server. Ends with "N passed, N failed"."""
+import email
+import glob
+import json
+import os
+import re
+import signal
+import smtplib
+import ssl
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from fake_mx import FakeMX  # noqa: E402
+from harness import BIN, Report, Suite, free_ports, wait_for  # noqa: E402
+
+TLS = ssl.create_default_context()
+TLS.check_hostname = False
+TLS.verify_mode = ssl.CERT_NONE
+NUMBER = iter(range(1000000))
+
+
+def submit(suite, *rcpts, subject=None):
+    """As alice, to other hosts; the subject by which the message is known."""
+    subject = subject or f"number-{next(NUMBER)}"
+    with smtplib.SMTP_SSL("127.0.0.1", suite.port["submissions"], context=TLS, timeout=20) as c:
+        c.login("alice", "secret")
+        c.sendmail("alice@example.org", list(rcpts),
+                   f"From: alice@example.org\r\nSubject: {subject}\r\n\r\nbody\r\n")
+    return subject
+
+
+def incoming(suite, rcpt, sender="out@client.example", subject=None):
+    subject = subject or f"number-{next(NUMBER)}"
+    with smtplib.SMTP("127.0.0.1", suite.port["smtp"], timeout=20) as c:
+        c.sendmail(sender, [rcpt], f"Subject: {subject}\r\n\r\nbody\r\n")
+    return subject
+
+
+def rows(suite):
+    return json.loads(suite.ctl("--json", "queue", "list"))
+
+
+def empty(suite, seconds=20):
+    try:
+        wait_for(lambda: not rows(suite), seconds, 0.1)
+    except AssertionError:
+        raise AssertionError(f"still queued: {rows(suite)}")
+
+
+def mailbox(suite, subject, who="alice"):
+    return [m for m in suite.messages(who) if subject.encode() in m]
+
+
+def qmgr_pid(suite):
+    return next(r["pid"] for r in suite.status() if r["program"] == "qmgr")
+
+
+def kill_qmgr(suite):
+    old = qmgr_pid(suite)
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: any(r["program"] == "qmgr" and r["pid"] not in (0, old) and
+                         r["state"] == "ready" for r in suite.status()), 10)
+
+
+def later_then_done(suite, mx):
+    mx.answers = {"RCPT": [b"450 4.2.0 not now\r\n", b"250 ok\r\n"]}
+    subject = submit(suite, "x@far.example")
+    row = wait_for(lambda: [r for r in rows(suite) if r["attempts"] == 1])[0]
+    assert row["state"] == "deferred" and "not now" in row["reason"], row
+    assert row["recipients"] == ["x@far.example"] and row["sender"] == "alice@example.org", row
+    empty(suite)
+    assert len([m for m in mx.messages if subject.encode() in m]) == 1
+    assert not mailbox(suite, subject)
+
+
+def back_off(suite, mx):
+    mx.answers = {"MAIL": b"451 4.3.0 later\r\n"}
+    submit(suite, "x@far.example")
+    row = wait_for(lambda: [r for r in rows(suite) if r["attempts"] >= 3], 20)[0]
+    assert row["next"] - time.time() <= 2 * 1.1 + 1, row  # retry-max, with its jitter
+    mx.answers = {}
+    empty(suite)
+
+
+def refused(suite, mx, answers, status):
+    mx.answers = answers
+    subject = submit(suite, "gone@far.example")
+    empty(suite)
+    mx.answers = {}
+    got = wait_for(lambda: mailbox(suite, subject))
+    assert len(got) == 1, got
+    m = email.message_from_bytes(got[0])
+    assert m.get_content_type() == "multipart/report", m
+    assert m.get_param("report-type") == "delivery-status"
+    assert m["Return-Path"] == "<>" and m["To"] == "<alice@example.org>", m.items()
+    assert m["From"].endswith("<MAILER-DAEMON@mx.example.org>") and m["Auto-Submitted"], m.items()
+    human, report, header = m.get_payload()
+    assert report.get_content_type() == "message/delivery-status"
+    whole, one = report.get_payload()
+    assert whole["Reporting-MTA"] == "dns; mx.example.org" and whole["Arrival-Date"]
+    assert one["Final-Recipient"] == "rfc822; gone@far.example" and one["Action"] == "failed"
+    assert one["Status"] == status, one["Status"]
+    assert one["Diagnostic-Code"].startswith("smtp; "), one["Diagnostic-Code"]
+    assert header.get_content_type() == "text/rfc822-headers"
+    assert f"Subject: {subject}" in header.get_payload() and "body" not in header.get_payload()
+    assert b"\n" not in re.sub(rb"\r\n", b"", got[0]) or b"\r" not in got[0]
+
+
+def dropped(suite, mx, answers):
+    """The connection breaks: later, never lost and never bounced."""
+    mx.answers = answers
+    before = len(mx.messages)
+    subject = submit(suite, "x@far.example")
+    wait_for(lambda: any(r["attempts"] >= 1 for r in rows(suite)), 20)
+    mx.answers = {}
+    suite.ctl("queue", "retry", "all")
+    empty(suite)
+    assert len([m for m in mx.messages[before:] if subject.encode() in m]) == 1
+    assert not mailbox(suite, subject)
+
+
+def hostile(suite, mx, answers):
+    before = len(mx.messages)
+    mx.answers = answers
+    subject = submit(suite, "x@far.example")
+    wait_for(lambda: any(r["attempts"] >= 1 for r in rows(suite)) or mailbox(suite, subject) or
+             len(mx.messages) > before, 20)
+    mx.answers = {}
+    suite.ctl("queue", "retry", "all")
+    empty(suite)
+    with open(suite.log, "rb") as f:
+        assert re.fullmatch(rb"[\x20-\x7e\n]*", f.read()), "the log is not clean"
+    assert len(mx.messages) - before + len(mailbox(suite, subject)) == 1
+
+
+def one_of_two_later(suite, mx):
+    mx.answers = {"RCPT slow@far.example": [b"450 busy\r\n", b"450 busy\r\n", b"250 ok\r\n"]}
+    before = len(mx.rcpts)
+    submit(suite, "slow@far.example", "quick@far.example")
+    row = wait_for(lambda: [r for r in rows(suite) if r["attempts"] >= 1])[0]
+    assert row["recipients"] == ["slow@far.example"], row
+    empty(suite)
+    assert sorted(mx.rcpts[before:]) == ["quick@far.example", "slow@far.example"], mx.rcpts[before:]
+
+
+def local_and_far(suite, mx):
+    mx.answers = {"RCPT": [b"450 busy\r\n", b"250 ok\r\n"]}
+    subject = submit(suite, "x@far.example", "bob@example.org")
+    empty(suite)
+    assert len(mailbox(suite, subject, "bob")) == 1
+    mx.answers = {}
+
+
+def no_bounce_of_a_bounce(suite, mx):
+    """H14."""
+    mx.answers = {"RCPT": b"550 5.1.1 no\r\n"}
+    subject = incoming(suite, "forward@example.org", sender="")
+    empty(suite)
+    mx.answers = {}
+    assert "dropped without notice" in suite.tail(20), suite.tail(20)
+    assert not mailbox(suite, subject)
+
+
+def commands(suite, mx):
+    mx.answers = {"MAIL": b"451 later\r\n"}
+    subject = submit(suite, "x@far.example")
+    row = wait_for(lambda: [r for r in rows(suite) if r["attempts"] >= 1])[0]
+    table = suite.ctl("queue", "list")
+    assert row["id"] in table and "<x@far.example>" in table and "1 message in" in table, table
+    p = subprocess.run([os.path.join(BIN, "sendmail"), "-bp"], capture_output=True, text=True,
+                       env=dict(os.environ, BULKHEAD_SUBMIT=suite.run + "/submit"), timeout=20)
+    assert row["id"] in p.stdout, p
+    shown = suite.ctl("queue", "show", row["id"])
+    assert f"Subject: {subject}" in shown and "body" in shown, shown
+    for verb in ("show", "retry", "remove"):
+        for bad in ("nonsense", "../../../../etc/pass", "", "2" * 20):
+            p = suite.ctl("queue", verb, bad, check=False)
+            assert p.returncode != 0 or (verb, bad) == ("retry", ""), (verb, bad, p)
+    suite.ctl("queue", "retry", row["id"])
+    wait_for(lambda: rows(suite)[0]["attempts"] > row["attempts"])
+
+    def remove():  # not while it is being delivered
+        return suite.ctl("queue", "remove", row["id"], check=False).returncode == 0
+    wait_for(remove)
+    assert rows(suite) == []
+    for sub in ("new", "cur/*", "journal/*", "tmp"):
+        assert not glob.glob(f"{suite.dir}/queue/{sub}/*"), sub
+    submit(suite, "y@far.example")
+    wait_for(lambda: any(r["attempts"] >= 1 for r in rows(suite)))
+    mx.answers = {}
+    suite.ctl("queue", "retry", "all")
+    empty(suite, 3)
+
+
+def restarts(suite, mx):
+    mx.answers = {"MAIL": b"451 later\r\n"}
+    wanted = {submit(suite, "x@far.example") for _ in range(5)}
+    before = {r["id"] for r in rows(suite)}
+    assert len(before) == 5
+    kill_qmgr(suite)
+    wait_for(lambda: {r["id"] for r in rows(suite)} == before)
+    suite.ctl("stop")
+    leftover = f"{suite.dir}/queue/tmp/222222222aaaaaaaaaaa"
+    for path in (leftover, f"{suite.dir}/queue/tmp/junk"):
+        with open(path, "w") as f:
+            f.write("half a message")
+    suite.ctl("start")
+    wait_for(lambda: {r["id"] for r in rows(suite)} == before)
+    wait_for(lambda: not os.listdir(f"{suite.dir}/queue/tmp"))
+    mx.answers = {}
+    suite.ctl("queue", "retry", "all")
+    empty(suite)
+    for subject in wanted:
+        assert len([m for m in mx.messages if subject.encode() in m]) == 1, subject
+
+
+def queue_files(suite):
+    return glob.glob(f"{suite.dir}/queue/new/*") + glob.glob(f"{suite.dir}/queue/cur/*/*")
+
+
+DAMAGE = {"the magic": (0, b"X"), "the version": (4, b"\xff"), "the count of recipients": (12, b"\xff\xff"),
+          "the envelope's size": (16, b"\xff" * 8), "the message's size": (24, b"\xff" * 6),
+          "the check": (40, b"\0\0"), "a record's type": (64, b"\x63"),
+          "a record's length": (65, b"\xff\xff\xff"), "an address": (70, b"\n"), "cut short": (None, 80),
+          "empty": (None, 0), "longer": (None, -1)}
+
+
+def damage(path, where, what):
+    with open(path, "r+b") as f:
+        if where is not None:
+            f.seek(where)
+            f.write(what)
+        elif what >= 0:
+            f.truncate(what)
+        else:
+            f.seek(0, 2)
+            f.write(b"more")
+
+
+def damaged(suite, mx, r):
+    mx.answers = {"MAIL": b"451 later\r\n"}
+    for _ in DAMAGE:
+        submit(suite, "x@far.example")
+    wait_for(lambda: all(w["attempts"] >= 1 and w["state"] == "deferred" for w in rows(suite)), 30)
+    suite.ctl("stop")
+    paths = dict(zip(DAMAGE, queue_files(suite)))
+    for name, path in paths.items():
+        damage(path, *DAMAGE[name])
+    suite.ctl("start")
+    mx.answers = {}
+    listed = suite.ctl("queue", "list")
+    subject = incoming(suite, "alice@example.org")
+    wait_for(lambda: mailbox(suite, subject))
+    empty(suite)
+    for name, path in paths.items():
+        base = os.path.basename(path)
+        with open(suite.log) as f:
+            logged = any(base[:20] in line and "moved to corrupt/" in line for line in f)
+        r.check(f"damaged: {name}", logged and os.path.exists(f"{suite.dir}/queue/corrupt/{base}"),
+                listed)
+
+
+def odd_files(suite, mx):
+    """What is not ours is left alone, and stops nothing."""
+    suite.ctl("stop")
+    q = f"{suite.dir}/queue"
+    os.mkfifo(f"{q}/new/234567abcdefghijklmn.s")
+    os.symlink("/etc/passwd", f"{q}/new/234567abcdefghijklmm.s")
+    os.mkdir(f"{q}/new/234567abcdefghijklmo.s")
+    for name in ("new/x", "new/\x1b[2J", "cur/file"):
+        open(f"{q}/{name}", "w").close()
+    suite.ctl("start")
+    subject = incoming(suite, "alice@example.org")
+    wait_for(lambda: mailbox(suite, subject))
+    assert qmgr_pid(suite) and all(r["restarts"] == 0 for r in suite.status())
+    assert os.path.exists(f"{q}/new/x")
+    empty(suite)
+
+
+def expansion_survives(suite, mx):
+    """Killed after the alias is on record: those it led to get one copy each (J11)."""
+    for i in range(4):
+        mx.answers = {"RCPT": b"450 busy\r\n"}
+        subject = incoming(suite, "team@example.org")
+        wait_for(lambda: glob.glob(f"{suite.dir}/queue/journal/*/*"), every=0.005)
+        if i % 2:
+            wait_for(lambda: len(mailbox(suite, subject)) == 1, every=0.005)
+        before = len(mx.rcpts)
+        kill_qmgr(suite)
+        mx.answers = {}
+        suite.ctl("queue", "retry", "all")
+        empty(suite)
+        assert len(mailbox(suite, subject)) == 1, "alice"
+        assert len(mailbox(suite, subject, "bob")) == 1, "bob"
+        assert mx.rcpts[before:] == ["far@far.example"], mx.rcpts[before:]
+
+
+def expiry(mx):
+    dead, = free_ports(1)
+    with Suite(queue="retry 1s\nretry-max 1s\nexpire 3s",
+               blocks={"relay": [f"via 127.0.0.1 port {dead}"]}) as suite:
+        suite.add("alice", "secret")
+        start = time.time()
+        subject = submit(suite, "x@far.example")
+        wait_for(lambda: mailbox(suite, subject), 15)
+        assert time.time() - start > 2.5
+        empty(suite)
+        time.sleep(0.5)
+        got = mailbox(suite, subject)
+        assert len(got) == 1
+        assert b"Status: 4.4.7" in got[0] and b"delivery time expired" in got[0], got[0]
+
+
+def main():
+    r = Report()
+    mx = FakeMX()
+    with Suite(queue="retry 1s\nretry-max 2s\nexpire 1h",
+               blocks={"relay": [f"via 127.0.0.1 port {mx.port}", "command-time 3s", "data-time 3s"]},
+               aliases="team: alice, bob, far@far.example\nforward: x@far.example\n") as suite:
+        suite.add("alice", "secret")
+        suite.add("bob", "secret")
+        r.run("4xx, then taken", later_then_done, suite, mx)
+        r.run("back-off up to retry-max", back_off, suite, mx)
+        for name, answers, status in (
+                ("RCPT", {"RCPT": b"550 5.1.1 no such user\r\n"}, "5.1.1"),
+                ("RCPT without an enhanced code", {"RCPT": b"550 no\r\n"}, "5.0.0"),
+                ("MAIL", {"MAIL": b"553 5.7.1 not you\r\n"}, "5.7.1"),
+                ("DATA", {"DATA": b"554 5.6.0 no\r\n"}, "5.6.0"),
+                ("the end", {".": b"552 5.3.4 too big\r\n"}, "5.3.4")):
+            r.run(f"5xx to {name}: one bounce", refused, suite, mx, answers, status)
+        for name, answers in (("at the banner", {"banner": None}), ("at EHLO", {"EHLO": None}),
+                              ("at RCPT", {"RCPT": None}), ("at DATA", {"DATA": None}),
+                              ("in the message", {"cut": b"1"}), ("at the end", {".": None})):
+            r.run(f"dropped {name}", dropped, suite, mx, answers)
+        for name, answers in (("garbage for a banner", {"banner": b"\x1b[2J\0\xff\r\n"}),
+                              ("an endless line", {"banner": b"2" * 200000}),
+                              ("endless lines", {"EHLO": b"250-x\r\n" * 50000}),
+                              ("control characters", {"RCPT": b"550 5.1.1 \x1b]0;x\x07\r\r\n"}),
+                              ("an odd code", {"RCPT": b"999 what\r\n"}),
+                              ("a positive answer to nothing", {"DATA": b"250 ok\r\n"}),
+                              ("354 to the end", {".": b"354 more\r\n"}),
+                              ("codes that differ", {"RCPT": b"250-a\r\n550 b\r\n"})):
+            r.run(f"hostile: {name}", hostile, suite, mx, answers)
+        r.run("two recipients, one deferred", one_of_two_later, suite, mx)
+        r.run("two ways, one deferred", local_and_far, suite, mx)
+        r.run("the null sender gets no bounce", no_bounce_of_a_bounce, suite, mx)
+        r.run("queue list, show, retry, remove, mailq", commands, suite, mx)
+        r.run("kill, stop, start; tmp/ is cleared", restarts, suite, mx)
+        r.run("damaged files, while others flow", damaged, suite, mx, r)
+        r.run("files that are not ours", odd_files, suite, mx)
+        r.run("killed after an expansion", expansion_survives, suite, mx)
+        if r.failed:
+            print(suite.tail(40))
+    r.run("expiry: one bounce", expiry, mx)
+    r.end()
+
+
+if __name__ == "__main__":
+    main()
