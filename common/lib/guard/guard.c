@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 enum { CALLS_MAX = 128 };
+/* Also for who may write no file: the log is one, it grows, and beyond the limit a line kills. */
+#define FILE_SIZE_MAX ((rlim_t)1 << 40)
 
 static void
 die(const char *what)
@@ -39,7 +41,7 @@ limits(const struct guard_row *row, size_t file_size_max)
     limit(RLIMIT_NOFILE, row->files_max);
     limit(RLIMIT_FSIZE, file_size_max        ? file_size_max
                         : row->file_size_max ? row->file_size_max
-                                             : 64u << 20); /* the log is a file */
+                                             : FILE_SIZE_MAX);
 #ifndef BH_SANITIZE /* its shadow memory is larger than any limit */
     limit(RLIMIT_AS, row->memory_max);
 #endif

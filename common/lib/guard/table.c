@@ -124,7 +124,7 @@ enum {
 
 static const struct guard_row rows[] = {
     {R_AUTHD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_FORK | GS_FILES, GS_BASE | GS_TALK,
-     (size_t)1024 * MB, 8192, 64 * MB, false},
+     (size_t)1024 * MB, 8192, 0, false},
     {R_KEYD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_SYNC | GS_TUNE, 0, (size_t)512 * MB,
      16384, 0, false},
     {R_DNSD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_CONNECT | GS_RESOLVE, 0, (size_t)512 * MB,

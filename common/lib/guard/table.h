@@ -28,7 +28,7 @@ struct guard_row {
     unsigned session_sets; /* after guard_session; 0: no sessions */
     size_t memory_max;     /* RLIMIT_AS, bytes */
     unsigned files_max;    /* RLIMIT_NOFILE */
-    size_t file_size_max;  /* RLIMIT_FSIZE; 0: may write no file */
+    size_t file_size_max;  /* RLIMIT_FSIZE; 0: no more than a log needs */
     bool connects;         /* outbound TCP */
 };
 
