@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,10 +20,12 @@ static struct {
 void
 log_open(int fd, const char *program)
 {
-    struct stat st;
+    int type = 0;
+    socklen_t n = sizeof type;
     the.fd = fd;
     the.program = program;
-    the.datagram = fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+    /* A stream, as systemd gives one for descriptor 2, wants lines that end. */
+    the.datagram = getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_DGRAM;
     tzset();
     if (gethostname(the.host, sizeof the.host - 1) < 0)
         strncpy(the.host, "localhost", sizeof the.host - 1);
