@@ -159,6 +159,8 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 \
 	    $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 0644 $(MAN1) $(DESTDIR)$(PREFIX)/share/man/man1/
+	ln -sf sendmail.1 $(DESTDIR)$(PREFIX)/share/man/man1/mailq.1
+	ln -sf sendmail.1 $(DESTDIR)$(PREFIX)/share/man/man1/newaliases.1
 	install -m 0644 $(MAN5) $(DESTDIR)$(PREFIX)/share/man/man5/
 	install -m 0644 $(MAN8) $(DESTDIR)$(PREFIX)/share/man/man8/
 
@@ -167,7 +169,7 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/bulkhead $(DESTDIR)$(PREFIX)/sbin/sendmail \
 	    $(DESTDIR)$(PREFIX)/bin/mailq $(DESTDIR)$(PREFIX)/bin/newaliases
 	cd $(DESTDIR)$(PREFIX)/share/man && rm -f \
-	    $(foreach m,$(MAN1),man1/$(notdir $(m))) $(foreach m,$(MAN5),man5/$(notdir $(m))) \
+	    man1/mailq.1 man1/newaliases.1 $(foreach m,$(MAN1),man1/$(notdir $(m))) $(foreach m,$(MAN5),man5/$(notdir $(m))) \
 	    $(foreach m,$(MAN8),man8/$(notdir $(m)))
 
 clean:

@@ -135,7 +135,7 @@ if systemd; then
     done
 else
     "$bulkhead" start || {
-        tail -n 5 /var/log/bulkhead.log >&2
+        tail -n 5 /var/log/bulkhead.log >&2 2>/dev/null || true
         die "it does not start; is another mail server running?"
     }
 fi

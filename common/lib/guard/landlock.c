@@ -39,6 +39,18 @@ fs_rights(int version)
     return rights;
 }
 
+/* Debian 12's header does not know these either. Port 0: one that the kernel chooses, which is what
+ * a local address for outbound connections needs. */
+static int
+allow_own_address(int ruleset)
+{
+    enum { RULE_NET_PORT = 2 };
+    const struct {
+        uint64_t allowed, port;
+    } rule = {.allowed = NET_BIND, .port = 0};
+    return (int)syscall(SYS_landlock_add_rule, ruleset, RULE_NET_PORT, &rule, 0);
+}
+
 static int
 allow_dir(int ruleset, const struct guard_dir *dir, uint64_t known)
 {
@@ -72,12 +84,11 @@ sandbox_landlock(const struct guard_dir *dirs, size_t ndirs, bool connects)
     int fd = (int)syscall(SYS_landlock_create_ruleset, &set, size, 0);
     if (fd < 0)
         return -1;
-    for (size_t i = 0; i < ndirs; i++)
-        if (allow_dir(fd, &dirs[i], set.fs) < 0) {
-            close(fd);
-            return -1;
-        }
-    int ok = (int)syscall(SYS_landlock_restrict_self, fd, 0);
+    int ok = connects && version >= 4 ? allow_own_address(fd) : 0;
+    for (size_t i = 0; ok == 0 && i < ndirs; i++)
+        ok = allow_dir(fd, &dirs[i], set.fs);
+    if (ok == 0)
+        ok = (int)syscall(SYS_landlock_restrict_self, fd, 0);
     close(fd);
     return ok < 0 ? -1 : (int)version;
 }

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,11 +18,14 @@ static struct {
     char host[64];
 } the = {.fd = 2, .program = "bulkhead"};
 
+/* Syslog takes datagrams. A stream, as a supervisor may give for descriptor 2, wants lines that
+ * end. */
 static bool
-is_socket(int fd)
+is_datagram(int fd)
 {
-    struct stat st;
-    return fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+    int type = 0;
+    socklen_t n = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_DGRAM;
 }
 
 void
@@ -31,7 +33,7 @@ log_open(int fd, const char *program)
 {
     the.fd = fd;
     the.program = program;
-    the.datagram = is_socket(fd);
+    the.datagram = is_datagram(fd);
     tzset();
     if (gethostname(the.host, sizeof the.host - 1) < 0)
         strncpy(the.host, "localhost", sizeof the.host - 1);
@@ -46,7 +48,7 @@ log_move(int fd)
     int copy = fcntl(fd, F_DUPFD, 2);
     if (copy >= 0)
         the.fd = copy;
-    the.datagram = is_socket(the.fd);
+    the.datagram = is_datagram(the.fd);
 }
 
 void

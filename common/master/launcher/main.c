@@ -135,7 +135,8 @@ main(int argc, char **argv)
     static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, 0};
     static struct start st;
     start_read(&st, R_LAUNCHER, argc, argv);
-    the.launcher.privileged = geteuid() == 0;
+    the.launcher.own_uid = geteuid();
+    the.launcher.privileged = the.launcher.own_uid == 0;
     if (!st.given)
         by_hand(&st);
     find_mail_dir(&st);
