@@ -33,7 +33,8 @@ our_recipient(struct smtp_server *s, const struct address *a)
     case ADDRESS_FOREIGN:
         break;
     }
-    if (s->peer->relayclient)
+    if (s->peer->relayclient &&
+        s->conf->relayclient) /* the operator allows it, and the variable is set */
         return true;
     return smtp_reject(s, "RCPT", text, 550, "5.7.1", "Relay access denied");
 }
