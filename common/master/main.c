@@ -277,9 +277,12 @@ on_signal(struct loop *l, int signo)
 static void
 signal_groups(int signo)
 {
-    for (size_t i = 0; i < the.nchildren; i++)
+    for (size_t i = 0; i < the.nchildren; i++) {
         if (the.children[i].group)
             kill(-the.children[i].group, signo);
+        if (the.children[i].pid)
+            kill(the.children[i].pid, signo);
+    }
 }
 
 /* Everybody is told; who has not gone after a while is killed. */

@@ -129,11 +129,13 @@ spawn_child(struct master *m, struct child *c)
         close(pair[0]);
         return -1;
     }
-    /* The child does the same: whoever comes first. */
-    if (c->group == 0 || setpgid(pid, c->group) < 0) {
+    /* The child does the same: whoever comes first. Once it has executed its program we may not any
+     * more, and what counts is what it has done. */
+    if (c->group == 0 || setpgid(pid, c->group) < 0)
         setpgid(pid, pid);
+    c->group = getpgid(pid);
+    if (c->group < 0)
         c->group = pid;
-    }
     if (c->control.added) {
         loop_del(&m->loop, &c->control);
         close(c->control.fd);
