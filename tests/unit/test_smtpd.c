@@ -162,6 +162,7 @@ START_TEST(never_an_open_relay)
     }
     quit();
     c.peer.relayclient = true;
+    f.conf.relayclient = true;
     hello(session);
     chat_say(&c, "MAIL FROM:<a@example.org>", "250");
     chat_say(&c, "RCPT TO:<relay@example.net>", "250");
