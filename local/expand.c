@@ -9,6 +9,7 @@ struct expansion {
     size_t nout;
     struct str *work; /* targets still to be looked at */
     size_t nwork;
+    bool broken;
 };
 
 static struct str
@@ -75,7 +76,8 @@ finish(struct expansion *x, struct str address)
 static int
 follow(struct expansion *x, const struct alias *alias)
 {
-    if (x->nvisited == EXPAND_MAX)
+    x->broken |= alias->broken;
+    if (x->nvisited == EXPAND_MAX || alias->broken)
         return -1;
     x->visited[x->nvisited++] = alias;
     for (size_t i = 0; i < alias->ntargets; i++)
@@ -112,15 +114,15 @@ expand_address(const struct local *l, struct arena *arena, struct str address,
                       str_caseeq(local_part, STR("postmaster@")) &&
                       !str_caseeq(address, l->conf->postmaster);
     if (!first && !postmaster)
-        return l->aliases.bad_lines ? err_set(e, ERR_TEMPORARY, "the aliases file has bad lines")
-                                    : 0;
+        return 0; /* an account, or nobody: authd knows, and whether that is certain */
     x.visited = arena_array(arena, EXPAND_MAX, sizeof *x.visited);
     x.out = arena_array(arena, EXPAND_MAX, sizeof *x.out);
     x.work = arena_array(arena, EXPAND_MAX, sizeof *x.work);
     if (!x.visited || !x.out || !x.work)
         return err_set(e, ERR_TEMPORARY, "out of memory");
     if ((first ? follow(&x, first) : push(&x, l->conf->postmaster)) < 0 || run(&x) < 0)
-        return err_set(e, ERR_PERMANENT, "the aliases of this address lead to too many");
+        return x.broken ? err_set(e, ERR_TEMPORARY, "the aliases of this address have a bad line")
+                        : err_set(e, ERR_PERMANENT, "the aliases of this address lead to too many");
     if (x.nout == 0)
         return err_set(e, ERR_PERMANENT, "the aliases of this address lead in a circle");
     *addresses_r = x.out;

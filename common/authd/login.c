@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* Workers at once: yescrypt takes 16 MiB and tens of milliseconds of one core each. */
-enum { WORKERS_MAX = 8, WAITING_MAX = 64, WORKER_S = 20 };
+enum { WORKERS_MAX = 8, WAITING_MAX = 64 };
 
 static bool
 matches(const char *password, const char *hash)

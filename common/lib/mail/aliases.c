@@ -62,16 +62,16 @@ add_target(struct parse *p, struct alias *alias, struct str t)
     if (t.n == 0)
         return 0;
     if (t.p[0] == '|' || t.p[0] == '/' || str_casestarts(t, STR(":include:"))) {
-        bad(p, "delivery to a command, a file or a list file is not served");
+        p->report(p->line, "delivery to a command, a file or a list file is not served");
         return -1;
     }
     if (!target_char_ok(t) || alias->ntargets == ALIASES_TARGETS_MAX) {
-        bad(p, "a target is malformed, or there are too many");
+        p->report(p->line, "a target is malformed, or there are too many");
         return -1;
     }
     struct str full = with_domain(p, t);
     if (!full.p) {
-        bad(p, "a target is too long");
+        p->report(p->line, "a target is too long");
         return -1;
     }
     alias->targets[alias->ntargets++] = full;
@@ -129,9 +129,10 @@ entry(struct parse *p, struct str text)
         bad(p, "out of memory");
         return;
     }
-    while (list.n)
-        if (add_target(p, alias, next_target(&list)) < 0)
-            return;
+    while (list.n && !alias->broken)
+        alias->broken = add_target(p, alias, next_target(&list)) < 0;
+    if (alias->broken)
+        alias->ntargets = 0;
     if (aliases_find(a, alias->name)) {
         bad(p, "this name was defined before");
         return;

@@ -23,6 +23,7 @@ struct alias {
     struct str name;     /* lower case, with its domain */
     struct str *targets; /* with their domains; not lower-cased */
     size_t ntargets;
+    bool broken;        /* its line cannot be used: mail for this name waits until it is mended */
     struct alias *next; /* in its bucket */
 };
 

@@ -6,6 +6,8 @@
 #include <openssl/rsa.h>
 #include <unistd.h>
 
+enum { TRIES = 3 }; /* questions may be asked twice */
+
 static RSA_METHOD *rsa_method;
 static EC_KEY_METHOD *ec_method;
 static int rsa_slot = -1, ec_slot = -1;
@@ -26,7 +28,7 @@ keyclient_close(struct keyclient *k)
 
 /* One question; the channel stays open when keyd answered, be it with a refusal. */
 static int
-ask(struct keyclient *k, struct msg *m, enum msg_type want, struct err *e)
+ask_once(struct keyclient *k, struct msg *m, enum msg_type want, struct err *e)
 {
     if (k->fd < 0)
         k->fd = start_channel(k->start, R_KEYD, e);
@@ -44,9 +46,16 @@ keyclient_chain(struct keyclient *k, uint32_t index, uint32_t *keys_r, struct bu
                 struct err *e)
 {
     struct msg m = {0};
-    msg_begin(&m, M_KEY_CHAIN);
-    msg_put_u32(&m, index);
-    int r = ask(k, &m, M_KEY_CHAIN_IS, e);
+    int r = -1;
+    /* A reload replaces keyd at the same time as us: the one that is leaving may have met our
+     * channel. */
+    for (int tries = 0; tries < TRIES; tries++) {
+        msg_begin(&m, M_KEY_CHAIN);
+        msg_put_u32(&m, index);
+        r = ask_once(k, &m, M_KEY_CHAIN_IS, e);
+        if (r == 0 || e->class != ERR_CLOSED)
+            break;
+    }
     if (r == 0) {
         *keys_r = msg_get_u32(&m);
         buf_add(pem, msg_get_str(&m));
@@ -62,11 +71,16 @@ keyclient_sign(struct keyclient *k, uint32_t index, enum key_how how, struct str
                struct buf *signature, struct err *e)
 {
     struct msg m = {0};
-    msg_begin(&m, M_KEY_SIGN);
-    msg_put_u32(&m, index);
-    msg_put_u32(&m, how);
-    msg_put_str(&m, data);
-    int r = ask(k, &m, M_KEY_SIGNED, e);
+    int r = -1;
+    for (int tries = 0; tries < TRIES; tries++) {
+        msg_begin(&m, M_KEY_SIGN);
+        msg_put_u32(&m, index);
+        msg_put_u32(&m, how);
+        msg_put_str(&m, data);
+        r = ask_once(k, &m, M_KEY_SIGNED, e);
+        if (r == 0 || e->class != ERR_CLOSED)
+            break;
+    }
     if (r == 0) {
         buf_add(signature, msg_get_str(&m));
         if (!msg_end(&m) || !buf_ok(signature))

@@ -169,6 +169,7 @@ become_cell(const struct launcher *l, const struct cell_request *r, int channel)
         goto failed;
     if (channel == CHANNEL_FD ? fcntl(channel, F_SETFD, 0) < 0 : dup3(channel, CHANNEL_FD, 0) < 0)
         goto failed;
+    umask(077);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     execveat(l->programs[r->kind], "", argv, env, AT_EMPTY_PATH);

@@ -135,6 +135,7 @@ main(int argc, char **argv)
     static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, 0};
     static struct start st;
     start_read(&st, R_LAUNCHER, argc, argv);
+    umask(0); /* directories get the modes we name; cells set their own again */
     the.launcher.own_uid = geteuid();
     the.launcher.privileged = the.launcher.own_uid == 0;
     if (!st.given)
