@@ -36,7 +36,7 @@ struct conf_service { /* smtpd, submitd, pop3d, imapd */
     size_t nlisten;
     uint32_t sessions_max, sessions_per_ip_max;
     uint32_t idle_s;    /* between two commands */
-    uint32_t session_s; /* in all */
+    uint32_t session_s; /* in all: smtpd and submitd only */
 };
 
 struct conf_key {

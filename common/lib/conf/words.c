@@ -7,9 +7,8 @@ enum { DAY = 86400, IDS = 0x7fffffff };
     {#b, "listen", CT_LISTEN, AT(b), 0, 0, true},                                                  \
         {#b, "sessions", CT_COUNT, AT(b.sessions_max), 1, 100000, false},                          \
         {#b, "sessions-per-address", CT_COUNT, AT(b.sessions_per_ip_max), 1, 100000, false},       \
-        {#b, "idle", CT_TIME, AT(b.idle_s), 1, DAY, false},                                        \
     {                                                                                              \
-#b, "session-time", CT_TIME, AT(b.session_s), 1, 30 * DAY, false                           \
+#b, "idle", CT_TIME, AT(b.idle_s), 1, DAY, false                                           \
     }
 
 static const struct conf_word words[] = {
@@ -46,6 +45,8 @@ static const struct conf_word words[] = {
     {"relay", "command-time", CT_TIME, AT(relay.command_s), 1, 3600, false},
     {"relay", "data-time", CT_TIME, AT(relay.data_s), 1, DAY, false},
     SERVICE_WORDS(smtpd),
+    {"smtpd", "session-time", CT_TIME, AT(smtpd.session_s), 1, 30 * DAY, false},
+    {"submitd", "session-time", CT_TIME, AT(submitd.session_s), 1, 30 * DAY, false},
     {"smtpd", "relayclient", CT_YESNO, AT(relayclient), 0, 0, false},
     SERVICE_WORDS(submitd),
     SERVICE_WORDS(pop3d),
