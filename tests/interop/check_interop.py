@@ -225,7 +225,7 @@ def users(a):
     code, out = run(["ps", "-eo", "pid,user:32,args"])
     seen = {}
     for line in out.splitlines():
-        m = re.match(r"\s*(\d+)\s+(\S+)\s+\S*/([a-z0-9]+) (?:-p \S+ )?-f " + re.escape(a.conf), line)
+        m = re.match(r"\s*(\d+)\s+(\S+)\s+(?:\S*/)?([a-z0-9]+) (?:-p \S+ )?-f " + re.escape(a.conf), line)
         if m:
             seen.setdefault(m.group(3), set()).add(m.group(2))
     print(f"     {'program':10} user")

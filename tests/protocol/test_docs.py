@@ -172,7 +172,7 @@ def check_pages(report):
 
 
 def check_no_machine(report):
-    pattern = re.compile(re.escape(ROOT) + r"\b|/work/|/root/")
+    pattern = re.compile(re.escape(ROOT) + r"\b|/root/")
     wrong = [f"{d}: {m.group(0)}" for d in documents() for m in [pattern.search(read(d))] if m]
     report.check("no document has a path of a machine", not wrong, str(wrong))
 
