@@ -210,7 +210,7 @@ suite_aliases(void)
 {
     Suite *s = suite_create("aliases");
     TCase *t = tcase_create("aliases");
-    tcase_set_timeout(t, 30);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, names_and_targets);
     tcase_add_test(t, every_prefix_and_every_byte);
     tcase_add_loop_test(t, a_bad_line_is_reported, 0, sizeof bad / sizeof bad[0]);

@@ -275,7 +275,7 @@ suite_authd(void)
 {
     Suite *s = suite_create("authd");
     TCase *t = tcase_create("authd");
-    tcase_set_timeout(t, 30);
+    tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, good_lines_serve);
     tcase_add_loop_test(t, a_bad_line_makes_nobody_unknown, 0, sizeof bad / sizeof bad[0]);

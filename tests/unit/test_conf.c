@@ -294,7 +294,7 @@ suite_conf(void)
 {
     Suite *s = suite_create("conf");
     TCase *t = tcase_create("conf");
-    tcase_set_timeout(t, 60);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, every_word_reaches_its_field);
     tcase_add_test(t, every_prefix_is_read_or_refused);
     tcase_add_test(t, every_byte_changed_does_no_harm);

@@ -702,7 +702,7 @@ suite_dnsd(void)
     tcase_add_test(t, cache_has_a_ceiling_in_bytes);
     suite_add_tcase(s, t);
     t = tcase_create("daemon");
-    tcase_set_timeout(t, 60);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, the_daemon_tells_lies_from_answers);
     tcase_add_test(t, large_answers_come_over_tcp);
     tcase_add_test(t, silence_is_not_an_answer);

@@ -378,7 +378,7 @@ suite_icell(void)
     Suite *s = suite_create("icell");
     TCase *t = tcase_create("icell");
     tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 120);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, input_split_at_each_offset);
     tcase_add_test(t, input_that_ends_at_each_offset);
     tcase_add_test(t, changing_session_frees_all);

@@ -182,7 +182,7 @@ suite_keyd(void)
 {
     Suite *s = suite_create("keyd");
     TCase *t = tcase_create("keyd");
-    tcase_set_timeout(t, 30);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, foreign_certificate_is_refused);
     tcase_add_test(t, what_is_no_key_is_refused);
     tcase_add_test(t, rsa_signs_only_what_tls_needs);

@@ -681,7 +681,7 @@ static void
 add_case(Suite *s, const char *name, void (*setup)(void), const TTest *const *tests)
 {
     TCase *t = tcase_create(name);
-    tcase_set_timeout(t, 60);
+    tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     for (; *tests; tests++)
         tcase_add_test(t, *tests);

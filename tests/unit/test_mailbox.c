@@ -626,7 +626,7 @@ suite_mailbox(void)
     Suite *s = suite_create("mailbox");
     TCase *t = tcase_create("mailbox");
     tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 60);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, names_are_taken_apart);
     tcase_add_test(t, every_prefix_of_a_name);
     tcase_add_test(t, uids_stay);

@@ -489,7 +489,7 @@ suite_mime(void)
 {
     Suite *s = suite_create("mime");
     TCase *t = tcase_create("mime");
-    tcase_set_timeout(t, 60);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, address_lists);
     tcase_add_test(t, every_prefix_of_an_address_list);
     tcase_add_test(t, address_lists_end_at_the_ceiling);

@@ -652,7 +652,7 @@ suite_queue(void)
 {
     Suite *s = suite_create("queue");
     TCase *t = tcase_create("queue");
-    tcase_set_timeout(t, 30);
+    tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, ids_sort_and_are_checked);
     tcase_add_test(t, entries_page_in_order);

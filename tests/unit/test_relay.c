@@ -858,7 +858,7 @@ suite_relay(void)
 {
     Suite *s = suite_create("relay");
     TCase *t = tcase_create("relay");
-    tcase_set_timeout(t, 60);
+    tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_message_arrives);
     tcase_add_test(t, four_and_five_are_told_apart);

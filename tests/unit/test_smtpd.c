@@ -550,7 +550,7 @@ suite_smtpd(void)
     Suite *s = suite_create("smtpd");
     TCase *t = tcase_create("smtpd");
     tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 30);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, one_message);
     tcase_add_test(t, pipelined_group_and_several_messages);
     tcase_add_test(t, never_an_open_relay);

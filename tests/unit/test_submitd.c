@@ -571,7 +571,7 @@ suite_submitd(void)
     Suite *s = suite_create("submitd");
     TCase *t = tcase_create("submitd");
     tcase_add_checked_fixture(t, setup, teardown);
-    tcase_set_timeout(t, 30);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, no_auth_without_tls);
     tcase_add_test(t, both_forms_of_auth);
     tcase_add_test(t, auth_goes_wrong);

@@ -427,7 +427,7 @@ suite_tls(void)
 {
     Suite *s = suite_create("tls");
     TCase *t = tcase_create("tls");
-    tcase_set_timeout(t, 60);
+    tcase_set_timeout(t, 300);
     tcase_add_test(t, keys_elsewhere_sign_in_every_way);
     tcase_add_test(t, a_cut_is_not_an_end);
     tcase_add_test(t, old_versions_and_foreign_protocols_are_refused);
