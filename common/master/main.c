@@ -91,6 +91,8 @@ on_exit_of(struct child *c, int status)
                   WEXITSTATUS(status));
     c->pid = 0;
     c->ready = false;
+    if (kill(-c->group, 0) < 0 && errno == ESRCH) /* it had no sessions left */
+        c->group = 0;
     if (!the.stopping)
         again(c);
 }
@@ -274,14 +276,17 @@ on_signal(struct loop *l, int signo)
         stop();
 }
 
+/* A number that stands for nobody any more may be given to a stranger next: it is forgotten at
+ * once. */
 static void
 signal_groups(int signo)
 {
     for (size_t i = 0; i < the.nchildren; i++) {
-        if (the.children[i].group)
-            kill(-the.children[i].group, signo);
-        if (the.children[i].pid)
-            kill(the.children[i].pid, signo);
+        struct child *c = &the.children[i];
+        if (c->group && kill(-c->group, signo) < 0 && errno == ESRCH)
+            c->group = 0;
+        if (c->pid)
+            kill(c->pid, signo);
     }
 }
 
@@ -295,6 +300,9 @@ stop_all(void)
         pid_t pid = waitpid(-1, NULL, WNOHANG);
         if (pid < 0)
             break;
+        for (size_t i = 0; i < the.nchildren; i++)
+            if (pid > 0 && the.children[i].pid == pid)
+                the.children[i].pid = 0;
         if (pid > 0)
             continue;
         if (now_ms() > deadline)
