@@ -303,9 +303,8 @@ icell_run_command(struct icell *ic)
 void
 icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct str unread)
 {
-    *ic = (struct icell){.root_fd = root_fd,
-                         .state = ICELL_AUTHENTICATED,
-                         .message_size_max = ic->message_size_max};
+    *ic = (struct icell){
+        .root_fd = root_fd, .state = ICELL_AUTHENTICATED, .message_size_max = ic->message_size_max};
     ic->arena = arena_new(ICELL_ARENA_MAX);
     ic->msg.arena = arena_new(ICELL_ARENA_MAX);
     ic->cmd.text = buf_new(ICELL_COMMAND_MAX);

@@ -38,8 +38,8 @@ play_cell(int channel)
     bool bare;
     msg_begin(&m, M_CELL_READY);
     msg_put_u32(&m, (uint32_t)getpid());
-    if (msg_send(channel, &m) < 0 ||
-        chan_recv(channel, &m, R_IMAPD, R_CELL, 5000, &e) != 1 || m.type != M_CELL_CLIENT)
+    if (msg_send(channel, &m) < 0 || chan_recv(channel, &m, R_IMAPD, R_CELL, 5000, &e) != 1 ||
+        m.type != M_CELL_CLIENT)
         _exit(1);
     struct str user = msg_get_str(&m), remote = msg_get_str(&m);
     bool tls = msg_get_bool(&m);

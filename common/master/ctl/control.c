@@ -32,7 +32,8 @@ control(struct ctl *ctl, uint32_t what, struct control_answer *answer, bool quie
         poll(&p, 1, ANSWER_MS) > 0)
         n = recv(fd, answer, sizeof *answer, 0);
     close(fd);
-    if (n != (ssize_t)sizeof *answer || answer->magic != PLAN_MAGIC || answer->nrows > PLAN_ROLES + 1) {
+    if (n != (ssize_t)sizeof *answer || answer->magic != PLAN_MAGIC ||
+        answer->nrows > PLAN_ROLES + 1) {
         if (!quiet)
             fprintf(stderr, "bulkhead: master gives no answer\n");
         return -1;
