@@ -12,7 +12,7 @@ MAGIC, VERSION = 0x48424B4C, 1
 KIND_U64, KIND_STR, KIND_BOOL = 2, 3, 4
 CELL_CLIENT = 60
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("B", os.path.join(ROOT, "build"))
+BIN = os.path.abspath(os.environ.get("BULKHEAD_BIN", os.path.join(ROOT, "build", "bin")))
 
 
 def text(s):
@@ -40,7 +40,7 @@ class Cell:
 
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [os.path.join(BUILD, "bin", program), user], cwd=self.maildir, close_fds=False,
+            [os.path.join(BIN, program), user], cwd=self.maildir, close_fds=False,
             preexec_fn=on_3, stderr=self.log,
             # The leak checker wants /proc, which a confined process has not.
             env={"ASAN_OPTIONS": "detect_leaks=0"})

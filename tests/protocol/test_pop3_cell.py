@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cell_harness import BUILD, Cell  # noqa: E402
+from cell_harness import BIN, Cell  # noqa: E402
 
 MAIL = b"Subject: x\r\n\r\nHello\r\n.dot\r\n..\r\nend\r\n"
 
@@ -141,7 +141,7 @@ class Pop3(unittest.TestCase):
 
 
 def main():
-    if not os.path.exists(os.path.join(BUILD, "bin", "pop3d-cell")):
+    if not os.path.exists(os.path.join(BIN, "pop3d-cell")):
         sys.exit("pop3d-cell is not built")
     result = unittest.TextTestRunner(verbosity=1).run(
         unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"]))
