@@ -1,6 +1,7 @@
 /* folder: names, patterns, and making, renaming and removing. */
 #include "lib/base/clock.h"
 #include "lib/mailbox/folder.h"
+#include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <fcntl.h>
 #include <stdio.h>
@@ -21,10 +22,8 @@ setup(void)
 static void
 teardown(void)
 {
-    char command[128];
     close(root);
-    snprintf(command, sizeof command, "rm -rf %s", top);
-    ck_assert_int_eq(system(command), 0);
+    temp_remove(top);
 }
 
 START_TEST(names_that_can_be_folders)

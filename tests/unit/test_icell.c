@@ -5,6 +5,7 @@
 #include "imapd/cell/search.h"
 #include "imapd/cell/seqset.h"
 #include "pop3d/cell/pcell.h"
+#include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <fcntl.h>
 #include <stdio.h>
@@ -29,11 +30,9 @@ setup(void)
 static void
 teardown(void)
 {
-    char command[128];
     ck_assert_int_eq(chdir("/"), 0);
     close(root);
-    snprintf(command, sizeof command, "rm -rf %s", top);
-    ck_assert_int_eq(system(command), 0);
+    temp_remove(top);
 }
 
 static void

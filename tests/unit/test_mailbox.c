@@ -5,6 +5,7 @@
 #include "lib/mailbox/mailbox.h"
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailname.h"
+#include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <dirent.h>
 #include <errno.h>
@@ -30,10 +31,8 @@ setup(void)
 static void
 teardown(void)
 {
-    char command[128];
     close(root);
-    snprintf(command, sizeof command, "rm -rf %s", top);
-    ck_assert_int_eq(system(command), 0);
+    temp_remove(top);
 }
 
 /* A file below the Maildir, as a foreign program writes it. */

@@ -4,7 +4,7 @@
 #include "lib/ipc/message.h"
 #include "lib/log/log.h"
 #include "lib/loop/loop.h"
-#include <arpa/inet.h>
+#include "lib/role/sockets.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -176,23 +176,6 @@ refuse(int fd)
 }
 
 static void
-name_ip(const struct sockaddr_storage *ss, char *ip, size_t size, uint16_t *port)
-{
-    const struct sockaddr_in *in = (const void *)ss;
-    const struct sockaddr_in6 *in6 = (const void *)ss;
-    if (ss->ss_family == AF_INET) {
-        inet_ntop(AF_INET, &in->sin_addr, ip, (socklen_t)size);
-        *port = ntohs(in->sin_port);
-    } else if (ss->ss_family == AF_INET6) {
-        if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
-            inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], ip, (socklen_t)size);
-        else
-            inet_ntop(AF_INET6, &in6->sin6_addr, ip, (socklen_t)size);
-        *port = ntohs(in6->sin6_port);
-    }
-}
-
-static void
 describe_peer(struct peer *peer, const struct entry *entry, const struct sockaddr_storage *ss)
 {
     if (entry->unix_stream) {
@@ -207,9 +190,9 @@ describe_peer(struct peer *peer, const struct entry *entry, const struct sockadd
     struct sockaddr_storage local = {0};
     socklen_t n = sizeof local;
     uint16_t local_port;
-    name_ip(ss, peer->ip, sizeof peer->ip, &peer->port);
+    sockets_describe(ss, peer->ip, sizeof peer->ip, &peer->port);
     if (getsockname(peer->fd_in, (struct sockaddr *)&local, &n) == 0)
-        name_ip(&local, peer->local_ip, sizeof peer->local_ip, &local_port);
+        sockets_describe(&local, peer->local_ip, sizeof peer->local_ip, &local_port);
 }
 
 static void

@@ -1,4 +1,5 @@
 #include "lib/mail/date.h"
+#include "lib/mail/cfws.h"
 #include "lib/base/cursor.h"
 
 static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -36,25 +37,6 @@ month_days(int year, int month)
     static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     return month == 2 && leap ? 29 : days[month - 1];
-}
-
-/* Blanks, line ends and comments; an open comment ends with the text (catalogue C17). */
-static void
-skip_cfws(struct cursor *c)
-{
-    unsigned depth = 0;
-    for (;;) {
-        int b = cur_peek(c);
-        if (b == '(')
-            depth++;
-        else if (b == ')' && depth)
-            depth--;
-        else if (b == '\\' && depth)
-            cur_next(c);
-        else if (b < 0 || (!depth && b != ' ' && b != '\t' && b != '\r' && b != '\n'))
-            return;
-        cur_next(c);
-    }
 }
 
 static bool
@@ -138,18 +120,18 @@ date_parse(struct str text, struct date *date_r)
     struct cursor c = cursor_of(text);
     struct date d = {0};
     int hour = 0, minute = 0, second = 0;
-    skip_cfws(&c);
+    cfws_skip(&c);
     if (cur_while(&c, ch_alpha).n) {
-        skip_cfws(&c);
+        cfws_skip(&c);
         cur_take(&c, ',');
-        skip_cfws(&c);
+        cfws_skip(&c);
     }
     if (number(&c, 1, 2, &d.day) < 0)
         return -1;
-    skip_cfws(&c);
+    cfws_skip(&c);
     if (month_name(&c, &d.month) < 0)
         return -1;
-    skip_cfws(&c);
+    cfws_skip(&c);
     size_t year_at = c.at;
     if (number(&c, 2, 4, &d.year) < 0)
         return -1;
@@ -157,21 +139,21 @@ date_parse(struct str text, struct date *date_r)
     size_t digits = c.at - year_at;
     if (digits < 4)
         d.year += digits == 2 && d.year < 50 ? 2000 : 1900;
-    skip_cfws(&c);
+    cfws_skip(&c);
     if (number(&c, 1, 2, &hour) < 0)
         return -1;
-    skip_cfws(&c);
+    cfws_skip(&c);
     if (!cur_take(&c, ':'))
         return -1;
-    skip_cfws(&c);
+    cfws_skip(&c);
     if (number(&c, 1, 2, &minute) < 0)
         return -1;
-    skip_cfws(&c);
+    cfws_skip(&c);
     if (cur_take(&c, ':')) {
-        skip_cfws(&c);
+        cfws_skip(&c);
         if (number(&c, 1, 2, &second) < 0)
             return -1;
-        skip_cfws(&c);
+        cfws_skip(&c);
     }
     if (zone(&c, &d.zone_min) < 0 || finish(&d, hour, minute, second) < 0)
         return -1;

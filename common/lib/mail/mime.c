@@ -1,29 +1,11 @@
 #include "lib/mail/mime.h"
+#include "lib/mail/cfws.h"
 #include "lib/base/buf.h"
 #include "lib/base/cursor.h"
 #include "lib/mail/header.h"
 #include <stdlib.h>
 
 /* ---- fields ---- */
-
-/* Blanks, line ends and comments (RFC 5322 3.2.2); an open comment ends with the text. */
-static void
-skip_cfws(struct cursor *c)
-{
-    unsigned depth = 0;
-    for (;;) {
-        int b = cur_peek(c);
-        if (b == '(')
-            depth++;
-        else if (b == ')' && depth)
-            depth--;
-        else if (b == '\\' && depth)
-            cur_next(c);
-        else if (b < 0 || (!depth && b != ' ' && b != '\t' && b != '\r' && b != '\n'))
-            return;
-        cur_next(c);
-    }
-}
 
 /* RFC 2045 5.1, and bytes above 0x7e, which some write unquoted. */
 static bool
@@ -60,7 +42,7 @@ static void
 next_param(struct cursor *c)
 {
     for (;;) {
-        skip_cfws(c);
+        cfws_skip(c);
         int b = cur_next(c);
         if (b < 0 || b == ';')
             return;
@@ -75,12 +57,12 @@ next_param(struct cursor *c)
 static bool
 take_param(struct cursor *c, struct arena *arena, struct mime_param *p_r)
 {
-    skip_cfws(c);
+    cfws_skip(c);
     struct str name = cur_while(c, token_byte);
-    skip_cfws(c);
+    cfws_skip(c);
     if (name.n == 0 || !cur_take(c, '='))
         return false;
-    skip_cfws(c);
+    cfws_skip(c);
     p_r->name = arena_str(arena, name);
     p_r->value = cur_peek(c) == '"' ? quoted(c, arena) : arena_str(arena, cur_while(c, loose_byte));
     return p_r->name.p && p_r->value.p;
@@ -95,13 +77,13 @@ mime_parse_value(struct str value, bool with_subtype, struct arena *arena, struc
     size_t n = 0;
     *nparams_r = 0;
     *params_r = NULL;
-    skip_cfws(&c);
+    cfws_skip(&c);
     struct str type = cur_while(&c, token_byte), subtype = str_of("", 0);
-    skip_cfws(&c);
+    cfws_skip(&c);
     if (with_subtype) {
         if (!cur_take(&c, '/'))
             return -1;
-        skip_cfws(&c);
+        cfws_skip(&c);
         subtype = cur_while(&c, token_byte);
     }
     if (type.n == 0 || (with_subtype && subtype.n == 0))
@@ -147,7 +129,7 @@ static struct str
 one_token(struct str value, struct arena *arena)
 {
     struct cursor c = cursor_of(value);
-    skip_cfws(&c);
+    cfws_skip(&c);
     struct str kept = arena_str(arena, cur_while(&c, token_byte));
     return kept.p ? kept : str_of("", 0);
 }
@@ -159,7 +141,7 @@ languages(struct str value, struct arena *arena, struct mime_part *p)
     struct cursor c = cursor_of(value);
     size_t n = 0;
     while (!cur_end(&c) && n < MIME_LANGUAGES_MAX) {
-        skip_cfws(&c);
+        cfws_skip(&c);
         struct str tag = cur_while(&c, token_byte);
         if (tag.n)
             found[n++] = arena_str(arena, tag);

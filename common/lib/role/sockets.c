@@ -62,6 +62,23 @@ sockets_block(const struct conf *conf, enum role role)
                                : NULL;
 }
 
+void
+sockets_describe(const struct sockaddr_storage *ss, char *ip, size_t size, uint16_t *port)
+{
+    const struct sockaddr_in *in = (const void *)ss;
+    const struct sockaddr_in6 *in6 = (const void *)ss;
+    if (ss->ss_family == AF_INET) {
+        inet_ntop(AF_INET, &in->sin_addr, ip, (socklen_t)size);
+        *port = ntohs(in->sin_port);
+    } else if (ss->ss_family == AF_INET6) {
+        if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+            inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], ip, (socklen_t)size);
+        else
+            inet_ntop(AF_INET6, &in6->sin6_addr, ip, (socklen_t)size);
+        *port = ntohs(in6->sin6_port);
+    }
+}
+
 static socklen_t
 address_of(const struct conf_listen *l, struct sockaddr_storage *ss)
 {

@@ -14,6 +14,9 @@ void umask_for_role(void);
 bool sockets_linked(enum role client, enum role service);
 /* "smtp", "smtps", ...: the name of a listening descriptor of this role. */
 const char *sockets_service_name(enum role role, bool tls);
+/* An Internet address in numbers, and its port; an IPv4 client on an IPv6 socket is an IPv4 client.
+ * Leaves both alone for other families. */
+void sockets_describe(const struct sockaddr_storage *ss, char *ip, size_t size, uint16_t *port);
 /* Bind and listen. -1 with e. */
 int sockets_tcp(const struct conf_listen *l, struct err *e);
 /* A listening Unix socket at dir/name, replacing a stale one, with this mode; type SOCK_SEQPACKET

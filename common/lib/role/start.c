@@ -2,7 +2,6 @@
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
 #include "lib/role/sockets.h"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -53,23 +52,6 @@ copy_env(char *to, size_t size, const char *name)
         memcpy(to, value, strlen(value) + 1);
 }
 
-static void
-describe(const struct sockaddr_storage *ss, char *ip, size_t size, uint16_t *port)
-{
-    if (ss->ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const void *)ss;
-        inet_ntop(AF_INET, &in->sin_addr, ip, (socklen_t)size);
-        *port = ntohs(in->sin_port);
-    } else if (ss->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const void *)ss;
-        inet_ntop(AF_INET6, &in6->sin6_addr, ip, (socklen_t)size);
-        *port = ntohs(in6->sin6_port);
-        /* An IPv4 client on an IPv6 socket is an IPv4 client. */
-        if (strncmp(ip, "::ffff:", 7) == 0 && strchr(ip, '.'))
-            memmove(ip, ip + 7, strlen(ip + 7) + 1);
-    }
-}
-
 static bool
 is_connected_tcp(int fd, struct sockaddr_storage *ss)
 {
@@ -108,9 +90,9 @@ take_inetd(struct start *st, bool asked)
     if (tcp) {
         socklen_t n = sizeof ss;
         uint16_t local_port = 0;
-        describe(&ss, st->remote_ip, sizeof st->remote_ip, &st->remote_port);
+        sockets_describe(&ss, st->remote_ip, sizeof st->remote_ip, &st->remote_port);
         if (getsockname(0, (struct sockaddr *)&ss, &n) == 0)
-            describe(&ss, st->local_ip, sizeof st->local_ip, &local_port);
+            sockets_describe(&ss, st->local_ip, sizeof st->local_ip, &local_port);
     } else {
         copy_env(st->remote_ip, sizeof st->remote_ip, "TCPREMOTEIP");
         copy_env(st->local_ip, sizeof st->local_ip, "TCPLOCALIP");
