@@ -6,51 +6,23 @@
  * channel.
  */
 #include "imapd/cell/icell.h"
-#include "lib/guard/guard.h"
-#include "lib/ipc/channel.h"
 #include "lib/log/log.h"
-#include <fcntl.h>
-#include <unistd.h>
-
-enum { CHANNEL_FD = 3, CLIENT_MS = 60000 };
+#include "lib/role/cell.h"
 
 int
 main(int argc, char **argv)
 {
     static struct icell ic;
     struct msg m = {0};
-    struct err e = {0};
+    struct cell_client client;
     const char *account = argc > 1 ? argv[1] : "";
-    log_open(2, "imapd");
-    int root_fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root_fd < 0)
-        log_fatal("cannot open the Maildir of %s", log_str(str_z(account)));
-    const struct guard_dir dir = {.dirfd = root_fd, .write = true};
-    guard_enter(&(struct guard){
-        .role = R_CELL, .root_fd = -1, .keep_root_dir = true, .dirs = &dir, .ndirs = 1});
-
-    msg_begin(&m, M_CELL_READY);
-    msg_put_u32(&m, (uint32_t)getpid());
-    if (msg_send(CHANNEL_FD, &m) < 0 ||
-        chan_recv(CHANNEL_FD, &m, R_IMAPD, R_CELL, CLIENT_MS, &e) != 1) {
-        log_error("imap(%s): no client: %s", log_str(str_z(account)), e.text);
-        return 75; /* EX_TEMPFAIL */
-    }
-    struct str user = msg_get_str(&m), remote = msg_get_str(&m);
-    bool tls = msg_get_bool(&m);
-    struct str tag = msg_get_str(&m), unread = msg_get_str(&m);
-    uint64_t message_size_max = msg_get_u64(&m);
-    (void)remote;
-    (void)tls;
-    int client_fd = msg_take_fd(&m, 0);
-    if (m.type != M_CELL_CLIENT || !msg_end(&m) || client_fd < 0) {
-        log_error("imap(%s): a malformed client message", log_str(str_z(account)));
-        return 76; /* EX_PROTOCOL */
-    }
-    close(CHANNEL_FD);
-    ic.message_size_max = message_size_max;
-    icell_run(&ic, client_fd, root_fd, tag, unread);
-    log_info("imap(%s): Disconnected: %s in=%llu out=%llu", log_str(user),
+    int root_fd = cell_enter("imapd", account);
+    int status = cell_await_client("imap", account, R_IMAPD, &m, &client);
+    if (status)
+        return status;
+    ic.message_size_max = client.message_size_max;
+    icell_run(&ic, client.fd, root_fd, client.tag, client.unread);
+    log_info("imap(%s): Disconnected: %s in=%llu out=%llu", log_str(client.user),
              ic.bye ? ic.bye : "Connection closed", (unsigned long long)ic.s.bytes_in,
              (unsigned long long)ic.s.bytes_out);
     icell_free(&ic);

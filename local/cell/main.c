@@ -7,16 +7,13 @@
  * bytes.
  */
 #include "lib/base/siphash.h"
-#include "lib/guard/guard.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
 #include "lib/mailbox/mailbox.h"
-#include <errno.h>
-#include <fcntl.h>
+#include "lib/role/cell.h"
 #include <stdio.h>
-#include <unistd.h>
 
-enum { CHANNEL = 3, IDLE_MS = 30000 };
+enum { IDLE_MS = 30000 };
 
 static const struct sipkey name_key = {"bulkhead-deliver"};
 
@@ -59,11 +56,11 @@ serve(int root, struct msg *m)
     int ok = deliver(root, m, &file, &e);
     if (ok < 0 && e.class != ERR_PROTOCOL) {
         log_error("%s", e.text);
-        ok = chan_fail(CHANNEL, &e);
+        ok = chan_fail(CELL_CHANNEL, &e);
     } else if (ok == 0) {
         msg_begin(m, M_CELL_DELIVERED);
         msg_put_str(m, buf_str(&file));
-        ok = msg_send(CHANNEL, m);
+        ok = msg_send(CELL_CHANNEL, m);
     }
     buf_free(&file);
     return ok;
@@ -74,17 +71,10 @@ main(int argc, char **argv)
 {
     struct msg m = {0};
     struct err e;
-    log_open(2, "local-cell");
     if (argc != 2)
         log_fatal("the launcher starts me");
-    int root = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        log_fatal("%s: the Maildir: %s", log_str(str_z(argv[1])), strerror(errno));
-    struct guard_dir dirs[] = {{.dirfd = root, .write = true}};
-    struct guard guard = {
-        .role = R_CELL, .root_fd = -1, .keep_root_dir = true, .dirs = dirs, .ndirs = 1};
-    guard_enter(&guard);
-    while (chan_recv(CHANNEL, &m, R_LOCAL, R_CELL, IDLE_MS, &e) == 1)
+    int root = cell_enter("local-cell", argv[1]);
+    while (chan_recv(CELL_CHANNEL, &m, R_LOCAL, R_CELL, IDLE_MS, &e) == 1)
         if (serve(root, &m) < 0)
             break;
     msg_free(&m);

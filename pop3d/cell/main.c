@@ -5,14 +5,9 @@
  * its channel as descriptor 3, and the account's name for the log. One client comes through the
  * channel.
  */
-#include "lib/guard/guard.h"
-#include "lib/ipc/channel.h"
 #include "lib/log/log.h"
+#include "lib/role/cell.h"
 #include "pop3d/cell/pcell.h"
-#include <fcntl.h>
-#include <unistd.h>
-
-enum { CHANNEL_FD = 3, CLIENT_MS = 60000 };
 
 /* Dovecot's line, for the parsers that know it. */
 static void
@@ -32,39 +27,14 @@ main(int argc, char **argv)
 {
     static struct pcell pc;
     struct msg m = {0};
-    struct err e = {0};
+    struct cell_client client;
     const char *account = argc > 1 ? argv[1] : "";
-    log_open(2, "pop3d");
-    int root_fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (root_fd < 0)
-        log_fatal("cannot open the Maildir of %s", log_str(str_z(account)));
-    const struct guard_dir dir = {.dirfd = root_fd, .write = true};
-    guard_enter(&(struct guard){
-        .role = R_CELL, .root_fd = -1, .keep_root_dir = true, .dirs = &dir, .ndirs = 1});
-
-    msg_begin(&m, M_CELL_READY);
-    msg_put_u32(&m, (uint32_t)getpid());
-    if (msg_send(CHANNEL_FD, &m) < 0 ||
-        chan_recv(CHANNEL_FD, &m, R_POP3D, R_CELL, CLIENT_MS, &e) != 1) {
-        log_error("pop3(%s): no client: %s", log_str(str_z(account)), e.text);
-        return 75; /* EX_TEMPFAIL */
-    }
-    struct str user = msg_get_str(&m), remote = msg_get_str(&m);
-    bool tls = msg_get_bool(&m);
-    struct str tag = msg_get_str(&m), unread = msg_get_str(&m);
-    uint64_t message_size_max = msg_get_u64(&m);
-    (void)remote;
-    (void)tls;
-    (void)tag;
-    (void)message_size_max;
-    int client_fd = msg_take_fd(&m, 0);
-    if (m.type != M_CELL_CLIENT || !msg_end(&m) || client_fd < 0) {
-        log_error("pop3(%s): a malformed client message", log_str(str_z(account)));
-        return 76; /* EX_PROTOCOL */
-    }
-    close(CHANNEL_FD);
-    pcell_run(&pc, client_fd, root_fd, unread);
-    log_end(&pc, user);
+    int root_fd = cell_enter("pop3d", account);
+    int status = cell_await_client("pop3", account, R_POP3D, &m, &client);
+    if (status)
+        return status;
+    pcell_run(&pc, client.fd, root_fd, client.unread);
+    log_end(&pc, client.user);
     pcell_free(&pc);
     msg_free(&m);
     return 0;
