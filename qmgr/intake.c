@@ -160,7 +160,7 @@ answer(struct intake *in, int synced)
 static void
 accepted(struct intake *in)
 {
-    struct entry *entry = entry_add(in->id, in->origin, PLACE_NEW, wall_s());
+    struct entry *entry = entry_add(in->id, in->origin, PLACE_NEW, clock_steady_s());
     log_info("%s: from=<%s>, size=%llu, nrcpt=%zu (queue active)", in->id, log_str(in->env.sender),
              (unsigned long long)in->env.message_size, in->env.nrcpt);
     if (!entry)
