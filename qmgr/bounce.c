@@ -103,7 +103,9 @@ add_status(struct buf *out, const struct message *m, const struct words *w, cons
         buf_addz(out, "Final-Recipient: rfc822; ");
         add_clean(out, message_bare(r->address));
         buf_addf(out, "\r\nAction: %s\r\nStatus: %s\r\nDiagnostic-Code: smtp; ", w->action,
-                 r->dsn[0] ? r->dsn : w->of == RCPT_NEVER ? "5.0.0" : "4.0.0");
+                 r->dsn[0]             ? r->dsn
+                 : w->of == RCPT_NEVER ? "5.0.0"
+                                       : "4.0.0");
         add_clean(out, r->text);
         buf_addz(out, "\r\n");
         if (w->of == RCPT_LATER)

@@ -106,8 +106,7 @@ insert_piece(size_t where)
     if (!p)
         return -1;
     p->n = 0;
-    memmove(the.pieces + where + 1, the.pieces + where,
-            (the.n - where) * sizeof(struct piece *));
+    memmove(the.pieces + where + 1, the.pieces + where, (the.n - where) * sizeof(struct piece *));
     the.pieces[where] = p;
     the.n++;
     return 0;
@@ -118,8 +117,7 @@ remove_piece(size_t where)
 {
     free(the.pieces[where]);
     the.n--;
-    memmove(the.pieces + where, the.pieces + where + 1,
-            (the.n - where) * sizeof(struct piece *));
+    memmove(the.pieces + where, the.pieces + where + 1, (the.n - where) * sizeof(struct piece *));
 }
 
 /* A full piece gives its second half to a new one; one at the end stays full, since new IDs come
@@ -146,8 +144,7 @@ index_add(struct entry *entry)
     struct index_at at = find_place(entry->id);
     if (the.n && at.piece == the.n) /* greater than all: at the end of the last piece */
         at = (struct index_at){the.n - 1, the.pieces[the.n - 1]->n};
-    if (the.n == 0 ? insert_piece(0) < 0
-                   : the.pieces[at.piece]->n == PIECE && split(&at) < 0)
+    if (the.n == 0 ? insert_piece(0) < 0 : the.pieces[at.piece]->n == PIECE && split(&at) < 0)
         return -1;
     struct piece *p = the.pieces[at.piece];
     memmove(p->at + at.i + 1, p->at + at.i, (p->n - at.i) * sizeof p->at[0]);

@@ -9,7 +9,7 @@
 #include "qmgr/qmgr.h"
 
 enum {
-    JOURNAL_DOWN_MAX_S = 86400, /* of the time that nobody watched, so much counts as age */
+    JOURNAL_DOWN_MAX_S = 86400,    /* of the time that nobody watched, so much counts as age */
     JOURNAL_REASONS_MAX = 4 << 20, /* in a longer journal reasons are not recorded any more */
 };
 

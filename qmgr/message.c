@@ -197,7 +197,8 @@ account_of(const struct message *m)
     return m->env.login.n ? m->env.login : m->env.client.n ? m->env.client : m->env.origin;
 }
 
-/* Whether there is room for it: on one of its routes at least. Else with what it is to be parked. */
+/* Whether there is room for it: on one of its routes at least. Else with what it is to be parked.
+ */
 static enum sched_admission
 admission(const struct message *m, const struct sched_flow *flow, struct sched_route **route_r)
 {
@@ -247,8 +248,8 @@ admit(struct message *m, uint64_t tag)
         return;
     }
     /* Never 0: that would be none. */
-    ready_park(entry, a == SCHED_PARK_FLOW ? &flow->parked : &route->parked,
-               sched_tag(flow, 1) + 1, route, flow);
+    ready_park(entry, a == SCHED_PARK_FLOW ? &flow->parked : &route->parked, sched_tag(flow, 1) + 1,
+               route, flow);
 }
 
 void
@@ -305,8 +306,9 @@ log_outcome(const struct message *m, const struct rcpt *r, const char *status, s
     double age = (double)(wall_us() - m->env.arrived_us) / 1e6;
     double active = (double)(now_ms() - m->loaded_ms) / 1e3;
     log_info("%.*s: to=<%s>, relay=%s, delay=%.2f, delays=%.2f/0/0/%.2f, dsn=%s, status=%s (%s)",
-             ID_LEN, m->entry->id, log_str(message_bare(r->address)), log_str(relay), age < 0 ? 0 : age,
-             age > active ? age - active : 0, active, r->dsn, status, log_str(r->text));
+             ID_LEN, m->entry->id, log_str(message_bare(r->address)), log_str(relay),
+             age < 0 ? 0 : age, age > active ? age - active : 0, active, r->dsn, status,
+             log_str(r->text));
 }
 
 void

@@ -13,7 +13,7 @@ enum { PAGE = 40, RCPTS_SHOWN = 20, SLICE_MS = 20, LOOKED_AT_MAX = 20000 };
 static struct str
 state_of(const struct entry *entry)
 {
-    return entry->state == ENTRY_ACTIVE  ? STR("active")
+    return entry->state == ENTRY_ACTIVE ? STR("active")
            : entry->place == PLACE_HOLD ? STR("hold")
            : entry->place == PLACE_NEW  ? STR("new")
                                         : STR("deferred");
@@ -119,8 +119,8 @@ matches(const struct qfilter *f, struct entry *entry)
     if (!qfilter_needs_envelope(f))
         return true;
     struct message *m = read_message(entry, &e);
-    bool yes = m && (!f->sender.p || qfilter_address(f->sender, m->env.sender)) &&
-               recipient_matches(f, m);
+    bool yes =
+        m && (!f->sender.p || qfilter_address(f->sender, m->env.sender)) && recipient_matches(f, m);
     done_with(entry, m);
     return yes;
 }

@@ -102,9 +102,9 @@ struct message {
     bool named;     /* and its name is durable */
     bool unsynced;  /* and has marks that are not durable */
     size_t journal_size;
-    bool warned;    /* the sender was told of the delay */
-    bool again;     /* handed out before, and no answer is on record */
-    bool bulk;      /* no person waits for it */
+    bool warned; /* the sender was told of the delay */
+    bool again;  /* handed out before, and no answer is on record */
+    bool bulk;   /* no person waits for it */
     struct sched_flow *flow;
     uint64_t tag; /* of its next jobs; 0: to be given */
     int64_t loaded_ms;
@@ -118,7 +118,7 @@ struct qmgr {
     int dir, tmp, new, cur, hold, journal, corrupt; /* directories */
     size_t nactive;
     size_t states[ENTRY_STATES]; /* how many entries are in each */
-    bool leases;    /* the file system has them */
+    bool leases;                 /* the file system has them */
 };
 extern struct qmgr qmgr;
 
@@ -143,14 +143,14 @@ void store_quarantine(const struct entry *entry, const char *why);
 int store_subdir(int dir, const char *id, bool make); /* dir/XX: a descriptor */
 /* A journal whose message is in no directory: false when that is not certain. */
 bool store_drop_orphan(const char *id);
-bool store_room(uint64_t want);                       /* free bytes and inodes */
+bool store_room(uint64_t want); /* free bytes and inodes */
 
 /* entry.c: all messages of the queue. */
 struct entry *entry_add(const char *id, char origin, enum place place, int64_t due_s);
 void entry_drop(struct entry *entry);
-void entry_wait(struct entry *entry);   /* until due_s */
+void entry_wait(struct entry *entry);                           /* until due_s */
 void entry_become(struct entry *entry, enum entry_state state); /* counted */
-void entry_detach(struct entry *entry); /* it waits for nothing any more */
+void entry_detach(struct entry *entry);                         /* it waits for nothing any more */
 struct message *entry_message(const struct entry *entry); /* while it is being delivered, or NULL */
 int64_t entry_arrived_s(const struct entry *entry);       /* wall clock: its ID says so */
 
@@ -158,9 +158,9 @@ int64_t entry_arrived_s(const struct entry *entry);       /* wall clock: its ID 
 void ready_add(struct entry *entry);
 void ready_park(struct entry *entry, struct heap *parked, uint64_t tag, struct sched_route *route,
                 struct sched_flow *flow);
-void ready_detach(struct entry *entry); /* for entry_detach() */
+void ready_detach(struct entry *entry);                               /* for entry_detach() */
 void ready_check(struct sched_route *route, struct sched_flow *flow); /* one of its jobs ended */
-void ready_wake(void);    /* a message has left the memory */
+void ready_wake(void); /* a message has left the memory */
 
 /* shape.c: counts of messages by destination and age, kept as they change. */
 void shape_add(struct entry *entry);
@@ -193,7 +193,8 @@ void message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, st
 int message_expand(struct message *m, struct rcpt *r, const struct str *addresses, size_t n);
 bool message_is_local(struct str address);
 int64_t message_age_s(const struct message *m);
-struct str message_bare(struct str address); /* without the mark that says no alias is to be tried */
+struct str
+message_bare(struct str address); /* without the mark that says no alias is to be tried */
 
 /* route.c: the jobs of messages, and what comes of them. */
 void route_start(void);
@@ -202,8 +203,8 @@ struct sched_route *route_of_rcpt(struct str address);
 void route_submit(struct message *m); /* all recipients in state TODO */
 void route_message(struct client *c, struct msg *m);
 void route_gone(struct client *c);
-void route_pump(void);            /* soon, not at once */
-void route_renew(void);           /* local and relay are being replaced */
+void route_pump(void);  /* soon, not at once */
+void route_renew(void); /* local and relay are being replaced */
 
 /* bounce.c: one notice to the sender, durable on 0: for all in state NEVER, or of a delay, for all
  * in state LATER. */

@@ -28,8 +28,8 @@ route_configure(void)
     int64_t dead_s = c->queue.retry_min_s;
     sched_limit(&(struct sched_limits){
         .pool_max = {[POOL_LOCAL] = c->queue.local_max, [POOL_RELAY] = c->queue.relay_max},
-        .window_start = c->queue.destination_max < WINDOW_START ? c->queue.destination_max
-                                                                : WINDOW_START,
+        .window_start =
+            c->queue.destination_max < WINDOW_START ? c->queue.destination_max : WINDOW_START,
         .window_max = c->queue.destination_max,
         .account_max = share ? share : 1,
         .active_max = ACTIVE_MAX,
@@ -322,9 +322,9 @@ on_expand(struct lane *lane, struct msg *in)
 static bool
 unreached(enum outcome outcome, struct str dsn, struct str text)
 {
-    return outcome == OUTCOME_LATER && (str_starts(dsn, STR("4.4.")) ||
-                                        str_find(text, STR(" said: 421")) >= 0 ||
-                                        str_starts(text, STR("421")));
+    return outcome == OUTCOME_LATER &&
+           (str_starts(dsn, STR("4.4.")) || str_find(text, STR(" said: 421")) >= 0 ||
+            str_starts(text, STR("421")));
 }
 
 /* "mx.example.org[192.0.2.1]:25" is the host mx.example.org. */
@@ -426,7 +426,8 @@ route_message(struct client *c, struct msg *in)
     service_close(c);
 }
 
-/* The process went away in the middle of a job: what it answered stands, the rest is tried again. */
+/* The process went away in the middle of a job: what it answered stands, the rest is tried again.
+ */
 static void
 take_back(struct job *job)
 {

@@ -6,6 +6,7 @@ enum {
     ONE = 1000, /* windows and cohorts count in thousandths */
     REASON_MAX = 400,
     DOUBLINGS_MAX = 16,
+    CAREFUL = 8, /* successes for each place of the window, to add one */
 };
 
 struct sched_site {
@@ -233,9 +234,9 @@ forget_route(struct sched_route *route)
 static void
 forget_old(int64_t now_ms)
 {
-    while (the.kept && (the.nkept > SCHED_KEPT_MAX ||
-                        (the.kept->idle_since_ms + SCHED_KEPT_MS < now_ms &&
-                         !is_dead(the.kept->site, now_ms))))
+    while (the.kept &&
+           (the.nkept > SCHED_KEPT_MAX ||
+            (the.kept->idle_since_ms + SCHED_KEPT_MS < now_ms && !is_dead(the.kept->site, now_ms))))
         forget_route(the.kept);
 }
 
@@ -465,7 +466,8 @@ unproven_room(const struct pool *pool, enum sched_pool which)
 static struct heap_node *
 first_of(struct pool *pool, enum sched_pool which)
 {
-    /* What is known of a site changes while its routes wait: they are sorted when they are first. */
+    /* What is known of a site changes while its routes wait: they are sorted when they are first.
+     */
     while (heap_top(&pool->open_unproven) && route_of(heap_top(&pool->open_unproven))->site->proven)
         reopen(route_of(heap_top(&pool->open_unproven)));
     while (heap_top(&pool->open) && !route_of(heap_top(&pool->open))->site->proven)
@@ -504,8 +506,8 @@ bool
 sched_others_wait(const struct sched_route *route)
 {
     const struct pool *pool = &the.pools[route->pool];
-    return pool->open.n + pool->open_unproven.n > (route->in == &pool->open ||
-                                                   route->in == &pool->open_unproven);
+    return pool->open.n + pool->open_unproven.n >
+           (route->in == &pool->open || route->in == &pool->open_unproven);
 }
 
 struct sched_job *
@@ -572,7 +574,7 @@ sched_good(struct sched_site *site)
     site->cohort = 0;
     site->deaths = 0;
     site->dead_until_ms = 0;
-    site->window += site->failed ? (uint64_t)ONE * ONE / site->window : ONE;
+    site->window += site->failed ? (uint64_t)ONE * ONE / (site->window * CAREFUL) : ONE;
     if (site->window > the.limits.window_max * ONE)
         site->window = the.limits.window_max * ONE;
     unblock(site);

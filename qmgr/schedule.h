@@ -8,13 +8,13 @@
  * known. A *flow* is whoever brought the message: an account, or a client, in one class (personal
  * or bulk). A *pool* is how much may run at once: local, relay.
  *
- * - Fair shares: start-time fair queueing. A job's tag is when its flow would have had its turn: the
- *   time of the job that started last, or the end of the flow's own previous job. The smallest tag
- *   of all routes that may run is next. So among N flows that wait a new flow's first job starts
+ * - Fair shares: start-time fair queueing. A job's tag is when its flow would have had its turn:
+ * the time of the job that started last, or the end of the flow's own previous job. The smallest
+ * tag of all routes that may run is next. So among N flows that wait a new flow's first job starts
  *   after at most one job of each, whatever they have queued. Bulk mail's jobs cost four times as
  *   much.
  * - Concurrency of a site: a window, that grows with each success until the first failure, then by
- *   one for as many successes as it is wide, and shrinks by one with each failure to reach it. When
+ *   one for each eight windows full of them, and shrinks by one with each failure to reach it. When
  *   as many have failed in a row as the window was wide (a failed cohort), the site is dead for a
  *   while, each time twice as long.
  * - Dead sites delay nobody: their jobs are handed out apart (sched_pull_dead), to be put off; and
@@ -91,7 +91,8 @@ struct sched_flow *sched_flow(struct str account, bool bulk);
 void sched_route_release(struct sched_route *route, int64_t now_ms);
 void sched_flow_release(struct sched_flow *flow);
 
-/* Whether a message of this flow may be in memory with a job on this route; active: how many are. */
+/* Whether a message of this flow may be in memory with a job on this route; active: how many are.
+ */
 enum sched_admission sched_admit(const struct sched_route *route, const struct sched_flow *flow,
                                  size_t active);
 /* The flow's next tag, for cost recipients. */
@@ -117,7 +118,8 @@ void sched_end(struct sched_job *job);
 /* Whether another route of the pool could start a job if there were room. */
 bool sched_others_wait(const struct sched_route *route);
 
-/* What a running job learnt: by which host, whether it answered. The last: dead now? for how long. */
+/* What a running job learnt: by which host, whether it answered. The last: dead now? for how long.
+ */
 void sched_seen(struct sched_job *job, struct str host);
 void sched_good(struct sched_site *site);
 bool sched_bad(struct sched_site *site, struct str reason, int64_t now_ms, int64_t *dead_ms_r);

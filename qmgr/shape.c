@@ -26,8 +26,7 @@ enum {
     BUSY = 50, /* messages in memory: then the survey waits */
     PAGE = 100,
 };
-static const int64_t border_s[BORDERS] = {300,   600,   1200,  2400, 4800,
-                                          9600, 19200, 38400, 76800};
+static const int64_t border_s[BORDERS] = {300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 76800};
 
 struct dest {
     char *domain; /* NULL: not in use */
@@ -285,7 +284,9 @@ shape_answer(struct client *c, struct msg *in)
     for (; i < the.n && n < PAGE; i++)
         if (i <= OTHERS || the.at[i].domain) {
             put_dest(&rows, &the.at[i],
-                     i == UNREAD ? "(not read yet)" : i == OTHERS ? "(others)" : the.at[i].domain);
+                     i == UNREAD   ? "(not read yet)"
+                     : i == OTHERS ? "(others)"
+                                   : the.at[i].domain);
             n++;
         }
     msg_begin(&out, M_QUEUE_SHAPE_IS);

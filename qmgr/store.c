@@ -17,7 +17,13 @@ static struct {
     struct loop_timer timer;
 } removals;
 
-enum { FREE_INODES_MIN = 100, FREE_BYTES_MIN = 16 << 20, REMOVALS_SYNC_MS = 5000, REMOVALS_A_TURN = 4, REMOVALS_PAUSE_MS = 10 };
+enum {
+    FREE_INODES_MIN = 100,
+    FREE_BYTES_MIN = 16 << 20,
+    REMOVALS_SYNC_MS = 5000,
+    REMOVALS_A_TURN = 4,
+    REMOVALS_PAUSE_MS = 10
+};
 /* In order of the alphabet, so that names sort by time. */
 static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
 
@@ -66,7 +72,8 @@ store_open(const char *path_or_null, struct err *e)
     qmgr.hold = subdirectory("hold", e);
     qmgr.journal = subdirectory("journal", e);
     qmgr.corrupt = subdirectory("corrupt", e);
-    if (qmgr.tmp < 0 || qmgr.new < 0 || qmgr.cur < 0 || qmgr.hold < 0 || qmgr.journal < 0 || qmgr.corrupt < 0)
+    if (qmgr.tmp < 0 || qmgr.new < 0 || qmgr.cur < 0 || qmgr.hold < 0 || qmgr.journal < 0 ||
+        qmgr.corrupt < 0)
         return -1;
     try_lease();
     return fsync(qmgr.dir) < 0 ? err_errno(e, "queue") : 0;
@@ -186,8 +193,7 @@ int
 store_defer(struct entry *entry)
 {
     const char *name = file_name(entry->id, entry->origin);
-    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
-                                {.tv_sec = clock_to_wall_s(entry->due_s)}};
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = clock_to_wall_s(entry->due_s)}};
     int dir = store_subdir(qmgr.cur, entry->id, true);
     if (dir < 0)
         return -1;
@@ -274,7 +280,7 @@ static void
 sync_removals(struct loop_timer *t)
 {
     int left = REMOVALS_A_TURN;
-    bool failed = (removals.new && store_sync_new() < 0) || (removals.hold && fsync(qmgr.hold) < 0);
+    bool failed = (removals.new &&store_sync_new() < 0) || (removals.hold && fsync(qmgr.hold) < 0);
     removals.new = removals.hold = false;
     for (unsigned xx = 0; xx < sizeof removals.cur * 8 && left && !failed; xx++)
         if (removals.cur[xx / 8] & 1u << xx % 8) {
@@ -291,7 +297,8 @@ sync_removals(struct loop_timer *t)
 static void
 note_removal(const struct entry *entry)
 {
-    unsigned xx = (unsigned)(value_of(entry->id[ID_LEN - 2]) << 5 | value_of(entry->id[ID_LEN - 1]));
+    unsigned xx =
+        (unsigned)(value_of(entry->id[ID_LEN - 2]) << 5 | value_of(entry->id[ID_LEN - 1]));
     if (entry->place == PLACE_NEW)
         removals.new = true;
     else if (entry->place == PLACE_HOLD)
@@ -341,7 +348,8 @@ store_drop_orphan(const char *id)
             (cur >= 0 && is_in(cur, name)))
             orphan = false;
     }
-    /* The message's removal may not be durable yet: it could come back, and would find no journal. */
+    /* The message's removal may not be durable yet: it could come back, and would find no journal.
+     */
     if (orphan && (fsync(qmgr.new) < 0 || fsync(qmgr.hold) < 0 || (cur >= 0 && fsync(cur) < 0)))
         orphan = false;
     if (cur >= 0)

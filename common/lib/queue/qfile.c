@@ -26,7 +26,7 @@ static uint64_t
 check_of(const struct head *h, struct str records)
 {
     struct head covered = *h;
-    covered.message_size = 0; /* known last; the file's size vouches for it */
+    covered.message_size = 0;              /* known last; the file's size vouches for it */
     covered.flags &= ~(uint32_t)FLAG_BULK; /* the same; nothing but order hangs on it */
     covered.check = 0;
     uint64_t sum = siphash(&check_key, str_of((const char *)&covered, sizeof covered));

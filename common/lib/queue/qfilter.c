@@ -34,9 +34,10 @@ take_text(const char *option, const char *value, struct str *text_r, struct err 
     ptrdiff_t star = str_chr(s, '*');
     if (domain && (star >= 0 || str_chr(s, '@') >= 0))
         return err_set(e, ERR_PERMANENT, "\"%s\" is not a domain", value);
-    if (!domain && star >= 0 && (star > 0 || s.n < 3 || s.p[1] != '@' ||
-                                 str_chr(str_from(s, 1), '*') >= 0))
-        return err_set(e, ERR_PERMANENT, "\"%s\": a star can only stand for all before the @", value);
+    if (!domain && star >= 0 &&
+        (star > 0 || s.n < 3 || s.p[1] != '@' || str_chr(str_from(s, 1), '*') >= 0))
+        return err_set(e, ERR_PERMANENT, "\"%s\": a star can only stand for all before the @",
+                       value);
     if (null && strcmp(option, "--sender") != 0)
         return err_set(e, ERR_PERMANENT, "only a sender can be <>");
     *text_r = null ? STR("") : s;
