@@ -131,6 +131,10 @@ next_entry(struct part *p)
 {
     if (p->f.nids == 0) {
         struct entry *entry = index_next(&p->at);
+        /* In order of arrival: behind the first that is too young there is none that is not. */
+        if (entry && p->f.older_s &&
+            entry_arrived_s(entry) > clock_wall_s() - (int64_t)p->f.older_s)
+            return NULL;
         if (entry)
             memcpy(p->after, entry->id, ID_LEN);
         return entry;
@@ -294,7 +298,8 @@ on_select(struct client *c, struct msg *in)
     }
     p.action = (enum queue_action)action;
     memcpy(p.after, after.p, after.n);
-    p.at = index_after(after);
+    p.at = after.n || !p.f.newer_s ? index_after(after)
+                                   : entry_arrived_from(clock_wall_s() - (int64_t)p.f.newer_s - 1);
     if (p.action == QUEUE_TRY && !p.dry && after.n == 0)
         sched_forget_failures();
     msg_begin(&p.rows, M_QUEUE_FOUND);

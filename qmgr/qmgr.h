@@ -153,6 +153,7 @@ void entry_become(struct entry *entry, enum entry_state state); /* counted */
 void entry_detach(struct entry *entry);                         /* it waits for nothing any more */
 struct message *entry_message(const struct entry *entry); /* while it is being delivered, or NULL */
 int64_t entry_arrived_s(const struct entry *entry);       /* wall clock: its ID says so */
+struct index_at entry_arrived_from(int64_t wall_s);       /* the first that came then or later */
 
 /* ready.c: those whose time has come, until there is room for them in memory. */
 void ready_add(struct entry *entry);

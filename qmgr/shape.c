@@ -177,12 +177,7 @@ shape_learn(struct entry *entry, const struct message *m)
 static void
 recount(int64_t from_s, int64_t to_s)
 {
-    static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
-    char prefix[9];
-    uint64_t ms = from_s > 0 ? (uint64_t)from_s * 1000 : 0;
-    for (int i = 8; i >= 0; i--, ms >>= 5)
-        prefix[i] = alphabet[ms & 31];
-    struct index_at at = index_after(str_of(prefix, sizeof prefix));
+    struct index_at at = entry_arrived_from(from_s);
     struct entry *entry;
     while ((entry = index_next(&at)) && entry_arrived_s(entry) < to_s) {
         count(entry, -1);
