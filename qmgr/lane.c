@@ -104,7 +104,7 @@ open_channel(struct lane *lane, enum role role, const char *name)
 {
     struct err e = {0};
     struct msg m = {0};
-    int fd = start_channel(qmgr.start, role, &e);
+    int fd = start_channel(qmgr.start, role, NULL, &e);
     if (fd >= 0) {
         msg_begin(&m, M_ROUTE);
         msg_put_str(&m, str_z(name));

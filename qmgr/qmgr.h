@@ -133,6 +133,7 @@ void store_discard(const char *id);                 /* tmp/ID away */
 int store_commit_name(const char *id, char origin); /* tmp/ID to new/ID.O, not yet synced */
 void store_uncommit(const char *id, char origin);   /* after a failed sync */
 int store_sync_new(void);
+void store_new_syncing(void); /* somebody syncs it now */
 int store_read_fd(const struct entry *entry); /* the message, read-only */
 int store_defer(struct entry *entry);         /* into cur/, mtime = due_s */
 int store_hold(struct entry *entry);          /* into hold/; durable after store_sync_hold() */
@@ -171,11 +172,18 @@ void shape_learn(struct entry *entry, const struct message *m); /* where it goes
 void shape_start(void);
 void shape_answer(struct client *c, struct msg *in);
 
+/* syncer.c: a process that syncs new/ while this one goes on. */
+void syncer_start(void); /* before the role is entered */
+/* done is called in the loop, with 0, or -1 and errno. */
+int syncer_serve(void (*done)(int synced));
+void syncer_ask(void); /* not again before it is done */
+
 /* intake.c: sessions that bring messages. */
 void intake_message(struct client *c, struct msg *m);
 void intake_gone(struct client *c);
-bool intake_has(struct str id); /* in new/, and becomes an entry at the end of this turn */
-void intake_after_turn(void);   /* one sync for all commits of the turn */
+bool intake_has(struct str id); /* in new/, and becomes an entry when that is synced */
+void intake_after_turn(void);   /* one sync for all commits that wait for one */
+void intake_synced(int synced); /* the syncer's answer */
 
 /* message.c: a message's life while it is being delivered. */
 struct message *message_load(struct entry *entry, struct err *e); /* reads file and journal */

@@ -144,10 +144,16 @@ store_uncommit(const char *id, char origin)
     (void)unlinkat(qmgr.new, file_name(id, origin), 0);
 }
 
+void
+store_new_syncing(void)
+{
+    removals.new = false;
+}
+
 int
 store_sync_new(void)
 {
-    removals.new = false;
+    store_new_syncing();
     return fsync(qmgr.new);
 }
 
