@@ -133,7 +133,7 @@ void store_discard(const char *id);                 /* tmp/ID away */
 int store_commit_name(const char *id, char origin); /* tmp/ID to new/ID.O, not yet synced */
 void store_uncommit(const char *id, char origin);   /* after a failed sync */
 int store_sync_new(void);
-void store_new_syncing(void); /* somebody syncs it now */
+void store_new_syncing(void);                 /* somebody syncs it now */
 int store_read_fd(const struct entry *entry); /* the message, read-only */
 int store_defer(struct entry *entry);         /* into cur/, mtime = due_s */
 int store_hold(struct entry *entry);          /* into hold/; durable after store_sync_hold() */

@@ -596,6 +596,7 @@ sched_bad(struct sched_site *site, struct str reason, int64_t now_ms, int64_t *d
     if (dead_ms > the.limits.dead_max_ms)
         dead_ms = the.limits.dead_max_ms;
     site->deaths++;
+    site->failed = false; /* when it is back it is as good as new */
     site->cohort = 0;
     site->window = ONE;
     site->dead_until_ms = now_ms + dead_ms;

@@ -85,7 +85,8 @@ put_journal(const char *dir, const char *id)
 int
 main(int argc, char **argv)
 {
-    static const char text[] = "Subject: filled\r\nFrom: somebody@example.com\r\n\r\nA short message.\r\n";
+    static const char text[] =
+        "Subject: filled\r\nFrom: somebody@example.com\r\n\r\nA short message.\r\n";
     if (argc < 5)
         return 64;
     long count = strtol(argv[2], NULL, 10);
