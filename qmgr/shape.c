@@ -206,13 +206,22 @@ on_tick(struct loop_timer *t)
     loop_timer_set(&qmgr.loop, t, now_ms() + TICK_MS);
 }
 
+static uint64_t
+unread(void)
+{
+    uint64_t n = 0;
+    for (size_t k = 0; k < CLASSES && the.at; k++)
+        n += the.at[UNREAD].by_age[k];
+    return n;
+}
+
 /* Reads (message_load() tells us) what nobody has read yet, while there is nothing better to do. */
 static void
 on_survey(struct loop_timer *t)
 {
     struct index_at at = index_after(str_of(the.surveyed, the.surveyed[0] ? ID_LEN : 0));
     struct entry *entry = NULL;
-    for (int n = 0, looked = 0; qmgr.nactive < BUSY && n < SURVEY_AT_ONCE &&
+    for (int n = 0, looked = 0; unread() && qmgr.nactive < BUSY && n < SURVEY_AT_ONCE &&
                                 looked < SURVEY_LOOKED_AT && (entry = index_next(&at));
          looked++) {
         struct err e;
@@ -253,15 +262,12 @@ put_dest(struct msg *out, const struct dest *d, const char *name)
 static void
 put_totals(struct msg *out)
 {
-    uint64_t unread = 0;
-    for (size_t k = 0; k < CLASSES && the.at; k++)
-        unread += the.at[UNREAD].by_age[k];
     msg_put_u64(out, index_count());
     msg_put_u64(out, qmgr.states[ENTRY_ACTIVE]);
     msg_put_u64(out, qmgr.states[ENTRY_QUEUED]);
     msg_put_u64(out, qmgr.states[ENTRY_WAITS]);
     msg_put_u64(out, qmgr.states[ENTRY_HELD]);
-    msg_put_u64(out, unread);
+    msg_put_u64(out, unread());
 }
 
 void
