@@ -118,9 +118,9 @@ def measure(depth, rounds, report):
                                                            "*@example.com")))
         shape, shape_s = timed(lambda: json.loads(suite.ctl("--json", "queue", "shape")))
         rates = {"empty": [], "full": []}
-        for _ in range(rounds):
-            rates["empty"].append(rate(base))
-            rates["full"].append(rate(suite))
+        for k in range(rounds):
+            for which, it in sorted([("empty", base), ("full", suite)], reverse=k % 2 == 1, key=lambda x: x[0]):
+                rates[which].append(rate(it))
         empty, full = statistics.median(rates["empty"]), statistics.median(rates["full"])
         mb = memory_mb(pid)
         print(f"{depth:>9,} {accepted:>7.2f} {first:>7.2f} {scanned:>7.1f} {mb:>7.0f} {page_first * 1000:>8.0f} "
