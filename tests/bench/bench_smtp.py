@@ -1,177 +1,81 @@
 #!/usr/bin/env python3
-"""Messages accepted a second: Bulkhead beside Postfix, and what the disk gives, in one run.
+"""Messages a second, and the CPU time they cost: Bulkhead beside others, and what the disk gives, in one run.
 
-smtp-source (from Debian's postfix) brings messages of 4 KiB, one a connection, with 1, 20 and 100
-sessions; rounds are interleaved and the median is told. Durability is the same for both: the message
-is synced before 250 (Postfix: one fsync of the file; Bulkhead: the file and its directory's name).
-Neither delivers meanwhile: the delivery agent of each (Bulkhead's local, Postfix's virtual) is stopped
-(SIGSTOP) with the first message in its hands, so both queue managers take messages in and schedule them.
-The bare loop: P processes create, write 4 KiB, fsync, rename, and sync the directory.
-Both count the connections of an address, with a limit (1,000) that is not reached.
-CPU: of all processes of each system, ended ones too (a cgroup each).
+smtp-source (from Debian's postfix) brings the messages. Rounds are interleaved and medians are told. Durability is the same for
+all: the message is synced before 250 (Bulkhead syncs the name as well). "accept" is the queue alone: delivery is held back.
+"maildir" and "relay" end when the last message lies in the Maildir or is with the other host.
+CPU: of all processes of a system, ended ones too (a cgroup each), until it is quiet again.
+The bare loop: P processes create, write, fsync, rename, and sync the directory.
+
+Without --all: accepting, one message a connection, beside Postfix. With it: every way, every peer.
+TMPDIR says which file system; ext4 without a journal is slow for minutes after many removals.
 """
 import argparse
 import os
 import shutil
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from harness import Suite, free_ports, wait_for  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from systems import SYSTEMS, Bulkhead, Postfix  # noqa: E402
 
-SIZE = 4096
-
-
-class Cgroup:
-    """CPU seconds of a system; started through run()."""
-
-    def __init__(self, name):
-        self.path = None
-        for base in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-            if os.path.exists(f"{base}/cgroup.procs"):
-                try:
-                    self.path = f"{base}/bulkhead-bench-{name}-{os.getpid()}"
-                    os.mkdir(self.path)
-                    return
-                except OSError:
-                    self.path = None
-        mount = tempfile.mkdtemp(prefix="bench-cgroup-")
-        if subprocess.run(["mount", "-t", "cgroup2", "none", mount], capture_output=True).returncode == 0:
-            self.path = f"{mount}/bulkhead-bench-{name}-{os.getpid()}"
-            os.mkdir(self.path)
-
-    def enter(self):
-        if self.path:
-            with open(f"{self.path}/cgroup.procs", "w") as f:
-                f.write(str(os.getpid()))
-
-    def cpu(self):
-        if not self.path:
-            return float("nan")
-        with open(f"{self.path}/cpu.stat") as f:
-            for line in f:
-                if line.startswith("usage_usec"):
-                    return int(line.split()[1]) / 1e6
-        return float("nan")
-
-    def run(self, fn):
-        """Run fn() in a child inside the group (what it starts stays there)."""
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self.enter()
-                fn()
-                os._exit(0)
-            except BaseException as e:  # noqa: BLE001
-                print(e, file=sys.stderr)
-                os._exit(1)
-        _, status = os.waitpid(pid, 0)
-        assert status == 0
+K4, M25 = 4096, 25 << 20
 
 
-class Bulkhead:
-    name = "Bulkhead"
+class Load:
+    """sessions at once; messages in all; each of size bytes; on a connection each, or many on one."""
 
-    def __init__(self):
-        self.cgroup = Cgroup("bulkhead")
-        self.suite = Suite(tls=False, queue="local-deliveries 1",
-                           blocks={"smtpd": ["sessions-per-address 1000", "sessions 1000"]})
-        self.cgroup.run(lambda: self.suite.ctl("start"))
-        self.suite.add("sink", "secret")
-        self.local = next(r["pid"] for r in self.suite.status() if r["program"] == "local")
-        os.kill(self.local, signal.SIGSTOP)
-        self.port = self.suite.port["smtp"]
+    def __init__(self, way, sessions, messages, size=K4, many=False, goal=None, without=()):
+        self.way, self.sessions, self.messages, self.size, self.many, self.goal = way, sessions, messages, size, many, goal
+        self.without = without
 
-    rcpt = "sink@example.org"
-
-    def settle(self):
-        time.sleep(1)
-
-    def stop(self):
-        os.kill(self.local, signal.SIGKILL)
-        self.suite.stop()
+    def __str__(self):
+        return (f"{self.way:8} {self.sessions:4} {'many' if self.many else 'one':>5} "
+                f"{'25 MiB' if self.size == M25 else '4 KiB':>7}")
 
 
-class Postfix:
-    name = "Postfix"
-    rcpt = "sink@example.org"
-
-    def __init__(self):
-        self.cgroup = Cgroup("postfix")
-        self.port, = free_ports(1)
-        self.dir = tempfile.mkdtemp(prefix="bench-postfix-")
-        os.chmod(self.dir, 0o755)
-        for sub in ("etc", "spool", "data"):
-            os.mkdir(f"{self.dir}/{sub}")
-        shutil.chown(f"{self.dir}/data", "postfix")
-        self.etc = f"{self.dir}/etc"
-        with open(f"{self.etc}/main.cf", "w") as f:
-            f.write(f"compatibility_level = 3.6\nmyhostname = mx.example.org\nmydestination =\n"
-                    f"inet_interfaces = loopback-only\ninet_protocols = ipv4\nqueue_directory = {self.dir}/spool\n"
-                    f"data_directory = {self.dir}/data\nvirtual_mailbox_domains = example.org\n"
-                    f"virtual_mailbox_base = {self.dir}/mail\nvirtual_mailbox_maps = static:sink/\n"
-                    "virtual_uid_maps = static:65534\nvirtual_gid_maps = static:65534\n"
-                    "virtual_destination_concurrency_limit = 1\nmynetworks = 127.0.0.0/8\nalias_maps =\nalias_database =\n"
-                    "default_process_limit = 200\nsmtpd_client_connection_count_limit = 1000\n"
-                    "smtpd_client_connection_rate_limit = 0\nin_flow_delay = 0\n"
-                    f"minimal_backoff_time = 1h\nmaillog_file = {self.dir}/log\nmaillog_file_prefixes = {self.dir}\n")
-        text = open("/usr/share/postfix/master.cf.dist").read() \
-            if os.path.exists("/usr/share/postfix/master.cf.dist") else open("/etc/postfix/master.cf").read()
-        import re
-        text = re.sub(r"(?m)^smtp\s+inet.*$", f"127.0.0.1:{self.port} inet n - n - - smtpd", text)
-        text = re.sub(r"(?m)^(\S+\s+(?:unix|fifo|inet)\s+\S+\s+\S+\s+)y", r"\1n", text)
-        with open(f"{self.etc}/master.cf", "w") as f:
-            f.write(text)
-        os.mkdir(f"{self.dir}/mail")
-        shutil.chown(f"{self.dir}/mail", "nobody", "nogroup")
-        self.cgroup.run(lambda: subprocess.run(["postfix", "-c", self.etc, "start"], check=True,
-                                               capture_output=True))
-        time.sleep(1)
-        subprocess.run(["smtp-source", "-m", "1", "-f", "a@client.example", "-t", self.rcpt,
-                        f"inet:127.0.0.1:{self.port}"], check=True, capture_output=True)
-        master = int(open(f"{self.dir}/spool/pid/master.pid").read())
-        self.agent = int(wait_for(lambda: subprocess.run(
-            ["pgrep", "-P", str(master), "-x", "virtual"], capture_output=True, text=True).stdout.strip()))
-        os.kill(self.agent, signal.SIGSTOP)
-
-    def settle(self):
-        time.sleep(1)
-
-    def stop(self):
-        os.kill(self.agent, signal.SIGKILL)
-        subprocess.run(["postfix", "-c", self.etc, "stop"], capture_output=True)
-        shutil.rmtree(self.dir, ignore_errors=True)
+def loads(everything, n):
+    if not everything:
+        return [Load("accept", 1, n // 4), Load("accept", 20, n, goal=(1.5, 0.6, 1 / 2)),
+                Load("accept", 100, n, goal=(1.5, 0.6, 1 / 2))]
+    return [Load("accept", 1, n // 4), Load("accept", 20, n, goal=(4, 0.7, 1 / 3)), Load("accept", 100, n, goal=(4, 0.7, 1 / 3)),
+            Load("accept", 500, n, without=("OpenSMTPD",)),  # it listens with a backlog of 5
+            Load("accept", 1, n // 4, many=True), Load("accept", 20, n, many=True),
+            Load("accept", 100, n, many=True), Load("accept", 4, 20, M25), Load("maildir", 20, n, goal=(3, None, 1 / 3)),
+            Load("maildir", 20, n, many=True), Load("relay", 20, n, goal=(3, None, 1 / 3))]
 
 
-def source(system, sessions, messages):
-    """Messages a second, and CPU seconds for 1,000 of them until the system is quiet again."""
-    cpu = system.cgroup.cpu()
+def measure(system, load):
+    """Messages a second, and CPU seconds for 1,000 of them."""
+    before, cpu = system.delivered(), system.cgroup.cpu()
     start = time.monotonic()
-    p = subprocess.run(["smtp-source", "-s", str(sessions), "-m", str(messages), "-l", str(SIZE), "-f", "sender@client.example", "-t", system.rcpt, f"inet:127.0.0.1:{system.port}"],
-                       capture_output=True, text=True, timeout=300)
+    system.source("-s", str(load.sessions), "-m", str(load.messages), "-l", str(load.size), *(["-d"] if load.many else []))
+    while load.way != "accept" and system.delivered() < before + load.messages:
+        if time.monotonic() > start + 300:
+            raise RuntimeError(f"{system.name}: {system.delivered() - before} of {load.messages} delivered after 300 s")
+        time.sleep(0.01)
     took = time.monotonic() - start
-    if p.returncode:
-        raise RuntimeError(f"{system.name}: smtp-source: {p.stderr[-500:]}")
-    accept_cpu = system.cgroup.cpu() - cpu
-    return messages / took, accept_cpu * 1000 / messages
+    while True:  # until it is quiet
+        used = system.cgroup.cpu()
+        time.sleep(0.5)
+        if not system.cgroup.path or system.cgroup.cpu() - used < 0.01 or time.monotonic() > start + took + 30:
+            break
+    return load.messages / took, (system.cgroup.cpu() - cpu) * 1000 / load.messages
 
 
-def bare(processes, files, directory):
-    """The same from the disk alone. Files stay until the end: file systems slow down just after
-    removals (ext4 without a journal looks for inodes that were not freed recently)."""
-    data = b"x" * SIZE
+def bare(load, directory):
+    """The same from the disk alone. Files stay until the end."""
+    data = b"x" * load.size
     start = time.monotonic()
     pids = []
+    processes = min(load.sessions, load.messages)
     for k in range(processes):
         pid = os.fork()
         if pid == 0:
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            for i in range(files // processes):
+            for i in range(load.messages // processes):
                 tmp, new = f"t{start}.{k}.{i}", f"n{start}.{k}.{i}"
                 f = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=fd)
                 os.write(f, data)
@@ -183,53 +87,84 @@ def bare(processes, files, directory):
         pids.append(pid)
     for pid in pids:
         os.waitpid(pid, 0)
-    return (files // processes) * processes / (time.monotonic() - start)
+    return (load.messages // processes) * processes / (time.monotonic() - start)
+
+
+class Bench:
+    def __init__(self, rounds, kinds):
+        self.rounds, self.kinds = rounds, kinds
+        self.passed = self.failed = 0
+        self.scratch = tempfile.mkdtemp(prefix="bench-bare-")
+        self.systems = []
+
+    def use(self, way):
+        for s in self.systems:
+            s.stop()
+        self.systems = []
+        for kind in self.kinds:
+            self.systems.append(kind(way))
+
+    def row(self, load):
+        systems = [s for s in self.systems if s.name not in load.without]
+        got, disk = {s: [] for s in systems}, []
+        for r in range(self.rounds + 1):
+            for s in systems:
+                one = measure(s, load)
+                if r:  # the first is a warm-up
+                    got[s].append(one)
+            if r:
+                disk.append(bare(load, self.scratch))
+        loop = statistics.median(disk)
+        rate = {s.name: statistics.median(x[0] for x in got[s]) for s in systems}
+        cpu = {s.name: statistics.median(x[1] for x in got[s]) for s in systems}
+        print(load, " ".join(f"{rate[s.name]:9.0f} {cpu[s.name]:6.2f}" if s in got else f"{'-':>9} {'-':>6}"
+                             for s in self.systems), f"{loop:9.0f}",
+              f"{rate['Bulkhead'] / rate['Postfix']:6.2f} {cpu['Bulkhead'] / cpu['Postfix']:6.2f} {rate['Bulkhead'] / loop:7.0%}",
+              flush=True)
+        if load.goal:
+            self.judge(load, rate, cpu, loop)
+
+    def judge(self, load, rate, cpu, loop):
+        times, share, part = load.goal
+        want = times * rate["Postfix"] if share is None else min(times * rate["Postfix"], share * loop)
+        for ok, what in ((rate["Bulkhead"] >= want, f"at least {want:.0f} a second"),
+                         (cpu["Bulkhead"] <= cpu["Postfix"] * part, f"at most {part:.2f} of Postfix's CPU a message")):
+            self.passed += ok
+            self.failed += not ok
+            print(f"{'ok  ' if ok else 'FAIL'} {load.way}, {load.sessions} sessions: {what}")
+
+    def stop(self):
+        for s in self.systems:
+            s.stop()
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--messages", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--only", help="rows whose text has this")
+    parser.add_argument("--two", action="store_true", help="beside Postfix only")
     args = parser.parse_args()
-    passed = failed = 0
-    systems = [Bulkhead(), Postfix()]
-    scratch = tempfile.mkdtemp(prefix="bench-bare-")
-    print(f"{SIZE} bytes a message, one message a connection, {args.messages} messages a round, median of "
-          f"{args.rounds} rounds\n")
-    print(f"{'sessions':>8} {'Bulkhead/s':>11} {'Postfix/s':>10} {'bare/s':>8} {'ratio':>6} {'of bare':>8} "
-          f"{'cpu s/1000':>11} {'Postfix cpu':>12} {'ratio':>6}")
+    bench = Bench(args.rounds, SYSTEMS if args.all and not args.two else (Bulkhead, Postfix))
+    print(f"{args.messages} messages a round, medians of {args.rounds} rounds; for each a second, and CPU s for 1,000\n")
+    print(f"{'way':8} {'sess':>4} {'msgs':>5} {'size':>7} "
+          + " ".join(f"{k.name + '/s':>9} {'cpu':>6}" if len(k.name) < 8 else f"{k.name:>9} {'cpu':>6}" for k in bench.kinds)
+          + f" {'bare/s':>9} {'ratio':>6} {'cpu':>6} {'of bare':>7}")
+    way = None
     try:
-        for sessions in (1, 20, 100):
-            n = args.messages if sessions > 1 else args.messages // 4
-            rates, cpus, disk = {s.name: [] for s in systems}, {s.name: [] for s in systems}, []
-            for r in range(args.rounds + 1):
-                for s in systems:
-                    rate, cpu = source(s, sessions, n)
-                    s.settle()
-                    if r:  # the first is a warm-up
-                        rates[s.name].append(rate)
-                        cpus[s.name].append(cpu)
-                if r:
-                    disk.append(bare(sessions, n, scratch))
-            ours, theirs = statistics.median(rates["Bulkhead"]), statistics.median(rates["Postfix"])
-            loop = statistics.median(disk)
-            c, pc = statistics.median(cpus["Bulkhead"]), statistics.median(cpus["Postfix"])
-            print(f"{sessions:8} {ours:11.0f} {theirs:10.0f} {loop:8.0f} {ours / theirs:6.2f} {ours / loop:7.0%} "
-                  f"{c:11.2f} {pc:12.2f} {c / pc:6.2f}", flush=True)
-            if sessions == 1:
+        for load in loads(args.all, args.messages):
+            if args.only and args.only not in str(load):
                 continue
-            goal = min(1.5 * theirs, 0.6 * loop)
-            for ok, what in ((ours >= goal, f"{sessions} sessions: at least {goal:.0f} a second"),
-                             (c <= pc / 2, f"{sessions} sessions: at most half of Postfix's CPU a message")):
-                passed += ok
-                failed += not ok
-                print(f"{'ok  ' if ok else 'FAIL'} {what}")
+            if load.way != way:
+                way = load.way
+                bench.use(way)
+            bench.row(load)
     finally:
-        for s in systems:
-            s.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+        bench.stop()
+    print(f"{bench.passed} passed, {bench.failed} failed")
+    sys.exit(1 if bench.failed else 0)
 
 
 main()
