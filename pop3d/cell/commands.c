@@ -109,12 +109,26 @@ pcell_cmd_stat(struct pcell *pc, struct str args)
 }
 
 static void
+put_uidl(struct pcell *pc, size_t i, struct buf *line)
+{
+    struct buf name = buf_new(MAILNAME_MAX + 1);
+    struct err e = {0};
+    /* Not known only when the index was damaged under us: a look at the folder mends that. */
+    if (mailbox_name(&pc->mb, i, &name) < 0 &&
+        (mailbox_refresh(&pc->mb, &e) < 0 || mailbox_name(&pc->mb, i, &name) < 0))
+        buf_addf(line, "u%u.%u", pc->mb.msgs[i].uid, pc->mb.validity);
+    else
+        pcell_uidl(line, buf_str(&name));
+    buf_free(&name);
+}
+
+static void
 put_row(struct pcell *pc, const char *before, size_t i, bool uidl)
 {
     struct buf line = buf_new(512);
     buf_addf(&line, "%s%zu ", before, i + 1);
     if (uidl)
-        pcell_uidl(&line, str_z(pc->mb.msgs[i].name));
+        put_uidl(pc, i, &line);
     else
         buf_addu(&line, pc->sizes[i]);
     buf_addz(&line, "\r\n");

@@ -1,4 +1,5 @@
 /* Writing messages: delivery (mailbox_deliver) and the writer that APPEND shares with it. */
+#include "lib/base/clock.h"
 #include "lib/mailbox/durable.h"
 #include "lib/mailbox/folder.h"
 #include "lib/mailbox/mailfile.h"
@@ -95,14 +96,24 @@ mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags
                                           .keywords = keywords,
                                           .info = !to_new});
     int to_fd = to_new ? mb->new_fd : mb->cur_fd;
-    if (mailscan_rename(w->tmp_fd, w->tmp_name, to_fd, buf_z(&name)) < 0)
+    if (mailview_rename(mb, w->tmp_fd, w->tmp_name, to_fd, buf_z(&name)) < 0)
         err_errno(e, "rename a message");
     else if (fsync(to_fd) < 0) {
         err_errno(e, "sync the folder");
-        unlinkat(to_fd, buf_z(&name), 0);
-    } else
+        mb->guard.expect += unlinkat(to_fd, buf_z(&name), 0) == 0;
+    } else {
+        struct mailbox_message m = {.uid = uid,
+                                    .size = w->size,
+                                    .vsize = w->vsize,
+                                    .flags = flags,
+                                    .keywords = keywords,
+                                    .in_new = to_new,
+                                    .date_s = date_s ? date_s : wall_s(),
+                                    .saved_s = (uint32_t)wall_s()};
+        mailview_added(mb, &m, buf_str(&name));
         result = 0;
-    mailview_unlock(mb);
+    }
+    mailview_end(mb);
     *uid_r = uid;
 out:
     writer_close(w, result < 0);
@@ -121,7 +132,7 @@ look_for(int root_fd, const char *sub, struct str base, struct buf *found, struc
     if (mailview_list_dir(&s, root_fd, sub) < 0)
         return err_set(e, ERR_TEMPORARY, "cannot list %s", sub);
     for (size_t i = 0; i < s.n && found->n == 0; i++) {
-        struct str name = str_z(s.at[i].name);
+        struct str name = str_z(mailscan_name(&s, &s.at[i]));
         if (str_starts(name, base) &&
             (name.n == base.n || name.p[base.n] == ',' || name.p[base.n] == ':'))
             buf_add(found, name);
