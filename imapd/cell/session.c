@@ -43,45 +43,6 @@ icell_command_reset(struct icell *ic)
 }
 
 void
-icell_message_reset(struct icell_message *m)
-{
-    mailfile_free(&m->file);
-    mime_free(&m->mime);
-    arena_reset(&m->arena);
-    m->uid = 0;
-}
-
-int
-icell_load(struct icell *ic, size_t i, bool head_only, struct err *e)
-{
-    uint32_t uid = ic->mb.msgs[i].uid;
-    if (ic->msg.uid == uid && (head_only || ic->msg.file.whole))
-        return 0;
-    icell_message_reset(&ic->msg);
-    int fd = mailbox_open_message(&ic->mb, i, e);
-    if (fd < 0)
-        return -1;
-    int result = mailfile_load(&ic->msg.file, fd, head_only, e);
-    close(fd);
-    if (result == 0)
-        ic->msg.uid = uid;
-    return result;
-}
-
-int
-icell_load_mime(struct icell *ic, size_t i, struct err *e)
-{
-    if (icell_load(ic, i, false, e) < 0)
-        return -1;
-    if (ic->msg.mime.n)
-        return 0;
-    if (mime_parse(ic->msg.file.text, &ic->msg.arena, &ic->msg.mime) == 0)
-        return 0;
-    icell_message_reset(&ic->msg);
-    return err_set(e, ERR_TEMPORARY, "out of memory");
-}
-
-void
 icell_unselect(struct icell *ic)
 {
     if (!ic->mb_open)
@@ -89,6 +50,7 @@ icell_unselect(struct icell *ic)
     mailbox_close(&ic->mb);
     ic->mb_open = false;
     icell_message_reset(&ic->msg);
+    ic->hot_uid = 0;
     buf_reset(&ic->told_flags);
     ic->told_exists = 0;
     if (ic->state == ICELL_SELECTED)
@@ -298,6 +260,9 @@ icell_run_command(struct icell *ic)
     if (row && row->sync != ICELL_SYNC_NONE && ic->state == ICELL_SELECTED)
         icell_sync(ic, row->sync == ICELL_SYNC_ALL || cmd->uid);
     answer(ic);
+    /* The client has its answer: now there is time to keep what was found out. */
+    if (ic->mb_open && stream_flush(&ic->s, NULL) == 0)
+        mailbox_settle(&ic->mb);
 }
 
 void
@@ -310,6 +275,8 @@ icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct s
     ic->cmd.text = buf_new(ICELL_COMMAND_MAX);
     ic->cmd.answer = buf_new(ANSWER_MAX);
     ic->told_flags = buf_new(8192);
+    ic->hot = buf_new(65536);
+    ic->ready = buf_new(ICELL_READY_MAX);
     stream_init(&ic->s, client_fd, client_fd, IN_MAX, ICELL_IDLE_MS);
     stream_preload(&ic->s, unread);
     if (tag.n) {
@@ -335,5 +302,7 @@ icell_free(struct icell *ic)
     buf_free(&ic->cmd.text);
     buf_free(&ic->cmd.answer);
     buf_free(&ic->told_flags);
+    buf_free(&ic->hot);
+    buf_free(&ic->ready);
     stream_free(&ic->s);
 }

@@ -79,6 +79,7 @@ open_unlisted(struct mailbox *mb, int root_fd, struct str folder, bool read_only
                            .lock_fd = -1,
                            .read_only = read_only};
     mailindex_init(&mb->ix);
+    mailcache_init(&mb->cache);
     if (folder_path(folder, mb->path) < 0)
         return err_set(e, ERR_PERMANENT, "no such folder");
     if (open_dirs(mb, e) == 0)
@@ -127,6 +128,7 @@ mailbox_close(struct mailbox *mb)
         uidfile_close(&mb->uids, mb->lock_fd, mb->dir_fd);
     close_fds(mb, true);
     mailindex_free(&mb->ix);
+    mailcache_free(&mb->cache);
     free(mb->msgs);
     mb->msgs = NULL;
     mb->n = mb->cap = 0;

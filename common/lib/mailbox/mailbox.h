@@ -31,6 +31,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
 #include "lib/mailbox/keywords.h"
+#include "lib/mailbox/mailcache.h"
 #include "lib/mailbox/mailguard.h"
 #include "lib/mailbox/mailindex.h"
 #include "lib/mailbox/uidfile.h"
@@ -112,6 +113,7 @@ struct mailbox {
     bool indexed; /* ix.state tells of a listing, and which UIDs were accounted for */
     bool told;    /* the session knows a UIDVALIDITY: it may not change any more */
     bool suspect; /* a file was not where the index says: list whatever the times say */
+    struct mailcache cache;
     struct mailguard guard;
     unsigned changing;   /* depth of mailview_begin() */
     uint64_t now_modseq; /* of the changes under way, 0: none asked for yet */
@@ -152,8 +154,14 @@ int mailbox_name(struct mailbox *mb, size_t i, struct buf *name);
 int mailbox_open_message(struct mailbox *mb, size_t i, struct err *e);
 /* Size with CRLF: from the name, or once by reading the file; then the name is told, if allowed. */
 int mailbox_vsize(struct mailbox *mb, size_t i, uint64_t *vsize_r, struct err *e);
+/* What a caller who has read the whole text found it to be. */
+void mailbox_tell_vsize(struct mailbox *mb, size_t i, uint64_t vsize);
 /* Internal date: the file's mtime, or the time in its name. Never fails: 0 at worst. */
 int64_t mailbox_date(struct mailbox *mb, size_t i);
+
+/* Tell the index and the cache what has been found out by reading messages. At a time when nobody
+ * waits. */
+void mailbox_settle(struct mailbox *mb);
 
 /* The letter's number of a keyword, which is added when it is new: ERR_LIMIT when the table is
  * full. */

@@ -245,6 +245,15 @@ mailbox_vsize(struct mailbox *mb, size_t i, uint64_t *vsize_r, struct err *e)
     return 0;
 }
 
+void
+mailbox_tell_vsize(struct mailbox *mb, size_t i, uint64_t vsize)
+{
+    if (mb->msgs[i].vsize == vsize)
+        return;
+    mb->msgs[i].vsize = vsize;
+    mailview_learnt(mb, i);
+}
+
 static int
 remove_once(struct mailbox *mb, size_t i, struct err *e)
 {

@@ -565,3 +565,11 @@ mailbox_changes_end(struct mailbox *mb)
 {
     mailview_end(mb);
 }
+
+void
+mailbox_settle(struct mailbox *mb)
+{
+    mailcache_flush(mb);
+    if (mb->ix.fd >= 0 && mb->ix.batch.n && mailview_begin(mb, NULL) == 0)
+        mailview_end(mb);
+}
