@@ -34,9 +34,9 @@ struct field {
 void
 mailcache_init(struct mailcache *c)
 {
-    *c = (struct mailcache){.fd = -1,
-                            .window = buf_new(MAILCACHE_ITEM_MAX + MAILCACHE_WINDOW),
-                            .waiting = buf_new(2 * MAILCACHE_WAIT_MAX)};
+    *c = (struct mailcache){.fd = -1, .waiting = buf_new(2 * MAILCACHE_WAIT_MAX)};
+    for (size_t i = 0; i < MAILCACHE_WINDOWS; i++)
+        c->windows[i].bytes = buf_new(MAILCACHE_ITEM_MAX + MAILCACHE_WINDOW);
 }
 
 void
@@ -44,7 +44,8 @@ mailcache_free(struct mailcache *c)
 {
     if (c->fd >= 0)
         close(c->fd);
-    buf_free(&c->window);
+    for (size_t i = 0; i < MAILCACHE_WINDOWS; i++)
+        buf_free(&c->windows[i].bytes);
     buf_free(&c->waiting);
     mailcache_init(c);
 }
@@ -58,13 +59,21 @@ item_check(uint64_t id, const struct item *x, const char *fields)
 /* ---- reading ---- */
 
 static void
+forget_windows(struct mailcache *c)
+{
+    for (size_t i = 0; i < MAILCACHE_WINDOWS; i++) {
+        buf_reset(&c->windows[i].bytes);
+        c->windows[i].good_at = 0;
+    }
+}
+
+static void
 close_cache(struct mailcache *c)
 {
     if (c->fd >= 0)
         close(c->fd);
     c->fd = -1;
-    c->good_at = 0;
-    buf_reset(&c->window);
+    forget_windows(c);
 }
 
 /* The file that the index means. */
@@ -91,42 +100,48 @@ open_cache(struct mailbox *mb)
     return -1;
 }
 
-/* n bytes of the file at this place, or NULL. */
-static const char *
-piece(struct mailcache *c, uint64_t at, size_t n)
+static bool
+holds(const struct mailcache_window *w, uint64_t at, size_t n)
 {
-    if (at < c->window_at || at - c->window_at > c->window.n ||
-        c->window.n - (size_t)(at - c->window_at) < n) {
-        size_t want = n > MAILCACHE_WINDOW ? n : MAILCACHE_WINDOW;
-        buf_reset(&c->window);
-        c->good_at = 0;
-        char *to = buf_reserve(&c->window, want);
-        ssize_t got = to ? pread(c->fd, to, want, (off_t)at) : 0;
-        buf_commit(&c->window, got > 0 ? (size_t)got : 0);
-        c->window_at = at;
-        if (c->window.n < n)
-            return NULL;
-    }
-    return c->window.p + (at - c->window_at);
+    return at >= w->at && at - w->at <= w->bytes.n && w->bytes.n - (size_t)(at - w->at) >= n;
+}
+
+/* A window with n bytes of the file at this place, or NULL. */
+static struct mailcache_window *
+look(struct mailcache *c, uint64_t at, size_t n)
+{
+    for (size_t i = 0; i < MAILCACHE_WINDOWS; i++)
+        if (holds(&c->windows[i], at, n))
+            return &c->windows[i];
+    size_t want = n > MAILCACHE_WINDOW ? n : MAILCACHE_WINDOW;
+    struct mailcache_window *w = &c->windows[c->turn++ % MAILCACHE_WINDOWS];
+    buf_reset(&w->bytes);
+    w->good_at = 0;
+    char *to = buf_reserve(&w->bytes, want);
+    ssize_t got = to ? pread(c->fd, to, want, (off_t)at) : 0;
+    buf_commit(&w->bytes, got > 0 ? (size_t)got : 0);
+    w->at = at;
+    return w->bytes.n < n ? NULL : w;
 }
 
 /* The fields of the item at this place, checked. */
 static int
 read_item(struct mailcache *c, uint64_t at, uint32_t uid, struct item *x_r, struct str *fields_r)
 {
-    const char *p = piece(c, at, sizeof *x_r);
-    if (!p)
+    struct mailcache_window *w = look(c, at, sizeof *x_r);
+    if (!w)
         return -1;
-    memcpy(x_r, p, sizeof *x_r);
+    memcpy(x_r, w->bytes.p + (at - w->at), sizeof *x_r);
     if (x_r->magic != ITEM_MAGIC || x_r->uid != uid || x_r->n > MAILCACHE_ITEM_MAX || x_r->n % 8)
         return -1;
-    p = piece(c, at, sizeof *x_r + x_r->n);
-    if (!p)
+    w = look(c, at, sizeof *x_r + x_r->n);
+    if (!w)
         return -1;
-    if (c->good_at != at && x_r->check != item_check(c->id, x_r, p + sizeof *x_r))
+    const char *fields = w->bytes.p + (at - w->at) + sizeof *x_r;
+    if (w->good_at != at && x_r->check != item_check(c->id, x_r, fields))
         return -1;
-    c->good_at = at;
-    *fields_r = str_of(p + sizeof *x_r, x_r->n);
+    w->good_at = at;
+    *fields_r = str_of(fields, x_r->n);
     return 0;
 }
 
@@ -313,8 +328,7 @@ append(struct mailbox *mb)
     /* Places of what could not be written hold nothing that fits. */
     if (buf_ok(&out))
         (void)!pwrite(c->fd, out.p, out.n, (off_t)at);
-    buf_reset(&c->window);
-    c->good_at = 0;
+    forget_windows(c);
     buf_free(&out);
 }
 

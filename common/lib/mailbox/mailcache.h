@@ -31,6 +31,7 @@ enum {
     MAILCACHE_ITEM_MAX = 1 << 20,
     MAILCACHE_WAIT_MAX = 1 << 20,
     MAILCACHE_WINDOW = 65536,
+    MAILCACHE_WINDOWS = 4, /* as many sequences of items can be followed at once */
 };
 
 struct mailbox;
@@ -38,10 +39,13 @@ struct mailbox;
 struct mailcache {
     int fd; /* -1: none */
     uint64_t id;
-    uint64_t refused;  /* the cache_id that could not be opened: do not try again */
-    struct buf window; /* a piece of the file */
-    uint64_t window_at;
-    uint64_t good_at;   /* the item there has been checked; 0: none */
+    uint64_t refused;         /* the cache_id that could not be opened: do not try again */
+    struct mailcache_window { /* a piece of the file */
+        struct buf bytes;
+        uint64_t at;
+        uint64_t good_at; /* the item there has been checked; 0: none */
+    } windows[MAILCACHE_WINDOWS];
+    unsigned turn;      /* the window that is replaced next */
     struct buf waiting; /* items to be appended, prev and check not yet set */
 };
 

@@ -26,7 +26,8 @@ mailindex_check(uint64_t seed, const void *p, size_t n)
         }
     }
     memset(w, 0, sizeof w);
-    memcpy(w, at, n);
+    if (n)
+        memcpy(w, at, n);
     for (int i = 0; i < 4; i++)
         h[0] = ((h[0] ^ h[i] ^ w[i]) * odd) ^ (h[0] >> 32);
     return h[0] ^ h[0] >> 31;

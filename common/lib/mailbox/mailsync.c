@@ -56,6 +56,7 @@ detach(struct mailbox *mb)
     if (mb->ix.fd >= 0)
         close(mb->ix.fd);
     mb->ix.fd = -1;
+    mb->tail_lost |= mb->ix.torn;
     mb->ix.torn = false;
     buf_reset(&mb->ix.heap);
     buf_reset(&mb->ix.batch);
@@ -195,7 +196,12 @@ mailview_modseq(struct mailbox *mb)
     uint64_t base = mb->ix.state.modseq;
     if (mb->now_modseq)
         return mb->now_modseq;
-    (void)uidfile_modseq(&mb->uids, mb->dir_fd, mb->ix.state.modseq, &base, &lost, NULL);
+    /* Behind a torn tail there may have been numbers that somebody was told. */
+    (void)uidfile_modseq(&mb->uids, mb->dir_fd, mb->tail_lost ? 0 : mb->ix.state.modseq, &base,
+                         &lost, NULL);
+    mb->tail_lost = false;
+    if (base < mb->ix.state.modseq)
+        base = mb->ix.state.modseq;
     if (lost && mb->indexed) {
         /* All of them are given a new one, so all must be there. */
         if (mb->target) {
@@ -534,6 +540,7 @@ mailview_open(struct mailbox *mb, struct err *e)
         return -1;
     int result = mailview_relist(mb, e);
     mailview_end(mb);
+    mailbox_drop_gone(mb); /* nobody has been told of them */
     mb->told = true;
     return result < 0 ? -1 : 1;
 }
