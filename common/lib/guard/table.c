@@ -124,6 +124,7 @@ static const struct guard_row rows[] = {
      (size_t)1024 * MB, 8192, FILE_MAX, false},
     {R_KEYD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_SYNC | GS_TUNE, 0, (size_t)512 * MB,
      16384, FILE_MAX, false},
+    {R_TLSD, LISTENER, SESSION, (size_t)256 * MB, 16384, FILE_MAX, false},
     {R_DNSD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_CONNECT | GS_RESOLVE, 0, (size_t)512 * MB,
      8192, FILE_MAX, true},
     {R_SMTPD, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},

@@ -38,6 +38,13 @@ stream_preload(struct stream *s, struct str data)
 }
 
 void
+stream_switch(struct stream *s, int fd)
+{
+    s->fd_in = s->fd_out = fd;
+    set_nonblocking(fd);
+}
+
+void
 stream_free(struct stream *s)
 {
     buf_free(&s->in);

@@ -42,6 +42,8 @@ enum { STREAM_FOREVER_MS = 24 * 3600 * 1000 };
 void stream_init(struct stream *s, int fd_in, int fd_out, size_t in_max, int idle_ms);
 /* Input that somebody else has read already, to come before what is read here. */
 void stream_preload(struct stream *s, struct str data);
+/* Over another descriptor from here on. Both buffers are to be empty. */
+void stream_switch(struct stream *s, int fd);
 void stream_free(struct stream *s); /* frees buffers; closes nothing */
 
 /* The next line. *line_r is without its end, and valid until the next read. *bare_r says that the

@@ -78,15 +78,27 @@ priority(enum log_level level)
     return 2 * 8 + of[level]; /* facility mail */
 }
 
+const char *
+log_stamp(void)
+{
+    static char stamp[32];
+    static time_t of;
+    time_t now = time(NULL);
+    struct tm tm;
+    if (now == of)
+        return stamp;
+    stamp[0] = '\0';
+    if (localtime_r(&now, &tm))
+        strftime(stamp, sizeof stamp, "%b %e %H:%M:%S", &tm);
+    of = now;
+    return stamp;
+}
+
 /* The syslog header that log parsers know: "Nov 21 20:33:00 host bulkhead/smtpd[123]: ". */
 static void
 head(struct buf *line, enum log_level level)
 {
-    char stamp[32] = "";
-    time_t now = time(NULL);
-    struct tm tm;
-    if (localtime_r(&now, &tm))
-        strftime(stamp, sizeof stamp, "%b %e %H:%M:%S", &tm);
+    const char *stamp = log_stamp();
     if (the.datagram)
         buf_addf(line, "<%d>%s ", priority(level), stamp);
     else
