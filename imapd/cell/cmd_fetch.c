@@ -2,6 +2,7 @@
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "imapd/cell/fetch.h"
+#include "imapd/cell/qresync.h"
 #include "imapd/cell/seqset.h"
 #include "lib/log/log.h"
 #include "lib/mail/date.h"
@@ -184,6 +185,16 @@ put_item(struct icell *ic, size_t i, const struct icell_item *x, uint64_t size)
         buf_addz(out, "RFC822.SIZE ");
         buf_addu(out, size);
         break;
+    case ICELL_ITEM_MODSEQ:
+        buf_addz(out, "MODSEQ (");
+        buf_addu(out, m->modseq);
+        buf_addc(out, ')');
+        break;
+    case ICELL_ITEM_SAVEDATE:
+        buf_addz(out, "SAVEDATE \"");
+        date_format_imap(out, m->saved_s, 0);
+        buf_addc(out, '"');
+        break;
     case ICELL_ITEM_SECTION:
         put_section(ic, i, x, size);
         break;
@@ -276,19 +287,28 @@ icell_cmd_fetch(struct icell *ic)
     struct icell_fetch f;
     struct err e = {0};
     bool gone = false, failed = false;
+    struct cursor set_at = ic->cmd.args;
+    struct icell_seqset set;
     if (icell_seqset_arg(ic, &ic->cmd.args, &at, &n) < 0)
         return;
     if (icell_fetch_parse(ic, &ic->cmd.args, &f) < 0) {
         icell_end_syntax(ic);
         return;
     }
+    if (asks(&f, ICELL_ITEM_MODSEQ))
+        icell_enable_condstore(ic);
+    if (f.vanished && icell_arg_space(&set_at) &&
+        icell_seqset_parse(&set_at, &ic->arena, &set) == 0 && !set.saved)
+        icell_put_vanished(ic, &set, f.since);
     const struct fetch_plan plan = {.need = needs(&f),
                                     .flags = asks(&f, ICELL_ITEM_FLAGS),
                                     .size = asks(&f, ICELL_ITEM_SIZE),
                                     .date = asks(&f, ICELL_ITEM_INTERNALDATE),
                                     .seen = marks_seen(&f)};
     for (size_t k = 0; k < n && !ic->s.broken; k++)
-        if (fetch_one(ic, at[k], &f, &plan, &e) < 0) {
+        if (f.changed_since && ic->mb.msgs[at[k]].modseq <= f.since)
+            continue;
+        else if (fetch_one(ic, at[k], &f, &plan, &e) < 0) {
             gone |= ic->mb.msgs[at[k]].gone;
             failed |= !ic->mb.msgs[at[k]].gone;
             if (failed)

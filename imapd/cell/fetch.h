@@ -19,6 +19,8 @@ enum icell_item_kind {
     ICELL_ITEM_UID,
     ICELL_ITEM_INTERNALDATE,
     ICELL_ITEM_SIZE,
+    ICELL_ITEM_MODSEQ,
+    ICELL_ITEM_SAVEDATE, /* RFC 8514 */
     ICELL_ITEM_ENVELOPE,
     ICELL_ITEM_BODY, /* the structure without extensions */
     ICELL_ITEM_BODYSTRUCTURE,
@@ -53,6 +55,9 @@ struct icell_item {
 struct icell_fetch {
     struct icell_item items[ICELL_FETCH_MAX];
     size_t n;
+    bool changed_since; /* RFC 7162 3.1.4.1 */
+    uint64_t since;
+    bool vanished; /* RFC 7162 3.2.6 */
 };
 
 /* The items behind the sequence set; with UID FETCH, UID is added. */

@@ -73,7 +73,10 @@ struct icell {
     struct icell_message msg;
     uint32_t hot_uid; /* whose fields are in hot; 0: nobody's */
     struct buf hot;
-    struct buf ready;   /* what FETCH will say of one message, before it says it */
+    struct buf ready;        /* what FETCH will say of one message, before it says it */
+    bool condstore, qresync; /* enabled (RFC 7162) */
+    uint32_t *saved;         /* UIDs that SEARCH saved: "$" (RFC 5182) */
+    size_t nsaved;
     struct arena arena; /* of one command */
     struct icell_command cmd;
     unsigned bad;    /* in a row */
@@ -100,6 +103,10 @@ void icell_run_command(struct icell *ic);
 void icell_command_reset(struct icell *ic);
 /* Tell what changed on disk: EXPUNGE only when allowed, then EXISTS, RECENT, FETCH FLAGS. */
 void icell_sync(struct icell *ic, bool expunge);
+/* Expunge those of n messages (indices at, or NULL: the first n) that are \Deleted. */
+int icell_expunge(struct icell *ic, const size_t *at, size_t n, struct err *e);
+/* From here on the client knows mod-sequences; it is told the highest if a mailbox is selected. */
+void icell_enable_condstore(struct icell *ic);
 /* EXPUNGE of what is gone, and the rest as it is known, without looking at the disk. */
 void icell_tell(struct icell *ic, bool expunge);
 /* Forget the selected mailbox. */

@@ -57,6 +57,13 @@ judge_name(struct icell *ic, const struct icell_key *k, size_t i)
         return verdict(k->compare > 0 ? size > k->size : size < k->size);
     case ICELL_KEY_DATE:
         return verdict(date_fits(day_of(mailbox_date(&ic->mb, i)), k));
+    case ICELL_KEY_SAVED_DATE:
+        return verdict(date_fits(day_of(m->saved_s), k));
+    case ICELL_KEY_MODSEQ:
+        return verdict(m->modseq >= k->size);
+    case ICELL_KEY_AGE:
+        return verdict(k->compare > 0 ? mailbox_date(&ic->mb, i) >= k->day
+                                      : mailbox_date(&ic->mb, i) <= k->day);
     default:
         return UNKNOWN;
     }

@@ -1,10 +1,14 @@
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
+#include "imapd/cell/seqset.h"
 #include "lib/log/log.h"
 #include <stdarg.h>
+#include <stdlib.h>
 #include <unistd.h>
 
-const char icell_capabilities[] = "IMAP4rev1 LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN";
+const char icell_capabilities[] =
+    "IMAP4rev1 LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID ESEARCH SEARCHRES "
+    "CONDSTORE QRESYNC MOVE";
 
 enum { IN_MAX = 2 * ICELL_LINE_MAX, ANSWER_MAX = 65536 };
 
@@ -53,6 +57,9 @@ icell_unselect(struct icell *ic)
     ic->hot_uid = 0;
     buf_reset(&ic->told_flags);
     ic->told_exists = 0;
+    free(ic->saved);
+    ic->saved = NULL;
+    ic->nsaved = 0;
     if (ic->state == ICELL_SELECTED)
         ic->state = ICELL_AUTHENTICATED;
 }
@@ -115,22 +122,49 @@ icell_tell_flags(struct icell *ic)
 
 /* From the highest number down, so that none changes before it is told. */
 static void
-tell_expunged(struct icell *ic)
+tell_numbers(struct icell *ic, size_t told)
 {
-    bool any = false;
-    size_t told = ic->told_exists;
-    for (size_t i = ic->mb.n; i-- > 0;) {
-        if (!ic->mb.msgs[i].gone)
-            continue;
-        any = true;
-        /* What the client has not been told of cannot be taken from it (RFC 3501 7.4.1). */
-        if (i < told) {
+    for (size_t i = told; i-- > 0;)
+        if (ic->mb.msgs[i].gone)
             stream_putf(&ic->s, "* %zu EXPUNGE\r\n", i + 1);
-            ic->told_exists--;
+}
+
+/* RFC 7162 3.2.10 */
+static void
+tell_vanished(struct icell *ic, size_t told)
+{
+    uint32_t uids[1000];
+    size_t n = 0;
+    for (size_t i = 0; i < told; i++) {
+        if (ic->mb.msgs[i].gone)
+            uids[n++] = ic->mb.msgs[i].uid;
+        if (n && (n == sizeof uids / sizeof uids[0] || i + 1 == told)) {
+            stream_putz(&ic->s, "* VANISHED ");
+            icell_seqset_add(&ic->s.out, uids, n);
+            stream_putz(&ic->s, "\r\n");
+            n = 0;
         }
     }
-    if (any)
-        mailbox_drop_gone(&ic->mb);
+}
+
+static void
+tell_expunged(struct icell *ic)
+{
+    size_t gone = 0, gone_told = 0;
+    /* What the client has not been told of cannot be taken from it (RFC 3501 7.4.1). */
+    size_t told = ic->told_exists < ic->mb.n ? ic->told_exists : ic->mb.n;
+    for (size_t i = 0; i < ic->mb.n; i++) {
+        gone += ic->mb.msgs[i].gone;
+        gone_told += ic->mb.msgs[i].gone && i < told;
+    }
+    if (!gone)
+        return;
+    if (ic->qresync)
+        tell_vanished(ic, told);
+    else
+        tell_numbers(ic, told);
+    ic->told_exists -= gone_told;
+    mailbox_drop_gone(&ic->mb);
 }
 
 void
@@ -152,6 +186,8 @@ icell_tell(struct icell *ic, bool expunge)
         struct buf line = buf_new(8192);
         buf_addf(&line, "* %zu FETCH (UID %u FLAGS ", i + 1, m->uid);
         icell_add_flags(ic, &line, m);
+        if (ic->condstore)
+            buf_addf(&line, " MODSEQ (%llu)", (unsigned long long)m->modseq);
         buf_addz(&line, ")\r\n");
         stream_put(&ic->s, buf_str(&line));
         buf_free(&line);

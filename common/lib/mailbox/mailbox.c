@@ -162,6 +162,13 @@ mailbox_count(const struct mailbox *mb)
     return c;
 }
 
+uint32_t
+mailbox_uidnext(const struct mailbox *mb)
+{
+    uint32_t next = mb->ix.state.next_uid > mb->uids.next ? mb->ix.state.next_uid : mb->uids.next;
+    return mb->n && mb->msgs[mb->n - 1].uid >= next ? mb->msgs[mb->n - 1].uid + 1 : next;
+}
+
 int
 mailbox_claim(struct mailbox *mb, struct err *e)
 {

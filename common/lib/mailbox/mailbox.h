@@ -144,6 +144,8 @@ struct mailbox_counts {
     uint32_t messages, recent, unseen;
 };
 struct mailbox_counts mailbox_count(const struct mailbox *mb);
+/* No message that comes will have a UID below it. */
+uint32_t mailbox_uidnext(const struct mailbox *mb);
 
 /* Messages are named by their index (0-based) in mb->msgs from here on: pointers into it do not
  * outlive a call.
