@@ -21,12 +21,13 @@ icell_cmd_enable(struct icell *ic)
 {
     struct cursor *c = &ic->cmd.args;
     struct str name;
-    bool condstore = false, qresync = false;
-    while (icell_arg_space(c) && icell_arg_atom(c, &name) == 0) {
+    bool condstore = false, qresync = false, any = false, good = true;
+    while (good && icell_arg_space(c)) {
+        good = any = icell_arg_atom(c, &name) == 0;
         condstore |= str_caseeq(name, STR("CONDSTORE"));
         qresync |= str_caseeq(name, STR("QRESYNC"));
     }
-    if (!icell_arg_end(c) || c->at == 0 || c->all.p[c->at - 1] == ' ') {
+    if (!good || !any || !icell_arg_end(c)) {
         icell_end_syntax(ic);
         return;
     }

@@ -449,6 +449,8 @@ settle_state(struct mailbox *mb)
         mb->seen_next = state->next_uid;
     if (state->modseq == 0)
         (void)mailview_modseq(mb);
+    if (!mb->indexed) /* what went before is not known */
+        mb->ix.gone_floor = state->modseq;
     mb->indexed = true;
 }
 
