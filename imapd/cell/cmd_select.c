@@ -44,6 +44,25 @@ parameters(struct icell *ic, struct cursor *c, bool *condstore_r, struct icell_q
     return cur_take(c, ')') ? 0 : -1;
 }
 
+/* The mailbox that is selected already: its view is brought up instead of read anew. */
+static bool
+select_again(struct icell *ic, struct str name, bool read_only)
+{
+    char path[FOLDER_NAME_MAX + 8];
+    if (!ic->mb_open || ic->mb.read_only != read_only || folder_path(name, path) < 0 ||
+        strcmp(path, ic->mb.path) != 0)
+        return false;
+    for (size_t i = 0; i < ic->mb.n; i++)
+        ic->mb.msgs[i].recent = false; /* of those this session has been told */
+    if (mailbox_refresh(&ic->mb, NULL) < 0)
+        return false;
+    mailbox_drop_gone(&ic->mb);
+    for (size_t i = 0; i < ic->mb.n; i++)
+        ic->mb.msgs[i].changed = false;
+    ic->nsaved = 0;
+    return true;
+}
+
 static void
 select_mailbox(struct icell *ic, bool read_only)
 {
@@ -59,9 +78,11 @@ select_mailbox(struct icell *ic, bool read_only)
     /* Also a SELECT that fails leaves nothing selected. */
     if (ic->mb_open && ic->qresync)
         stream_putz(&ic->s, "* OK [CLOSED] Previous mailbox closed.\r\n"); /* RFC 7162 3.2.11 */
-    icell_unselect(ic);
     ic->condstore |= condstore;
-    if (mailbox_open(&ic->mb, ic->root_fd, name, read_only, &e) < 0) {
+    bool again = select_again(ic, name, read_only);
+    if (!again)
+        icell_unselect(ic);
+    if (!again && mailbox_open(&ic->mb, ic->root_fd, name, read_only, &e) < 0) {
         if (e.class == ERR_PERMANENT)
             icell_end(ic, ICELL_NO, "[NONEXISTENT] No such mailbox.");
         else

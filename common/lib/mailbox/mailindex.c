@@ -424,15 +424,23 @@ stored(struct mailindex *ix, const struct mailbox_message *m)
 }
 
 int
-mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name)
+mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem)
 {
     struct mailname parsed;
     struct str text = stored(ix, m);
-    buf_reset(name);
+    buf_reset(stem);
     if (text.n != m->name_n || mailname_parse(text, &parsed) < 0 || parsed.uid != m->uid ||
         (ix->state.validity && parsed.validity != ix->state.validity))
         return -1;
-    buf_add(name, text);
+    buf_add(stem, text);
+    return buf_ok(stem) ? 0 : -1;
+}
+
+int
+mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name)
+{
+    if (mailindex_stored(ix, m, name) < 0)
+        return -1;
     if (!m->odd && !m->in_new)
         mailname_suffix(name, m->flags, m->keywords);
     return buf_ok(name) ? 0 : -1;

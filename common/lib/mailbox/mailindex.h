@@ -117,6 +117,8 @@ int mailindex_set_name(struct mailindex *ix, struct mailbox_message *m, struct s
 /* The file's name. -1: it cannot be read, or is not this record's. */
 int mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name);
 
+/* What is stored of it. */
+int mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem);
 /* The row of a UID, or the place before which it would be. */
 size_t mailindex_find(const struct mailindex_rows *rows, uint32_t uid);
 int mailindex_reserve(struct mailindex_rows *rows, size_t n);

@@ -123,23 +123,21 @@ static int
 gather(struct mailindex *ix, const struct mailindex_rows *rows, uint64_t names_at, bool bump,
        struct mailindex_rows *rows_r, struct buf *names)
 {
-    struct buf name = buf_new(MAILNAME_MAX + 64), stem = buf_new(MAILNAME_MAX);
+    struct buf name = buf_new(MAILNAME_MAX + 64);
     int result = mailindex_reserve(rows_r, rows->n + 1);
     for (size_t i = 0; result == 0 && i < rows->n; i++) {
         struct mailbox_message m = rows->at[i];
         if (m.gone)
             continue;
-        result = mailindex_name(ix, &m, &name);
-        mailindex_stem(&stem, &m, buf_str(&name));
+        result = mailindex_stored(ix, &m, &name);
         m.recent = m.changed = false;
         m.name_at = (uint32_t)(names_at + names->n);
         if (bump)
             m.modseq = ix->state.modseq;
-        buf_add(names, buf_str(&stem));
+        buf_add(names, buf_str(&name));
         rows_r->at[rows_r->n++] = m;
     }
     buf_free(&name);
-    buf_free(&stem);
     return result == 0 && buf_ok(names) ? 0 : -1;
 }
 
