@@ -148,6 +148,38 @@ class Move(Base):
         self.assertIn(b"f NO [READ-ONLY]", self.send(c, b"f UID MOVE 1 To")[-1])
 
 
+class List(Base):
+    def test_list_extended(self):
+        self.fill(2)
+        c = self.session(b"CREATE a", b"CREATE a.b", b"CREATE c", b"SUBSCRIBE a.b", b"SUBSCRIBE gone", b"SUBSCRIBE c")
+        got = self.send(c, b'a LIST (SUBSCRIBED) "" "*"')
+        self.assertEqual(sorted(got[:-1]), [b'* LIST (\\HasNoChildren \\Subscribed) "." a.b\r\n',
+                                            b'* LIST (\\HasNoChildren \\Subscribed) "." c\r\n',
+                                            b'* LIST (\\NonExistent \\HasNoChildren \\Subscribed) "." gone\r\n'])
+        got = self.send(c, b'b LIST (SUBSCRIBED RECURSIVEMATCH) "" "%"')
+        self.assertIn(b'* LIST (\\HasChildren) "." a ("CHILDINFO" ("SUBSCRIBED"))\r\n', got)
+        self.assertIn(b"c BAD", self.send(c, b'c LIST (RECURSIVEMATCH) "" "%"')[-1])
+        got = self.send(c, b'd LIST "" (INBOX c) RETURN (SUBSCRIBED CHILDREN)')
+        self.assertEqual(got[:-1], [b'* LIST (\\HasNoChildren) "." INBOX\r\n',
+                                    b'* LIST (\\HasNoChildren \\Subscribed) "." c\r\n'])
+        got = self.send(c, b'e LIST "" "%" RETURN (STATUS (MESSAGES SIZE HIGHESTMODSEQ MAILBOXID))')
+        size = sum(len(MAIL % (b"a%d@b" % i, b"s%d" % i, i, i, i)) for i in (1, 2))
+        self.assertRegex(got[1], rb"\* STATUS INBOX \(MESSAGES 2 SIZE %d HIGHESTMODSEQ \d+ MAILBOXID \(F\d+\)\)" % size)
+        self.assertIn(b'f OK', self.send(c, b'f LIST () "" "%" RETURN ()')[-1])
+
+    def test_special_use(self):
+        c = self.session(b"CREATE Sent", b"CREATE Elsewhere (USE (\\Drafts))", b"CREATE plain")
+        got = self.send(c, b'a LIST "" "*"')
+        self.assertIn(b'* LIST (\\HasNoChildren \\Sent) "." Sent\r\n', got)
+        self.assertIn(b'* LIST (\\HasNoChildren \\Drafts) "." Elsewhere\r\n', got)
+        self.send(c, b"b RENAME Elsewhere New")
+        got = self.send(c, b'c LIST (SPECIAL-USE) "" "*" RETURN (SPECIAL-USE)')
+        self.assertEqual(sorted(got[:-1]), [b'* LIST (\\HasNoChildren \\Drafts) "." New\r\n',
+                                            b'* LIST (\\HasNoChildren \\Sent) "." Sent\r\n'])
+        self.assertIn(b"d NO [USEATTR]", self.send(c, b"d CREATE x (USE (\\Flagged))")[-1])
+        self.assertIn(b"e BAD", self.send(c, b"e CREATE x (USE \\Sent)")[-1])
+
+
 class Others(Base):
     def test_enable_id_unselect(self):
         self.fill(1)
