@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-interop asan bench-smtp lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-interop asan bench-smtp bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -141,6 +141,10 @@ bench-smtp: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py
 
+bench-imap: deps-interop
+	@$(MAKE) --no-print-directory -j2 all
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py
+
 lint:
 	clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
 	shellcheck install.sh tests/*.sh .ci/run
@@ -176,4 +180,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-interop clean check check-interop asan bench-smtp lint install uninstall
+.PHONY: all unit deps deps-test deps-interop clean check check-interop asan bench-smtp bench-imap lint install uninstall

@@ -171,6 +171,10 @@ tell_expunged(struct icell *ic)
 void
 icell_tell(struct icell *ic, bool expunge)
 {
+    if (!ic->mb.news) {
+        icell_tell_flags(ic);
+        return;
+    }
     if (expunge)
         tell_expunged(ic);
     if (ic->mb.n != ic->told_exists) {
@@ -193,6 +197,8 @@ icell_tell(struct icell *ic, bool expunge)
         stream_put(&ic->s, buf_str(&line));
         buf_free(&line);
     }
+    /* What has gone is still to be told when it may not be told now. */
+    ic->mb.news = !expunge;
 }
 
 void

@@ -105,7 +105,8 @@ struct mailbox {
         struct mailindex_rows rows;
         struct {
             struct mailbox_message *msgs; /* by UID, ascending */
-            size_t n, cap;
+            size_t n, cap, hint;
+            bool news; /* something is to be told: cleared by who has told it */
         };
     };
     uint32_t seen_next; /* UIDs below it that are not in view stay out of it */

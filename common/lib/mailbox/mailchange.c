@@ -263,7 +263,7 @@ remove_once(struct mailbox *mb, size_t i, struct err *e)
     if (mailbox_name(mb, i, &name) == 0) {
         if (unlinkat(dir_of(mb, m), buf_z(&name), 0) == 0) {
             mb->guard.expect++;
-            m->gone = true;
+            m->gone = mb->news = true;
             mailindex_put_gone(&mb->ix, m->uid, mailview_modseq(mb));
             result = 0;
         } else if (errno != ENOENT) {

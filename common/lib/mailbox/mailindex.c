@@ -87,9 +87,12 @@ mailindex_find(const struct mailindex_rows *rows, uint32_t uid)
 }
 
 static struct mailbox_message *
-row_of(const struct mailindex_rows *rows, uint32_t uid)
+row_of(struct mailindex_rows *rows, uint32_t uid)
 {
-    size_t i = mailindex_find(rows, uid);
+    size_t i = rows->hint + 1;
+    if (i >= rows->n || rows->at[i].uid != uid)
+        i = mailindex_find(rows, uid);
+    rows->hint = i;
     return i < rows->n && rows->at[i].uid == uid && !rows->at[i].gone ? &rows->at[i] : NULL;
 }
 
@@ -120,12 +123,13 @@ mailindex_add_gone(struct mailindex *ix, uint32_t uid, uint64_t modseq)
 /* ---- applying entries ---- */
 
 static void
-take_flags(struct mailbox_message *m, uint8_t flags, uint32_t keywords, uint64_t modseq)
+take_flags(struct mailindex_rows *rows, struct mailbox_message *m, uint8_t flags, uint32_t keywords,
+           uint64_t modseq)
 {
     if (m->flags != flags || m->keywords != keywords) {
         m->flags = flags;
         m->keywords = keywords;
-        m->changed = true;
+        m->changed = rows->news = true;
     }
     m->modseq = modseq;
 }
@@ -142,6 +146,7 @@ apply_record(struct mailindex_rows *rows, const struct mailbox_message *r, uint3
         *m = *r;
         m->recent = m->gone = m->changed = false;
         m->name_at = name_at;
+        rows->news = true;
     } else if (m) {
         m->name_at = name_at;
         m->name_n = r->name_n;
@@ -151,7 +156,7 @@ apply_record(struct mailindex_rows *rows, const struct mailbox_message *r, uint3
         m->vsize = r->vsize;
         if (r->date_s)
             m->date_s = r->date_s;
-        take_flags(m, r->flags, r->keywords, r->modseq);
+        take_flags(rows, m, r->flags, r->keywords, r->modseq);
     }
     return 0;
 }
@@ -180,7 +185,7 @@ apply(struct mailindex *ix, struct mailindex_rows *rows, struct str rest, uint64
         memcpy(&f, body, sizeof f);
         if (m) {
             m->in_new = false;
-            take_flags(m, (uint8_t)f.flags, f.keywords, f.modseq);
+            take_flags(rows, m, (uint8_t)f.flags, f.keywords, f.modseq);
         }
     } else if (x.type == MAILINDEX_FACTS) {
         struct mailindex_facts f;
@@ -198,7 +203,7 @@ apply(struct mailindex *ix, struct mailindex_rows *rows, struct str rest, uint64
         memcpy(&modseq, body, sizeof modseq);
         mailindex_add_gone(ix, x.uid, modseq);
         if (m)
-            m->gone = true;
+            m->gone = rows->news = true;
     } else {
         memcpy(&ix->state, body, sizeof ix->state);
     }
@@ -331,6 +336,7 @@ drop_gone(struct mailindex_rows *rows)
             rows->at[n++] = rows->at[i];
     }
     rows->n = n;
+    rows->news = false;
 }
 
 int

@@ -58,6 +58,8 @@ struct mailindex_gone {
 struct mailindex_rows {
     struct mailbox_message *at;
     size_t n, cap;
+    size_t hint; /* where the last one was found: the next is often behind it */
+    bool news;   /* rows were appended, changed or marked gone since somebody cleared this */
 };
 
 struct mailindex {

@@ -81,6 +81,7 @@ static int
 take_rows(struct mailbox *mb, const struct mailindex_rows *rows)
 {
     size_t old = mb->n, i = 0;
+    mb->news = true;
     uint32_t last = old ? mb->msgs[old - 1].uid : 0;
     for (size_t k = 0; k < rows->n; k++) {
         const struct mailbox_message *r = &rows->at[k];
@@ -283,6 +284,7 @@ take_entry(struct mailbox *mb, struct mailbox_message *m, const struct mailscan 
     if (mb->ix.fd >= 0 && m->in_new == x->in_new && mailindex_name(&mb->ix, m, room) == 0 &&
         str_eq(buf_str(room), str_z(name)))
         return 0;
+    mb->news = true;
     m->recent |= m->in_new && x->recent;
     m->in_new = x->in_new;
     if (x->size != UINT64_MAX)
@@ -307,6 +309,7 @@ append_entry(struct mailbox *mb, const struct mailscan *s, const struct mailscan
         return 0;
     if (mailindex_reserve(&mb->rows, mb->n + 1) < 0)
         return err_set(e, ERR_TEMPORARY, "out of memory");
+    mb->news = true;
     struct mailbox_message *m = &mb->msgs[mb->n++];
     *m = (struct mailbox_message){.size = x->size,
                                   .vsize = x->vsize,
@@ -334,7 +337,7 @@ miss_row(struct mailbox *mb, struct mailbox_message *m, bool whole, bool really_
         return;
     ++*missing;
     if (really_gone) {
-        m->gone = true;
+        m->gone = mb->news = true;
         mailindex_put_gone(&mb->ix, m->uid, mailview_modseq(mb));
     }
 }
