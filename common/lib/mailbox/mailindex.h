@@ -20,7 +20,7 @@
  * power cut the index is old, or fails its checksums; how mod-sequences survive that: uidfile.h.
  *
  * Limits: MAILINDEX_LOG_MAX bytes of log, then nothing is appended until somebody who has the whole
- * view writes a snapshot, which he does when the log is half as long as the records;
+ * view writes a snapshot, which he does when the log is an eighth as long as the records;
  * MAILINDEX_GONE_MAX ranges of UIDs that have gone are remembered (RFC 7162 3.2.5.1 and 5: when
  * they do not reach back far enough the answer names every UID that is not there).
  */

@@ -113,7 +113,7 @@ bool
 mailindex_is_long(const struct mailindex *ix, size_t rows)
 {
     uint64_t log = ix->read_to - ix->log_at;
-    return log > 65536 && log > rows * sizeof(struct mailbox_message) / 2;
+    return log > 65536 && log > rows * sizeof(struct mailbox_message) / 8;
 }
 
 /* ---- a snapshot ---- */
