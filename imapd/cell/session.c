@@ -28,7 +28,10 @@ void
 icell_end_err(struct icell *ic, const struct err *e)
 {
     log_warn("%s", e->text);
-    icell_end(ic, ICELL_NO, "%s%s", e->class == ERR_LIMIT ? "[LIMIT] " : "", e->text);
+    const char *code = e->class != ERR_LIMIT                       ? ""
+                       : str_eq(str_z(e->text), STR("over quota")) ? "[OVERQUOTA] "
+                                                                   : "[LIMIT] ";
+    icell_end(ic, ICELL_NO, "%s%s", code, e->text);
 }
 
 void

@@ -6,6 +6,7 @@
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailindexfile.h"
 #include "lib/mailbox/mailname.h"
+#include "lib/mailbox/quota.h"
 #include "tests/unit/fault_calls.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
@@ -415,6 +416,44 @@ START_TEST(a_cache_half_dead_is_made_smaller)
 }
 END_TEST
 
+START_TEST(quota_is_kept_as_maildirplusplus_has_it)
+{
+    struct mailbox mb;
+    struct quota q;
+    struct err e = {0};
+    uint32_t uid;
+    four(); /* 17 bytes each */
+    open_box(&mb, false);
+    ck_assert_int_eq(append(&mb, "12345678901234567890", 0, &uid), 0); /* no file, no limit */
+    plant("maildirsize", "200S,7C\n68 4\n");
+    /* By the file there is room for 132 bytes and three messages; in truth there are 88 and five.
+     */
+    ck_assert_int_eq(quota_take(root, 133, 1, &e), -1);
+    ck_assert_int_eq(e.class, ERR_LIMIT);
+    ck_assert_int_eq(quota_read(root, &q, NULL), 0);
+    ck_assert_int_eq(q.bytes, 4 * 17 + 20);
+    ck_assert_int_eq(q.count, 5);
+    ck_assert_int_eq(append(&mb, "x\r\n", 0, &uid), 0);
+    ck_assert_int_eq(append(&mb, "x\r\n", 0, &uid), 0);
+    ck_assert_int_lt(append(&mb, "x\r\n", 0, &uid), 0); /* the eighth */
+    const size_t one = 0;
+    ck_assert_int_lt(mailbox_copy(&mb, &one, 1, &mb, &uid, &e), 0);
+    ck_assert_int_eq(e.class, ERR_LIMIT);
+    ck_assert_int_eq(mailbox_unlink(&mb, 0, NULL), 0);
+    ck_assert_int_eq(quota_read(root, &q, NULL), 0);
+    ck_assert_int_eq(q.bytes, 3 * 17 + 20 + 6);
+    ck_assert_int_eq(q.count, 6);
+    ck_assert_int_eq(append(&mb, "x\r\n", 0, &uid), 0);
+    mailbox_close(&mb);
+    /* Nonsense in it is no limit, and no harm. */
+    static const char *const bad[] = {"", "\n", "S,C\n", "-1S\n1\n", "99999999999999999999S\n"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        ck_assert_int_eq(durable_replace(root, "maildirsize", str_z(bad[i]), NULL), 0);
+        ck_assert_int_eq(quota_take(root, 1000000, 1, &e), 0);
+    }
+}
+END_TEST
+
 /* ---- dying, and a full disk, at each call ---- */
 
 struct told { /* what the child was told before it ended */
@@ -631,6 +670,7 @@ suite_store(void)
     tcase_add_test(t, many_gone_are_remembered_as_far_as_they_fit);
     tcase_add_test(t, texts_are_kept_and_a_damaged_cache_is_not_believed);
     tcase_add_test(t, a_cache_half_dead_is_made_smaller);
+    tcase_add_test(t, quota_is_kept_as_maildirplusplus_has_it);
     tcase_add_test(t, death_at_each_call);
     tcase_add_test(t, a_full_disk_from_each_call_on);
     suite_add_tcase(s, t);

@@ -111,10 +111,11 @@ struct mailbox {
     };
     uint32_t seen_next; /* UIDs below it that are not in view stay out of it */
     struct mailindex ix;
-    bool indexed;   /* ix.state tells of a listing, and which UIDs were accounted for */
-    bool told;      /* the session knows a UIDVALIDITY: it may not change any more */
-    bool suspect;   /* a file was not where the index says: list whatever the times say */
-    bool tail_lost; /* the index's log was torn */
+    bool indexed; /* ix.state tells of a listing, and which UIDs were accounted for */
+    bool told;    /* the session knows a UIDVALIDITY: it may not change any more */
+    bool suspect; /* a file was not where the index says: list whatever the times say */
+    uint64_t freed_bytes, freed; /* to be given back to the quota */
+    bool tail_lost;              /* the index's log was torn */
     struct mailcache cache;
     struct mailguard guard;
     unsigned changing;   /* depth of mailview_begin() */

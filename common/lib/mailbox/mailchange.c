@@ -5,6 +5,7 @@
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailscan.h"
 #include "lib/mailbox/mailview.h"
+#include "lib/mailbox/quota.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -254,6 +255,18 @@ mailbox_tell_vsize(struct mailbox *mb, size_t i, uint64_t vsize)
     mailview_learnt(mb, i);
 }
 
+/* Of a message whose size nobody asked for yet nothing is given back: it is found when all is
+ * counted. */
+static uint64_t
+freed_size(const struct mailbox_message *m, struct buf *name)
+{
+    struct mailname parsed;
+    if (m->size != MAILBOX_SIZE_UNKNOWN)
+        return m->size;
+    return mailname_parse(buf_str(name), &parsed) == 0 && parsed.size != UINT64_MAX ? parsed.size
+                                                                                    : 0;
+}
+
 static int
 remove_once(struct mailbox *mb, size_t i, struct err *e)
 {
@@ -263,6 +276,8 @@ remove_once(struct mailbox *mb, size_t i, struct err *e)
     if (mailbox_name(mb, i, &name) == 0) {
         if (unlinkat(dir_of(mb, m), buf_z(&name), 0) == 0) {
             mb->guard.expect++;
+            mb->freed_bytes += freed_size(m, &name);
+            mb->freed++;
             m->gone = mb->news = true;
             mailindex_put_gone(&mb->ix, m->uid, mailview_modseq(mb));
             result = 0;
@@ -452,6 +467,16 @@ copy_all(struct mailbox *from, const size_t *indices, size_t n, struct mailbox *
     return result;
 }
 
+static uint64_t
+size_of(const struct mailbox *mb, const size_t *indices, size_t n)
+{
+    uint64_t bytes = 0;
+    for (size_t k = 0; k < n; k++)
+        if (mb->msgs[indices[k]].size != MAILBOX_SIZE_UNKNOWN)
+            bytes += mb->msgs[indices[k]].size;
+    return bytes;
+}
+
 int
 mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, struct mailbox *to,
              uint32_t *first_uid_r, struct err *e)
@@ -462,7 +487,12 @@ mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, struct mailb
         for (size_t k = 0; k < n; k++)
             if (from->msgs[indices[k]].gone)
                 return err_set(e, ERR_PERMANENT, "a message has been expunged");
+        uint64_t bytes = size_of(from, indices, n);
+        if (quota_take(to->root_fd, bytes, n, e) < 0)
+            return -1;
         int result = copy_all(from, indices, n, to, first_uid_r, e);
+        if (result != 0)
+            quota_give(to->root_fd, bytes, n);
         if (result <= 0)
             return result;
         if (relist(from, e) < 0)

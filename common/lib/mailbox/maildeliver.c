@@ -6,6 +6,7 @@
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailscan.h"
 #include "lib/mailbox/mailview.h"
+#include "lib/mailbox/quota.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -71,6 +72,7 @@ mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags
     struct buf base = buf_new(100), name = buf_new(MAILNAME_MAX + 200);
     struct mailname fresh = {.size = UINT64_MAX, .vsize = UINT64_MAX};
     uint32_t uid = 0;
+    bool taken = false;
     int result = -1;
     const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_sec = date_s}};
     if (date_s && futimens(w->fd, times) < 0) {
@@ -81,6 +83,9 @@ mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags
         err_errno(e, "sync a message");
         goto out;
     }
+    if (quota_take(mb->root_fd, w->size, 1, e) < 0)
+        goto out;
+    taken = true;
     if (mailview_reserve(mb, 1, &uid, e) < 0)
         goto out;
     mailname_fresh(&base, 0);
@@ -116,6 +121,8 @@ mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags
     mailview_end(mb);
     *uid_r = uid;
 out:
+    if (result < 0 && taken)
+        quota_give(mb->root_fd, w->size, 1);
     writer_close(w, result < 0);
     buf_free(&base);
     buf_free(&name);
@@ -194,12 +201,16 @@ open_dirs(int root_fd, struct delivery_dirs *dirs, struct err *e)
 
 /* Write, sync, put in place. 1: the name was taken. */
 static int
-put(const struct mailbox_delivery *d, const struct delivery_dirs *dirs, struct buf *name,
-    struct err *e)
+put(int root_fd, const struct mailbox_delivery *d, const struct delivery_dirs *dirs,
+    struct buf *name, struct err *e)
 {
     struct mailbox_writer w;
     if (mailbox_write_begin(&w, dirs->tmp_fd, e) < 0)
         return -1;
+    if (quota_take(root_fd, d->head.n + d->size, 1, e) < 0) {
+        mailbox_write_abort(&w);
+        return -1;
+    }
     if (mailbox_write(&w, d->head, e) < 0 || copy_source(&w, d, e) < 0)
         goto fail;
     if (fsync(w.fd) < 0) {
@@ -216,9 +227,12 @@ put(const struct mailbox_delivery *d, const struct delivery_dirs *dirs, struct b
             goto fail;
         }
     }
+    if (taken)
+        quota_give(root_fd, d->head.n + d->size, 1);
     writer_close(&w, taken);
     return taken;
 fail:
+    quota_give(root_fd, d->head.n + d->size, 1);
     mailbox_write_abort(&w);
     return -1;
 }
@@ -239,7 +253,7 @@ mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_
                      (name.n == 0 && look_for(root_fd, "cur", d->base, &name, e) < 0)))
         goto out;
     *already_r = name.n > 0;
-    int put_it = *already_r ? 1 : put(d, &dirs, &name, e);
+    int put_it = *already_r ? 1 : put(root_fd, d, &dirs, &name, e);
     if (put_it < 0)
         goto out;
     *already_r = put_it;

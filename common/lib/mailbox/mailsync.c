@@ -2,6 +2,7 @@
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailscan.h"
 #include "lib/mailbox/mailview.h"
+#include "lib/mailbox/quota.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -188,6 +189,8 @@ mailview_end(struct mailbox *mb)
     tell_index(mb);
     mb->now_modseq = 0;
     uidfile_unlock(mb->lock_fd);
+    quota_give(mb->root_fd, mb->freed_bytes, mb->freed);
+    mb->freed_bytes = mb->freed = 0;
 }
 
 uint64_t

@@ -12,7 +12,7 @@
 
 static const char file_name[] = "bulkhead-uid";
 static const char validity_name[] = "bulkhead-uidvalidity";
-enum { BYTE_CHANGE, BYTE_HOLD, BYTE_CLAIM, BYTE_VALIDITY };
+enum { BYTE_CHANGE, BYTE_HOLD, BYTE_CLAIM, BYTE_VALIDITY, BYTE_QUOTA };
 enum { LINE_MAX_ = 192, WAIT_STEP_MS = 10, BOOT_SLACK_S = 5 };
 
 /* One try, without waiting. */
@@ -35,6 +35,12 @@ lock_wait(int fd, off_t at, struct err *e)
         poll(NULL, 0, WAIT_STEP_MS);
     }
     return 0;
+}
+
+int
+uidfile_lock_quota(int lock_fd, struct err *e)
+{
+    return lock_wait(lock_fd, BYTE_QUOTA, e);
 }
 
 int

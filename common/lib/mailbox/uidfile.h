@@ -56,6 +56,8 @@ struct uid_evidence {
 /* Take the lock (byte 0), waiting at most UIDFILE_LOCK_MS; ERR_TEMPORARY then. And let go. */
 int uidfile_lock(int lock_fd, struct err *e);
 void uidfile_unlock(int lock_fd);
+/* Byte 4, of the root's file: the quota is counted. Let go by closing. */
+int uidfile_lock_quota(int lock_fd, struct err *e);
 /* Byte 2, without waiting. 0, or -1 with ERR_LIMIT when somebody has it. */
 int uidfile_claim(int lock_fd, struct err *e);
 
