@@ -12,6 +12,17 @@
 #include <sys/wait.h>
 #include <time.h>
 
+static bool
+is_among(int nr, unsigned sets)
+{
+    int calls[256];
+    size_t n = guard_calls(sets, calls, 256);
+    while (n-- > 0)
+        if (calls[n] == nr)
+            return true;
+    return false;
+}
+
 START_TEST(a_session_has_at_most_40_calls)
 {
     size_t n;
@@ -19,11 +30,11 @@ START_TEST(a_session_has_at_most_40_calls)
     int calls[256];
     for (size_t i = 0; i < n; i++) {
         size_t count = guard_calls(rows[i].session_sets, calls, 256);
-        ck_assert_msg((rows[i].session_sets & ~rows[i].sets) == 0, "%s: more than its listener",
-                      role_name(rows[i].role));
         ck_assert_msg(count <= 40, "%s: %zu", role_name(rows[i].role), count);
         for (size_t k = 0; k < count; k++) {
             const char *name = guard_call_name(calls[k]);
+            ck_assert_msg(is_among(calls[k], rows[i].sets), "%s: %s is not its listener's",
+                          role_name(rows[i].role), name);
             ck_assert_ptr_nonnull(name);
             ck_assert_msg(rows[i].role == R_RELAY ||
                               (strcmp(name, "socket") && strcmp(name, "connect")),

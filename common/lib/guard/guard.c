@@ -141,7 +141,7 @@ guard_enter(const struct guard *g)
         log_debug("this kernel has no Landlock");
     if (row->session_sets)
         prepare_session(row);
-    filter(row->sets);
+    filter(g->as_session ? row->session_sets : row->sets);
 }
 
 void

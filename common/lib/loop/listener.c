@@ -223,7 +223,7 @@ on_accept(struct loop_io *io, unsigned events)
     for (int i = 0; i < PER_TURN; i++) {
         struct sockaddr_storage ss = {0};
         socklen_t n = sizeof ss;
-        int fd = accept4(io->fd, (struct sockaddr *)&ss, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = accept4(io->fd, (struct sockaddr *)&ss, &n, SOCK_CLOEXEC);
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
                 pause_accepting("accept");
