@@ -255,16 +255,13 @@ mailbox_tell_vsize(struct mailbox *mb, size_t i, uint64_t vsize)
     mailview_learnt(mb, i);
 }
 
-/* Of a message whose size nobody asked for yet nothing is given back: it is found when all is
- * counted. */
 static uint64_t
-freed_size(const struct mailbox_message *m, struct buf *name)
+size_on_disk(const struct mailbox *mb, const struct mailbox_message *m, const char *name)
 {
-    struct mailname parsed;
+    struct stat st;
     if (m->size != MAILBOX_SIZE_UNKNOWN)
         return m->size;
-    return mailname_parse(buf_str(name), &parsed) == 0 && parsed.size != UINT64_MAX ? parsed.size
-                                                                                    : 0;
+    return fstatat(dir_of(mb, m), name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_size : 0;
 }
 
 static int
@@ -274,9 +271,10 @@ remove_once(struct mailbox *mb, size_t i, struct err *e)
     struct buf name = buf_new(MAILNAME_MAX + 1);
     int result = 1;
     if (mailbox_name(mb, i, &name) == 0) {
+        uint64_t size = size_on_disk(mb, m, buf_z(&name));
         if (unlinkat(dir_of(mb, m), buf_z(&name), 0) == 0) {
             mb->guard.expect++;
-            mb->freed_bytes += freed_size(m, &name);
+            mb->freed_bytes += size;
             mb->freed++;
             m->gone = mb->news = true;
             mailindex_put_gone(&mb->ix, m->uid, mailview_modseq(mb));
@@ -468,12 +466,15 @@ copy_all(struct mailbox *from, const size_t *indices, size_t n, struct mailbox *
 }
 
 static uint64_t
-size_of(const struct mailbox *mb, const size_t *indices, size_t n)
+size_of(struct mailbox *mb, const size_t *indices, size_t n)
 {
     uint64_t bytes = 0;
+    struct buf name = buf_new(MAILNAME_MAX + 1);
     for (size_t k = 0; k < n; k++)
-        if (mb->msgs[indices[k]].size != MAILBOX_SIZE_UNKNOWN)
-            bytes += mb->msgs[indices[k]].size;
+        if (mb->msgs[indices[k]].size != MAILBOX_SIZE_UNKNOWN ||
+            mailbox_name(mb, indices[k], &name) == 0)
+            bytes += size_on_disk(mb, &mb->msgs[indices[k]], buf_z(&name));
+    buf_free(&name);
     return bytes;
 }
 
