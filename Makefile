@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-interop asan bench-smtp bench-imap lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -123,18 +123,27 @@ deps-test:
 deps-interop:
 	@sh tests/deps.sh build test interop
 
+# Fills a queue with as many messages as a measurement wants.
+$(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)) $(B)/libbulkhead.a
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group
+
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
-	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables
+	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(B)/queue_fill
 	@sh tests/run.sh $(B) unit protocol fault
+
+# The whole of what check has a slice of: 50,000 messages to a dead destination, others to a live one.
+check-queue: deps-test
+	@$(MAKE) --no-print-directory -j2 all $(B)/queue_fill
+	@QUEUE_DEAD=50000 sh tests/run.sh $(B) queue
 
 check-interop: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@sh tests/run.sh $(B) interop
 
 asan: deps-test
-	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit build-asan/print_tables
+	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit build-asan/print_tables build-asan/queue_fill
 	@sh tests/run.sh build-asan unit protocol
 
 bench-smtp: deps-interop
@@ -144,6 +153,11 @@ bench-smtp: deps-interop
 bench-imap: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py
+
+# 10,000, 100,000 and 1,000,000 messages; TMPDIR says on which file system.
+bench-queue: deps-interop
+	@$(MAKE) --no-print-directory -j2 all $(B)/queue_fill
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_queue.py
 
 lint:
 	clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
@@ -180,4 +194,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-interop clean check check-interop asan bench-smtp bench-imap lint install uninstall
+.PHONY: all unit deps deps-test deps-interop clean check check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall

@@ -35,12 +35,6 @@ add_header(struct buf *out, const struct message *m)
     return n < 0 ? -1 : 0;
 }
 
-static struct str
-bare(struct str address)
-{
-    return address.n && address.p[0] == '\\' ? str_from(address, 1) : address;
-}
-
 /* An address or a reply as header text: printable ASCII, bounded. */
 static void
 add_clean(struct buf *out, struct str s)
@@ -48,20 +42,34 @@ add_clean(struct buf *out, struct str s)
     quote_add(out, s, REASON_MAX);
 }
 
+static const struct words {
+    enum rcpt_state of; /* whom it is about */
+    const char *subject, *human, *action;
+} words[] = {
+    [BOUNCE_FAILED] = {RCPT_NEVER, "Undelivered mail returned to sender",
+                       "Your message could not be delivered to one or more recipients.\r\n"
+                       "It was given up for them; they will not get it.\r\n",
+                       "failed"},
+    [BOUNCE_DELAYED] = {RCPT_LATER, "Delayed mail (still being tried)",
+                        "Your message has not been delivered yet to one or more recipients.\r\n"
+                        "It is still being tried; you need not send it again.\r\n",
+                        "delayed"},
+};
+
 static void
-add_human(struct buf *out, const struct message *m, const char *boundary)
+add_human(struct buf *out, const struct message *m, const struct words *w, const char *boundary)
 {
     size_t told = 0;
     buf_addf(out, "--%s\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n", boundary);
     buf_addf(out, "This is the mail system at host %.*s.\r\n\r\n", STR_ARG(qmgr.conf->hostname));
-    buf_addz(out, "Your message could not be delivered to one or more recipients.\r\n"
-                  "It was given up for them; they will not get it.\r\n\r\n");
+    buf_addz(out, w->human);
+    buf_addz(out, "\r\n");
     for (size_t i = 0; i < m->nrcpt && told < TOLD_MAX; i++) {
         const struct rcpt *r = m->rcpts[i];
-        if (r->state != RCPT_NEVER)
+        if (r->state != w->of)
             continue;
         buf_addc(out, '<');
-        add_clean(out, bare(r->address));
+        add_clean(out, message_bare(r->address));
         buf_addz(out, ">:\r\n    ");
         add_clean(out, r->text);
         buf_addz(out, "\r\n\r\n");
@@ -69,9 +77,19 @@ add_human(struct buf *out, const struct message *m, const char *boundary)
     }
 }
 
+/* RFC 3464 2.3.9: until when it will be tried, of a delay. */
+static void
+add_until(struct buf *out, const struct message *m)
+{
+    int64_t left_s = (int64_t)qmgr.conf->queue.expire_s - message_age_s(m);
+    buf_addz(out, "Will-Retry-Until: ");
+    date_format(out, clock_wall_s() + (left_s > 0 ? left_s : 0), 0);
+    buf_addz(out, "\r\n");
+}
+
 /* RFC 3464 2.2, 2.3 */
 static void
-add_status(struct buf *out, const struct message *m, const char *boundary)
+add_status(struct buf *out, const struct message *m, const struct words *w, const char *boundary)
 {
     size_t told = 0;
     buf_addf(out, "--%s\r\nContent-Type: message/delivery-status\r\n\r\n", boundary);
@@ -80,37 +98,42 @@ add_status(struct buf *out, const struct message *m, const char *boundary)
     buf_addz(out, "\r\n\r\n");
     for (size_t i = 0; i < m->nrcpt && told < TOLD_MAX; i++) {
         const struct rcpt *r = m->rcpts[i];
-        if (r->state != RCPT_NEVER)
+        if (r->state != w->of)
             continue;
         buf_addz(out, "Final-Recipient: rfc822; ");
-        add_clean(out, bare(r->address));
-        buf_addf(out, "\r\nAction: failed\r\nStatus: %s\r\nDiagnostic-Code: smtp; ",
-                 r->dsn[0] ? r->dsn : "5.0.0");
+        add_clean(out, message_bare(r->address));
+        buf_addf(out, "\r\nAction: %s\r\nStatus: %s\r\nDiagnostic-Code: smtp; ", w->action,
+                 r->dsn[0]             ? r->dsn
+                 : w->of == RCPT_NEVER ? "5.0.0"
+                                       : "4.0.0");
         add_clean(out, r->text);
-        buf_addz(out, "\r\n\r\n");
+        buf_addz(out, "\r\n");
+        if (w->of == RCPT_LATER)
+            add_until(out, m);
+        buf_addz(out, "\r\n");
         told++;
     }
 }
 
 static int
-compose(struct buf *out, const struct message *m, const char *id)
+compose(struct buf *out, const struct message *m, const struct words *w, const char *id)
 {
     char boundary[64];
     snprintf(boundary, sizeof boundary, "bulkhead-%s", id);
     buf_addz(out, "Date: ");
-    date_format(out, wall_s(), 0);
+    date_format(out, clock_wall_s(), 0);
     buf_addf(out, "\r\nFrom: Mail Delivery System <MAILER-DAEMON@%.*s>\r\nTo: <",
              STR_ARG(qmgr.conf->hostname));
     buf_add(out, m->env.sender);
-    buf_addf(out, ">\r\nSubject: Undelivered mail returned to sender\r\nMessage-ID: <%s@%.*s>\r\n",
-             id, STR_ARG(qmgr.conf->hostname));
+    buf_addf(out, ">\r\nSubject: %s\r\nMessage-ID: <%s@%.*s>\r\n", w->subject, id,
+             STR_ARG(qmgr.conf->hostname));
     buf_addf(out,
              "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n"
              "Content-Type: multipart/report; report-type=delivery-status;\r\n"
              "\tboundary=\"%s\"\r\n\r\n",
              boundary);
-    add_human(out, m, boundary);
-    add_status(out, m, boundary);
+    add_human(out, m, w, boundary);
+    add_status(out, m, w, boundary);
     buf_addf(out, "--%s\r\nContent-Type: text/rfc822-headers\r\n\r\n", boundary);
     if (add_header(out, m) < 0)
         return -1;
@@ -158,7 +181,7 @@ store(const char *id, struct envelope *env, struct str text, struct err *e)
 }
 
 int
-bounce_send(struct message *m, struct err *e)
+bounce_send(struct message *m, enum bounce_kind kind, struct err *e)
 {
     char id[ID_LEN + 1];
     struct buf text = buf_new(BOUNCE_MAX);
@@ -169,7 +192,7 @@ bounce_send(struct message *m, struct err *e)
                            .rcpts = &to,
                            .nrcpt = 1};
     store_new_id(id);
-    int ok = compose(&text, m, id);
+    int ok = compose(&text, m, &words[kind], id);
     if (ok < 0)
         err_set(e, ERR_TEMPORARY, "cannot compose it");
     else
@@ -177,8 +200,9 @@ bounce_send(struct message *m, struct err *e)
     buf_free(&text);
     if (ok < 0)
         return -1;
-    log_info("%.*s: sender non-delivery notification: %s", ID_LEN, m->entry->id, id);
-    struct entry *entry = entry_add(id, 'b', PLACE_NEW, wall_s());
+    log_info("%.*s: sender %s notification: %s", ID_LEN, m->entry->id,
+             kind == BOUNCE_FAILED ? "non-delivery" : "delay", id);
+    struct entry *entry = entry_add(id, 'b', PLACE_NEW, clock_steady_s());
     if (!entry)
         log_fatal("out of memory for the queue");
     entry_wait(entry);

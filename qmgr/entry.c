@@ -1,153 +1,148 @@
-#include "lib/base/siphash.h"
 #include "lib/log/log.h"
 #include "qmgr/qmgr.h"
 #include <stdlib.h>
 
-static struct {
-    struct entry **buckets;
-    size_t nbuckets, n;
-    struct sipkey key; /* IDs are ours: no stranger chooses them */
-} the;
+enum { BLOCK = 512 }; /* entries allocated together, and never given back */
 
-static size_t
-bucket_of(const char *id)
-{
-    return (size_t)(siphash(&the.key, str_of(id, ID_LEN)) % the.nbuckets);
-}
+static struct entry *free_list;
 
-static int
-grow(void)
+static struct entry *
+take_free(void)
 {
-    size_t n = the.nbuckets ? the.nbuckets * 2 : 4096;
-    struct entry **buckets = calloc(n, sizeof(struct entry *));
-    if (!buckets)
-        return -1;
-    struct entry **old = the.buckets;
-    size_t nold = the.nbuckets;
-    the.buckets = buckets;
-    the.nbuckets = n;
-    for (size_t i = 0; i < nold; i++)
-        while (old[i]) {
-            struct entry *entry = old[i];
-            old[i] = entry->next;
-            struct entry **bucket = &buckets[bucket_of(entry->id)];
-            entry->next = *bucket;
-            *bucket = entry;
+    if (!free_list) {
+        struct entry *block = calloc(BLOCK, sizeof *block);
+        for (size_t i = 0; block && i < BLOCK; i++) {
+            block[i].next_free = free_list;
+            free_list = &block[i];
         }
-    free(old);
-    return 0;
+    }
+    struct entry *entry = free_list;
+    if (entry) {
+        free_list = entry->next_free;
+        memset(entry, 0, sizeof *entry);
+    }
+    return entry;
 }
 
-struct entry *
-entry_find(struct str id)
+static void
+give_back(struct entry *entry)
 {
-    if (id.n != ID_LEN || the.nbuckets == 0)
-        return NULL;
-    for (struct entry *x = the.buckets[bucket_of(id.p)]; x; x = x->next)
-        if (memcmp(x->id, id.p, ID_LEN) == 0)
-            return x;
-    return NULL;
+    entry->next_free = free_list;
+    free_list = entry;
 }
 
 static void
 on_due(struct loop_timer *t)
 {
-    message_start(t->arg);
+    struct entry *entry = t->arg;
+    entry_detach(entry);
+    ready_add(entry);
 }
 
 struct entry *
 entry_add(const char *id, char origin, enum place place, int64_t due_s)
 {
-    if (the.n >= the.nbuckets && grow() < 0)
-        return NULL;
-    struct entry *entry = calloc(1, sizeof *entry);
+    struct entry *entry = take_free();
     if (!entry)
         return NULL;
     memcpy(entry->id, id, ID_LEN);
     entry->origin = origin;
-    entry->place = place;
+    entry->place = (uint8_t)place;
     entry->due_s = due_s;
-    entry->timer = (struct loop_timer){.fire = on_due, .arg = entry};
-    struct entry **bucket = &the.buckets[bucket_of(id)];
-    entry->next = *bucket;
-    *bucket = entry;
-    the.n++;
+    entry->born_s = clock_steady_s();
+    if (index_add(entry) < 0) {
+        give_back(entry);
+        return NULL;
+    }
+    shape_add(entry);
+    qmgr.states[ENTRY_NONE]++;
+    if (place == PLACE_HOLD)
+        entry_become(entry, ENTRY_HELD);
     return entry;
+}
+
+void
+entry_become(struct entry *entry, enum entry_state state)
+{
+    if ((entry->state == ENTRY_HELD) != (state == ENTRY_HELD))
+        shape_hold(entry, state == ENTRY_HELD);
+    qmgr.states[entry->state]--;
+    qmgr.states[state]++;
+    entry->state = (uint8_t)state;
+}
+
+void
+entry_detach(struct entry *entry)
+{
+    if (entry->state == ENTRY_WAITS)
+        loop_timer_del(&qmgr.loop, &entry->timer);
+    else if (entry->state == ENTRY_QUEUED)
+        ready_detach(entry);
+    entry_become(entry, ENTRY_NONE);
 }
 
 void
 entry_drop(struct entry *entry)
 {
-    struct entry **link = &the.buckets[bucket_of(entry->id)];
-    loop_timer_del(&qmgr.loop, &entry->timer);
-    while (*link != entry)
-        link = &(*link)->next;
-    *link = entry->next;
-    the.n--;
-    free(entry);
+    entry_detach(entry);
+    qmgr.states[ENTRY_NONE]--;
+    shape_drop(entry);
+    index_del(entry);
+    give_back(entry);
 }
 
-/* Wall clock to timer: a clock that jumped far ahead stalls nothing for longer than the longest
- * retry, and one that jumped back makes nothing wait longer than that either. */
+struct message *
+entry_message(const struct entry *entry)
+{
+    return entry->state == ENTRY_ACTIVE ? entry->message : NULL;
+}
+
+/* The longest wait there is, with its jitter: a time further ahead was written by a clock that was
+ * wrong. */
+static int64_t
+longest_s(void)
+{
+    return (int64_t)qmgr.conf->queue.retry_max_s + qmgr.conf->queue.retry_max_s / 10 + 1;
+}
+
 void
 entry_wait(struct entry *entry)
 {
-    int64_t wait_s = entry->due_s - wall_s();
-    if (wait_s > (int64_t)qmgr.conf->queue.retry_max_s)
-        wait_s = qmgr.conf->queue.retry_max_s;
-    int64_t at = now_ms() + (wait_s > 0 ? wait_s * 1000 : 0);
-    if (wait_s <= 0 && qmgr.nactive >= ACTIVE_MAX)
-        at += 1000;
-    if (loop_timer_set(&qmgr.loop, &entry->timer, at) < 0)
+    int64_t wait_s = entry->due_s - clock_steady_s();
+    entry_detach(entry);
+    if (wait_s <= 0) {
+        ready_add(entry);
+        return;
+    }
+    if (wait_s > longest_s()) {
+        wait_s = qmgr.conf->queue.retry_min_s;
+        entry->due_s = clock_steady_s() + wait_s;
+    }
+    entry->timer = (struct loop_timer){.fire = on_due, .arg = entry};
+    entry_become(entry, ENTRY_WAITS);
+    if (loop_timer_set(&qmgr.loop, &entry->timer, now_ms() + wait_s * 1000) < 0)
         log_fatal("out of memory for the queue");
 }
 
-size_t
-entry_count(void)
+/* The first nine characters are milliseconds: see store_new_id(). */
+int64_t
+entry_arrived_s(const struct entry *entry)
 {
-    return the.n;
+    int64_t ms = 0;
+    for (int i = 0; i < 9; i++) {
+        char c = entry->id[i];
+        ms = ms << 5 | (c >= 'a' ? c - 'a' + 6 : c - '2');
+    }
+    return ms / 1000;
 }
 
-bool
-entry_for_each(bool (*fn)(struct entry *, void *), void *arg)
+struct index_at
+entry_arrived_from(int64_t wall_s)
 {
-    for (size_t i = 0; i < the.nbuckets; i++)
-        for (struct entry *x = the.buckets[i], *next; x; x = next) {
-            next = x->next;
-            if (!fn(x, arg))
-                return false;
-        }
-    return true;
-}
-
-struct page {
-    struct str after;
-    struct entry **at;
-    size_t n, max, seen;
-};
-
-/* Keep the max smallest in order by insertion. */
-static bool
-consider(struct entry *entry, void *arg)
-{
-    struct page *p = arg;
-    if (p->after.n == ID_LEN && memcmp(entry->id, p->after.p, ID_LEN) <= 0)
-        return true;
-    p->seen++;
-    if (p->n == p->max && memcmp(entry->id, p->at[p->n - 1]->id, ID_LEN) >= 0)
-        return true;
-    size_t i = p->n < p->max ? p->n++ : p->n - 1;
-    for (; i > 0 && memcmp(p->at[i - 1]->id, entry->id, ID_LEN) > 0; i--)
-        p->at[i] = p->at[i - 1];
-    p->at[i] = entry;
-    return true;
-}
-
-size_t
-entry_page(struct str after, struct entry **page_r, size_t max, bool *more_r)
-{
-    struct page p = {.after = after, .at = page_r, .max = max};
-    entry_for_each(consider, &p);
-    *more_r = p.seen > p.n;
-    return p.n;
+    static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
+    char prefix[9];
+    uint64_t ms = wall_s > 0 ? (uint64_t)wall_s * 1000 : 0;
+    for (int i = 8; i >= 0; i--, ms >>= 5)
+        prefix[i] = alphabet[ms & 31];
+    return index_after(str_of(prefix, sizeof prefix));
 }

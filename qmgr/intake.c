@@ -164,7 +164,7 @@ answer(struct intake *in, int synced)
 static void
 accepted(struct intake *in)
 {
-    struct entry *entry = entry_add(in->id, in->origin, PLACE_NEW, wall_s());
+    struct entry *entry = entry_add(in->id, in->origin, PLACE_NEW, clock_steady_s());
     log_info("%s: from=<%s>, size=%llu, nrcpt=%zu (queue active)", in->id, log_str(in->env.sender),
              (unsigned long long)in->env.message_size, in->env.nrcpt);
     if (!entry)
@@ -217,7 +217,7 @@ intake_after_turn(void)
         return;
     syncing = named;
     named = NULL;
-    qmgr.new_dirty = false;
+    store_new_syncing();
     /* With nobody else to serve meanwhile, the way to the syncer and back would only cost time. */
     if (open_intakes == 1)
         intake_synced(store_sync_new());

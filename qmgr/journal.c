@@ -12,6 +12,10 @@ struct head {
     uint32_t length, type;
     uint64_t check;
 };
+struct attempt {
+    uint32_t attempts, age_s;
+    int64_t wall_s;
+};
 static const struct sipkey check_key = {"bulkhead-journal"};
 
 static uint64_t
@@ -42,9 +46,16 @@ journal_put_rcpt(struct buf *out, uint32_t index, enum rcpt_state state)
 }
 
 void
-journal_put_attempt(struct buf *out, uint32_t attempts)
+journal_put_attempt(struct buf *out, uint32_t attempts, int64_t age_s)
 {
-    put(out, J_ATTEMPT, str_of((const char *)&attempts, sizeof attempts));
+    struct attempt a = {attempts, age_s > 0 ? (uint32_t)age_s : 0, clock_wall_s()};
+    put(out, J_ATTEMPT, str_of((const char *)&a, sizeof a));
+}
+
+void
+journal_put_warned(struct buf *out)
+{
+    put(out, J_WARNED, STR(""));
 }
 
 void
@@ -119,6 +130,7 @@ journal_append(struct message *m, const struct buf *records, bool sync, struct e
     int fd = open_journal(m, O_WRONLY | O_CREAT | O_APPEND, &dir);
     if (fd >= 0 && append(fd, records) == 0) {
         m->journaled = true;
+        m->journal_size += records->n;
         ok = sync ? make_durable(m, fd, dir) : 0;
     }
     if (ok < 0)
@@ -167,14 +179,34 @@ apply_expanded(struct message *m, struct rcpt *r, struct str bytes)
     r->marked = true;
 }
 
+/* Its age as it was counted then, and what has passed since by the wall clock, which may have been
+ * set meanwhile. What this process knows better it keeps. */
+static void
+apply_attempt(struct entry *entry, struct str bytes)
+{
+    struct attempt a;
+    if (bytes.n != sizeof a)
+        return;
+    memcpy(&a, bytes.p, sizeof a);
+    entry->attempts = a.attempts;
+    if (entry->flags & ENTRY_AGED)
+        return;
+    int64_t since_s = clock_wall_s() - a.wall_s;
+    since_s = since_s < 0 ? 0 : since_s > JOURNAL_DOWN_MAX_S ? JOURNAL_DOWN_MAX_S : since_s;
+    entry->born_s = clock_steady_s() - (int64_t)a.age_s - since_s;
+}
+
 static void
 apply(struct message *m, uint32_t type, struct str bytes)
 {
-    uint32_t index = take_u32(&bytes);
-    if (type == J_ATTEMPT) {
-        m->entry->attempts = index;
+    if (type == J_ATTEMPT || type == J_WARNED) {
+        if (type == J_WARNED)
+            m->warned = true;
+        else
+            apply_attempt(m->entry, bytes);
         return;
     }
+    uint32_t index = take_u32(&bytes);
     if (index >= m->nrcpt)
         return;
     struct rcpt *r = m->rcpts[index];
@@ -187,7 +219,7 @@ apply(struct message *m, uint32_t type, struct str bytes)
             r->marked = true;
         }
     } else if (type == J_DEFERRED) {
-        r->text = arena_str(&m->arena, str_sub(bytes, 0, REASON_MAX));
+        r->text = r->recorded = arena_str(&m->arena, str_sub(bytes, 0, REASON_MAX));
     }
 }
 
@@ -221,6 +253,7 @@ journal_replay(struct message *m, struct err *e)
     m->journaled = true;
     int ok = read_all(fd, &text);
     close(fd);
+    m->journal_size = text.n;
     struct str left = buf_str(&text);
     while (ok == 0 && left.n >= sizeof(struct head)) {
         struct head h;

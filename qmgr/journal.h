@@ -8,11 +8,17 @@
 #pragma once
 #include "qmgr/qmgr.h"
 
+enum {
+    JOURNAL_DOWN_MAX_S = 86400,    /* of the time that nobody watched, so much counts as age */
+    JOURNAL_REASONS_MAX = 4 << 20, /* in a longer journal reasons are not recorded any more */
+};
+
 enum journal_type {
     J_RCPT = 1, /* u32 index, u32 state (DONE or BOUNCED): final */
     J_EXPANDED, /* u32 index, then addresses, each u32 length and bytes: added, and index is done */
     J_DEFERRED, /* u32 index, text: why, for people; not synced */
-    J_ATTEMPT,  /* u32 attempts so far; not synced */
+    J_ATTEMPT,  /* u32 attempts so far, u32 age in seconds, i64 wall clock then; not synced */
+    J_WARNED,   /* the sender was told of the delay */
 };
 
 /* Append. sync: durable when it returns 0. */
@@ -20,6 +26,7 @@ int journal_append(struct message *m, const struct buf *records, bool sync, stru
 void journal_put_rcpt(struct buf *out, uint32_t index, enum rcpt_state state);
 void journal_put_expanded(struct buf *out, uint32_t index, struct rcpt *const *added, size_t n);
 void journal_put_deferred(struct buf *out, uint32_t index, struct str text);
-void journal_put_attempt(struct buf *out, uint32_t attempts);
+void journal_put_attempt(struct buf *out, uint32_t attempts, int64_t age_s);
+void journal_put_warned(struct buf *out);
 /* Apply what is on record to a message just read from its file. */
 int journal_replay(struct message *m, struct err *e);

@@ -46,6 +46,7 @@ on_control(struct loop_io *io, unsigned events)
         if (conf_read(&fresh, STR("bulkhead.conf"), m.fds[0], &errors) == 0) {
             conf_free(&conf);
             conf = fresh;
+            route_configure();
             route_renew();
         }
     } else if (n == 0 || (n < 0 && errno != EAGAIN)) {
@@ -96,6 +97,8 @@ main(int argc, char **argv)
     control = (struct loop_io){.fd = start_fd(&start, "control"), .ready = on_control};
     if (control.fd >= 0 && loop_add(&qmgr.loop, &control, EPOLLIN) < 0)
         log_fatal("cannot watch master: %s", strerror(errno));
+    route_start();
+    shape_start();
     scan_start();
     start_ready(&start);
     loop_run(&qmgr.loop);

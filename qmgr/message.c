@@ -12,9 +12,14 @@ enum { ARENA_MAX = 16 << 20, JITTER_PERCENT = 10 };
 void
 message_free(struct message *m)
 {
-    if (m->entry && m->entry->active == m) {
-        m->entry->active = NULL;
+    if (m->entry && entry_message(m->entry) == m) {
+        entry_become(m->entry, ENTRY_NONE);
         qmgr.nactive--;
+        ready_wake();
+    }
+    if (m->flow) {
+        m->flow->pins--;
+        sched_flow_release(m->flow);
     }
     free(m->rcpts);
     arena_free(&m->arena);
@@ -50,9 +55,8 @@ append_rcpt(struct message *m, struct str address)
     return r;
 }
 
-/* Without the mark that says no alias is to be tried. */
-static struct str
-bare(struct str address)
+struct str
+message_bare(struct str address)
 {
     return address.n && address.p[0] == '\\' ? str_from(address, 1) : address;
 }
@@ -89,7 +93,29 @@ take_envelope(struct message *m, struct err *e)
     for (size_t i = 0; i < m->env.nrcpt; i++)
         if (!append_rcpt(m, m->env.rcpts[i].address))
             return err_set(e, ERR_TEMPORARY, "out of memory");
+    m->bulk = m->env.bulk || m->env.sender.n == 0 || m->env.nrcpt >= BULK_RCPTS;
     return 0;
+}
+
+/* What has no attempt on record is not older than one day, whatever the clock says now: who knows
+ * what it said then. */
+static void
+learn_age(struct message *m)
+{
+    struct entry *entry = m->entry;
+    if (!(entry->flags & ENTRY_AGED) && entry->attempts == 0) {
+        int64_t age_s = clock_wall_s() - m->env.arrived_us / 1000000;
+        age_s = age_s < 0 ? 0 : age_s > JOURNAL_DOWN_MAX_S ? JOURNAL_DOWN_MAX_S : age_s;
+        entry->born_s = clock_steady_s() - age_s;
+    }
+    entry->flags |= ENTRY_AGED;
+    shape_learn(entry, m);
+}
+
+int64_t
+message_age_s(const struct message *m)
+{
+    return clock_steady_s() - m->entry->born_s;
 }
 
 struct message *
@@ -107,23 +133,29 @@ message_load(struct entry *entry, struct err *e)
     struct message *m = new_message(entry);
     int ok = m ? qfile_read(fd, &m->arena, &m->env, e) : err_set(e, ERR_TEMPORARY, "out of memory");
     close(fd);
-    if (ok == 0 && take_envelope(m, e) == 0 && journal_replay(m, e) == 0)
+    if (ok == 0 && take_envelope(m, e) == 0 && journal_replay(m, e) == 0) {
+        learn_age(m);
         return m;
+    }
     if (m)
         message_free(m);
     return NULL;
 }
 
-/* Old enough by the clock, and tried as often as that time allows at least: a clock that jumps
- * expires nothing. */
+static int64_t
+expire_s(const struct message *m)
+{
+    return m->env.sender.n == 0 ? qmgr.conf->queue.bounce_expire_s
+           : m->bulk            ? qmgr.conf->queue.list_expire_s
+                                : qmgr.conf->queue.expire_s;
+}
+
+/* Old enough, and tried half as often as that time allows at least. */
 static bool
 expired(const struct message *m)
 {
-    const struct conf *conf = qmgr.conf;
-    int64_t age_s = wall_s() - m->env.arrived_us / 1000000;
-    return age_s > (int64_t)conf->queue.expire_s &&
-           m->entry->attempts >= conf->queue.expire_s / conf->queue.retry_max_s / 2 &&
-           m->entry->attempts > 0;
+    return message_age_s(m) > expire_s(m) && m->entry->attempts > 0 &&
+           m->entry->attempts >= expire_s(m) / qmgr.conf->queue.retry_max_s / 2;
 }
 
 static void
@@ -144,7 +176,9 @@ give_up_expired(struct message *m)
 static void
 begin_attempt(struct message *m)
 {
-    m->entry->active = m;
+    m->flow->pins++;
+    entry_become(m->entry, ENTRY_ACTIVE);
+    m->entry->message = m;
     qmgr.nactive++;
     for (size_t i = 0; i < m->nrcpt; i++)
         m->open += m->rcpts[i]->state == RCPT_TODO;
@@ -155,11 +189,75 @@ begin_attempt(struct message *m)
     message_settle(m);
 }
 
+/* Whoever brought it, by what no stranger can make up: the account, else the client, else the kind
+ * of mail. */
+static struct str
+account_of(const struct message *m)
+{
+    return m->env.login.n ? m->env.login : m->env.client.n ? m->env.client : m->env.origin;
+}
+
+/* Whether there is room for it: on one of its routes at least. Else with what it is to be parked.
+ */
+static enum sched_admission
+admission(const struct message *m, const struct sched_flow *flow, struct sched_route **route_r)
+{
+    enum sched_admission first = SCHED_ADMIT;
+    *route_r = NULL;
+    for (size_t i = 0; i < m->nrcpt; i++) {
+        if (m->rcpts[i]->state != RCPT_TODO)
+            continue;
+        struct sched_route *route = route_of_rcpt(m->rcpts[i]->address);
+        if (!route)
+            continue;
+        enum sched_admission now = sched_admit(route, flow, qmgr.nactive);
+        if (*route_r || now == SCHED_ADMIT || now == SCHED_FULL)
+            sched_route_release(route, now_ms());
+        else
+            *route_r = route;
+        if (now == SCHED_ADMIT || now == SCHED_FULL) {
+            if (*route_r)
+                sched_route_release(*route_r, now_ms());
+            return now;
+        }
+        first = first == SCHED_ADMIT ? now : first;
+    }
+    return first;
+}
+
+/* Into memory, or to where it waits for that. tag: it was parked, and has its place. */
+static void
+admit(struct message *m, uint64_t tag)
+{
+    struct entry *entry = m->entry;
+    struct sched_route *route = NULL;
+    struct sched_flow *flow = sched_flow(account_of(m), m->bulk);
+    if (!flow)
+        log_fatal("out of memory for the queue");
+    enum sched_admission a = tag || expired(m) ? SCHED_ADMIT : admission(m, flow, &route);
+    if (a == SCHED_ADMIT) {
+        m->flow = flow;
+        m->tag = tag;
+        begin_attempt(m);
+        return;
+    }
+    message_free(m);
+    if (a == SCHED_FULL) {
+        sched_flow_release(flow);
+        ready_add(entry);
+        return;
+    }
+    /* Never 0: that would be none. */
+    ready_park(entry, a == SCHED_PARK_FLOW ? &flow->parked : &route->parked, sched_tag(flow, 1) + 1,
+               route, flow);
+}
+
 void
 message_adopt(struct entry *entry, struct arena *arena, struct envelope *env)
 {
     struct err e;
     struct message *m = qmgr.nactive < ACTIVE_MAX ? new_message(entry) : NULL;
+    entry->flags |= ENTRY_AGED;
     if (!m) {
         entry_wait(entry);
         return;
@@ -170,28 +268,23 @@ message_adopt(struct entry *entry, struct arena *arena, struct envelope *env)
     m->env = *env;
     if (take_envelope(m, &e) < 0) {
         message_free(m);
-        entry->due_s = wall_s() + 1;
+        entry->due_s = clock_steady_s() + 1;
         entry_wait(entry);
         return;
     }
-    begin_attempt(m);
+    shape_learn(entry, m);
+    admit(m, 0);
 }
 
 void
-message_start(struct entry *entry)
+message_start(struct entry *entry, uint64_t tag)
 {
     struct err e;
-    if (entry->active)
-        return;
-    if (qmgr.nactive >= ACTIVE_MAX) {
-        entry_wait(entry);
-        return;
-    }
     struct message *m = message_load(entry, &e);
     if (m) {
         /* What is met on disk may have been handed out by a process before this one. */
         m->again = true;
-        begin_attempt(m);
+        admit(m, tag);
         return;
     }
     if (e.class == ERR_PERMANENT) {
@@ -202,7 +295,7 @@ message_start(struct entry *entry)
         entry_drop(entry);
     } else {
         log_error("%.*s: %s", ID_LEN, entry->id, e.text);
-        entry->due_s = wall_s() + qmgr.conf->queue.retry_min_s;
+        entry->due_s = clock_steady_s() + qmgr.conf->queue.retry_min_s;
         entry_wait(entry);
     }
 }
@@ -213,8 +306,9 @@ log_outcome(const struct message *m, const struct rcpt *r, const char *status, s
     double age = (double)(wall_us() - m->env.arrived_us) / 1e6;
     double active = (double)(now_ms() - m->loaded_ms) / 1e3;
     log_info("%.*s: to=<%s>, relay=%s, delay=%.2f, delays=%.2f/0/0/%.2f, dsn=%s, status=%s (%s)",
-             ID_LEN, m->entry->id, log_str(bare(r->address)), log_str(relay), age < 0 ? 0 : age,
-             age > active ? age - active : 0, active, r->dsn, status, log_str(r->text));
+             ID_LEN, m->entry->id, log_str(message_bare(r->address)), log_str(relay),
+             age < 0 ? 0 : age, age > active ? age - active : 0, active, r->dsn, status,
+             log_str(r->text));
 }
 
 void
@@ -272,7 +366,7 @@ bounce_failed(struct message *m)
     if (m->env.sender.n == 0) {
         /* RFC 5321 6.1: never a bounce of a bounce. */
         log_warn("%.*s: undeliverable, from <>: dropped without notice", ID_LEN, m->entry->id);
-    } else if (bounce_send(m, &e) < 0) {
+    } else if (bounce_send(m, BOUNCE_FAILED, &e) < 0) {
         log_error("%.*s: cannot write the bounce: %s", ID_LEN, m->entry->id, e.text);
         state = RCPT_LATER;
     }
@@ -311,22 +405,49 @@ message_mark(struct message *m)
     buf_free(&out);
 }
 
+/* The last reason of each, once; a journal that has grown long takes no more of them. */
+static void
+put_reasons(struct message *m, struct buf *out)
+{
+    for (size_t i = 0; i < m->nrcpt; i++) {
+        struct rcpt *r = m->rcpts[i];
+        if (r->state != RCPT_LATER || str_eq(r->text, r->recorded) ||
+            m->journal_size + out->n > JOURNAL_REASONS_MAX)
+            continue;
+        journal_put_deferred(out, r->index, r->text);
+        r->recorded = r->text;
+    }
+}
+
 /* What is final goes on record, durably, before the message waits for its next attempt. */
 static void
-record(struct message *m)
+record(struct message *m, bool warned_now)
 {
     struct err e;
-    struct buf out = buf_new(4 << 20);
-    bool final = put_final(m, &out) || m->unsynced;
-    for (size_t i = 0; i < m->nrcpt; i++)
-        if (m->rcpts[i]->state == RCPT_LATER) {
-            journal_put_deferred(&out, m->rcpts[i]->index, m->rcpts[i]->text);
-            break;
-        }
-    journal_put_attempt(&out, m->entry->attempts);
+    struct buf out = buf_new(8 << 20);
+    bool final = put_final(m, &out) || m->unsynced || warned_now;
+    put_reasons(m, &out);
+    if (warned_now)
+        journal_put_warned(&out);
+    journal_put_attempt(&out, m->entry->attempts, message_age_s(m));
     if (journal_append(m, &out, final, &e) < 0)
         log_error("%s", e.text);
     buf_free(&out);
+}
+
+/* One notice of a delay, to people only, and only while there is hope. */
+static bool
+warn(struct message *m)
+{
+    struct err e;
+    if (m->warned || m->bulk || message_age_s(m) < (int64_t)qmgr.conf->queue.warn_after_s)
+        return false;
+    if (bounce_send(m, BOUNCE_DELAYED, &e) < 0) {
+        log_error("%.*s: cannot write the notice of delay: %s", ID_LEN, m->entry->id, e.text);
+        return false;
+    }
+    m->warned = true;
+    return true;
 }
 
 /* Twice as long each time, with some jitter so that what failed together is not tried together. */
@@ -348,27 +469,38 @@ put_off(struct message *m)
 {
     struct entry *entry = m->entry;
     entry->attempts++;
-    record(m);
-    entry->due_s = wall_s() + backoff_s(entry);
-    if (store_defer(entry) < 0)
+    record(m, warn(m));
+    entry->due_s = clock_steady_s() + backoff_s(entry);
+    bool hold = entry->flags & ENTRY_HOLD;
+    entry->flags &= (uint8_t)~ENTRY_HOLD;
+    if ((hold ? store_hold(entry) : store_defer(entry)) < 0)
         log_error("%.*s: cannot put it off: %s", ID_LEN, entry->id, strerror(errno));
+    shape_learn(entry, m);
     message_free(m);
-    entry_wait(entry);
+    if (entry->place != PLACE_HOLD) {
+        entry_wait(entry);
+        return;
+    }
+    log_info("%.*s: placed on hold", ID_LEN, entry->id);
+    entry_become(entry, ENTRY_HELD);
+    if (store_sync_hold() < 0)
+        log_fatal("leaving after a failed sync: %s", strerror(errno));
 }
 
 void
 message_settle(struct message *m)
 {
+    struct entry *entry = m->entry;
     if (m->open)
         return;
     if (count_state(m, RCPT_NEVER))
         bounce_failed(m);
-    if (count_state(m, RCPT_LATER) || count_state(m, RCPT_TODO)) {
+    bool unfinished = count_state(m, RCPT_LATER) || count_state(m, RCPT_TODO);
+    if (unfinished && !(entry->flags & ENTRY_REMOVE)) {
         put_off(m);
         return;
     }
-    struct entry *entry = m->entry;
-    log_info("%.*s: removed", ID_LEN, entry->id);
+    log_info("%.*s: removed%s", ID_LEN, entry->id, unfinished ? " by the operator" : "");
     store_remove(entry, m->journaled);
     message_free(m);
     entry_drop(entry);

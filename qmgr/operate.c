@@ -1,13 +1,22 @@
 #include "lib/log/log.h"
 #include "qmgr/qmgr.h"
+#include <stdlib.h>
 #include <unistd.h>
 
-enum { PAGE = 40, RCPTS_SHOWN = 20 };
+/*
+ * The operator's questions and orders. What may concern the whole queue is done in parts: each
+ * answer says how far it got, and the asker goes on from there. So a part takes SLICE_MS at most,
+ * and nothing is remembered here between two.
+ */
+enum { PAGE = 40, RCPTS_SHOWN = 20, SLICE_MS = 20, LOOKED_AT_MAX = 20000 };
 
 static struct str
 state_of(const struct entry *entry)
 {
-    return entry->active ? STR("active") : entry->place == PLACE_NEW ? STR("new") : STR("deferred");
+    return entry->state == ENTRY_ACTIVE ? STR("active")
+           : entry->place == PLACE_HOLD ? STR("hold")
+           : entry->place == PLACE_NEW  ? STR("new")
+                                        : STR("deferred");
 }
 
 /* A file that cannot be read now: it must not hide, and the list must get past it. */
@@ -17,12 +26,18 @@ put_unreadable(struct msg *out, const struct entry *entry, const struct err *e)
     msg_put_str(out, str_of(entry->id, ID_LEN));
     msg_put_u64(out, 0);
     msg_put_u64(out, 0);
-    msg_put_u64(out, (uint64_t)entry->due_s);
+    msg_put_u64(out, (uint64_t)clock_to_wall_s(entry->due_s));
     msg_put_u32(out, entry->attempts);
     msg_put_str(out, STR(""));
     msg_put_str(out, STR("damaged"));
     msg_put_str(out, str_z(e->text));
     msg_put_u32(out, 0);
+}
+
+static bool
+is_open(const struct rcpt *r)
+{
+    return r->state != RCPT_DONE && r->state != RCPT_BOUNCED;
 }
 
 static void
@@ -32,72 +47,308 @@ put_row(struct msg *out, const struct entry *entry, const struct message *m)
     uint32_t shown = 0;
     for (size_t i = 0; i < m->nrcpt; i++) {
         const struct rcpt *r = m->rcpts[i];
-        bool open = r->state != RCPT_DONE && r->state != RCPT_BOUNCED;
-        shown += open && shown < RCPTS_SHOWN;
-        if (open && reason.n == 0)
+        shown += is_open(r) && shown < RCPTS_SHOWN;
+        if (is_open(r) && reason.n == 0)
             reason = r->text;
     }
     msg_put_str(out, str_of(entry->id, ID_LEN));
     msg_put_u64(out, m->env.message_size);
     msg_put_u64(out, (uint64_t)(m->env.arrived_us / 1000000));
-    msg_put_u64(out, (uint64_t)entry->due_s);
+    msg_put_u64(out, (uint64_t)clock_to_wall_s(entry->due_s));
     msg_put_u32(out, entry->attempts);
     msg_put_str(out, m->env.sender);
     msg_put_str(out, state_of(entry));
     msg_put_str(out, reason);
     msg_put_u32(out, shown);
     for (size_t i = 0; i < m->nrcpt && shown; i++)
-        if (m->rcpts[i]->state != RCPT_DONE && m->rcpts[i]->state != RCPT_BOUNCED) {
-            struct str address = m->rcpts[i]->address;
-            msg_put_str(out, address.p[0] == '\\' ? str_from(address, 1) : address);
+        if (is_open(m->rcpts[i])) {
+            msg_put_str(out, message_bare(m->rcpts[i]->address));
             shown--;
         }
 }
 
-/* A page is as long as fits one frame. */
+struct part { /* of a walk over the queue */
+    enum queue_action action;
+    bool dry;
+    struct qfilter f;
+    struct index_at at;
+    struct entry *last; /* looked at */
+    size_t id;          /* the next of f.ids */
+    char after[ID_LEN];
+    bool more;
+    uint32_t count, busy;
+    struct msg rows;
+};
+
+/* A message in memory, or read for this; free it when it is not the entry's own. */
+static struct message *
+read_message(struct entry *entry, struct err *e)
+{
+    struct message *m = entry_message(entry);
+    return m ? m : message_load(entry, e);
+}
+
+static void
+done_with(const struct entry *entry, struct message *m)
+{
+    if (m && m != entry_message(entry))
+        message_free(m);
+}
+
+static bool
+recipient_matches(const struct qfilter *f, const struct message *m)
+{
+    bool address = !f->recipient.p, domain = !f->domain.p;
+    for (size_t i = 0; i < m->nrcpt && !(address && domain); i++) {
+        struct str a = message_bare(m->rcpts[i]->address);
+        if (!is_open(m->rcpts[i]))
+            continue;
+        address = address || qfilter_address(f->recipient, a);
+        domain = domain || str_caseeq(f->domain, str_from(a, (size_t)str_rchr(a, '@') + 1));
+    }
+    return address && domain;
+}
+
+static bool
+matches(const struct qfilter *f, struct entry *entry)
+{
+    struct err e;
+    int64_t age_s = clock_wall_s() - entry_arrived_s(entry);
+    if ((f->older_s && age_s < (int64_t)f->older_s) || (f->newer_s && age_s > (int64_t)f->newer_s))
+        return false;
+    if (!qfilter_needs_envelope(f))
+        return true;
+    struct message *m = read_message(entry, &e);
+    bool yes =
+        m && (!f->sender.p || qfilter_address(f->sender, m->env.sender)) && recipient_matches(f, m);
+    done_with(entry, m);
+    return yes;
+}
+
+/* The next entry that the filter may mean: of those named, or of all, in the order of their IDs. */
+static struct entry *
+next_entry(struct part *p)
+{
+    if (p->f.nids == 0) {
+        struct entry *entry = index_next(&p->at);
+        /* In order of arrival: behind the first that is too young there is none that is not. */
+        if (entry && p->f.older_s &&
+            entry_arrived_s(entry) > clock_wall_s() - (int64_t)p->f.older_s)
+            return NULL;
+        if (entry)
+            memcpy(p->after, entry->id, ID_LEN);
+        return entry;
+    }
+    while (p->id < p->f.nids) {
+        struct str id = p->f.ids[p->id++];
+        struct entry *entry = index_find(id);
+        if (entry && memcmp(id.p, p->after, ID_LEN) > 0) {
+            memcpy(p->after, id.p, ID_LEN);
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+static void
+find_one(struct part *p, struct entry *entry)
+{
+    struct err e;
+    struct message *m = read_message(entry, &e);
+    p->count++;
+    if (m)
+        put_row(&p->rows, entry, m);
+    else
+        put_unreadable(&p->rows, entry, &e);
+    done_with(entry, m);
+}
+
+static void
+hold_one(struct part *p, struct entry *entry)
+{
+    if (entry->state == ENTRY_HELD)
+        return;
+    if (p->dry) {
+        p->count++;
+    } else if (entry->state == ENTRY_ACTIVE) {
+        entry->flags |= ENTRY_HOLD;
+        p->busy++;
+    } else if (store_hold(entry) == 0) {
+        entry_detach(entry);
+        entry_become(entry, ENTRY_HELD);
+        log_info("%.*s: placed on hold", ID_LEN, entry->id);
+        p->count++;
+    } else {
+        log_error("%.*s: cannot be held", ID_LEN, entry->id);
+    }
+}
+
+static void
+try_now(struct entry *entry)
+{
+    entry->due_s = clock_steady_s();
+    entry_wait(entry);
+}
+
+static void
+release_one(struct part *p, struct entry *entry)
+{
+    if (!p->dry)
+        entry->flags &= (uint8_t)~ENTRY_HOLD;
+    if (entry->state != ENTRY_HELD)
+        return;
+    if (!p->dry) {
+        if (store_release(entry) < 0) {
+            log_error("%.*s: cannot be released", ID_LEN, entry->id);
+            return;
+        }
+        log_info("%.*s: released from hold", ID_LEN, entry->id);
+        try_now(entry);
+    }
+    p->count++;
+}
+
+static void
+try_one(struct part *p, struct entry *entry)
+{
+    if (entry->state != ENTRY_WAITS && entry->state != ENTRY_QUEUED)
+        return;
+    if (!p->dry && entry->state == ENTRY_WAITS)
+        try_now(entry);
+    p->count++;
+}
+
+static void
+drop_one(struct part *p, struct entry *entry)
+{
+    if (p->dry) {
+        p->count++;
+        return;
+    }
+    if (entry->state == ENTRY_ACTIVE) {
+        entry->flags |= ENTRY_REMOVE;
+        p->busy++;
+        return;
+    }
+    log_info("%.*s: removed by the operator", ID_LEN, entry->id);
+    store_remove(entry, true);
+    entry_drop(entry);
+    p->count++;
+}
+
+static void (*const actions[QUEUE_ACTIONS])(struct part *, struct entry *) = {
+    [QUEUE_FIND] = find_one, [QUEUE_HOLD] = hold_one, [QUEUE_RELEASE] = release_one,
+    [QUEUE_TRY] = try_one,   [QUEUE_DROP] = drop_one,
+};
+
+static void
+walk(struct part *p)
+{
+    enum { ROW_MAX = (RCPTS_SHOWN + 2) * (QFILE_ADDR_MAX + 8) + REASON_MAX + 200 };
+    int64_t end = now_ms() + SLICE_MS;
+    p->more = true;
+    for (size_t n = 1; n <= LOOKED_AT_MAX; n++) {
+        struct entry *entry = next_entry(p);
+        if (!entry) {
+            p->more = false;
+            return;
+        }
+        if (matches(&p->f, entry)) {
+            struct index_at before = p->at;
+            size_t count = index_count();
+            actions[p->action](p, entry);
+            if (index_count() != count) /* it was removed: the place before it is as good */
+                p->at = p->f.nids ? before : index_after(str_of(p->after, ID_LEN));
+        }
+        bool full = p->action == QUEUE_FIND && (p->count == PAGE || msg_room(&p->rows) < ROW_MAX);
+        if (full || (n % 16 == 0 && now_ms() > end))
+            return;
+    }
+}
+
+static void
+answer(struct client *c, struct part *p)
+{
+    struct msg out = {0};
+    bool find = p->action == QUEUE_FIND;
+    msg_begin(&out, find ? M_QUEUE_FOUND : M_QUEUE_DID);
+    msg_put_bool(&out, p->more);
+    msg_put_str(&out, str_of(p->after, p->after[0] ? ID_LEN : 0));
+    msg_put_u32(&out, p->count);
+    if (find)
+        buf_add(&out.fields, buf_str(&p->rows.fields));
+    else
+        msg_put_u32(&out, p->busy);
+    service_send(c, &out);
+    msg_free(&out);
+}
+
+static void
+on_select(struct client *c, struct msg *in)
+{
+    static struct part p; /* large */
+    struct str after = msg_get_str(in);
+    uint32_t action = msg_get_u32(in);
+    p = (struct part){.dry = msg_get_bool(in)};
+    qfilter_get(in, &p.f);
+    if (!msg_end(in) || action >= QUEUE_ACTIONS || (after.n && after.n != ID_LEN) ||
+        qfilter_empty(&p.f)) {
+        service_close(c);
+        return;
+    }
+    p.action = (enum queue_action)action;
+    memcpy(p.after, after.p, after.n);
+    p.at = after.n || !p.f.newer_s ? index_after(after)
+                                   : entry_arrived_from(clock_wall_s() - (int64_t)p.f.newer_s - 1);
+    if (p.action == QUEUE_TRY && !p.dry && after.n == 0)
+        sched_forget_failures();
+    msg_begin(&p.rows, M_QUEUE_FOUND);
+    walk(&p);
+    bool moved = (p.action == QUEUE_HOLD || p.action == QUEUE_RELEASE) && !p.dry && p.count;
+    if (moved && store_sync_hold() < 0)
+        log_fatal("leaving after a failed sync");
+    answer(c, &p);
+    msg_free(&p.rows);
+}
+
+/* As QUEUE_SELECT of all, for mailq. */
 static void
 on_list(struct client *c, struct msg *in)
 {
-    enum { ROW_MAX = (RCPTS_SHOWN + 2) * (QFILE_ADDR_MAX + 8) + REASON_MAX + 200 };
-    struct entry *page[PAGE];
-    struct msg out = {0}, rows = {0};
-    bool more;
-    uint32_t put = 0;
+    struct msg out = {0};
+    static struct part p;
     struct str after = msg_get_str(in);
     if (!msg_end(in)) {
         service_close(c);
         return;
     }
-    size_t n = entry_page(after, page, PAGE, &more);
-    msg_begin(&rows, M_QUEUE_ROWS);
-    size_t i = 0;
-    for (; i < n && msg_room(&rows) > ROW_MAX; i++) {
-        struct err e;
-        struct message *m = page[i]->active ? page[i]->active : message_load(page[i], &e);
-        put++;
-        if (!m) {
-            put_unreadable(&rows, page[i], &e);
-            continue;
-        }
-        put_row(&rows, page[i], m);
-        if (m != page[i]->active)
-            message_free(m);
-    }
+    p = (struct part){.action = QUEUE_FIND, .f.all = true, .at = index_after(after)};
+    msg_begin(&p.rows, M_QUEUE_ROWS);
+    walk(&p);
     msg_begin(&out, M_QUEUE_ROWS);
-    msg_put_bool(&out, more || i < n);
-    msg_put_u32(&out, put);
-    buf_add(&out.fields, buf_str(&rows.fields));
+    msg_put_bool(&out, p.more);
+    msg_put_u32(&out, p.count);
+    buf_add(&out.fields, buf_str(&p.rows.fields));
     service_send(c, &out);
-    msg_free(&rows);
+    msg_free(&p.rows);
     msg_free(&out);
 }
 
 static void
-on_show(struct client *c, struct entry *entry)
+on_show(struct client *c, struct msg *in)
 {
     struct err e = {0};
     struct msg out = {0};
-    struct message *m = entry->active ? entry->active : message_load(entry, &e);
+    struct entry *entry = index_find(msg_get_str(in));
+    if (!msg_end(in)) {
+        service_close(c);
+        return;
+    }
+    if (!entry) {
+        service_fail(c, ERR_PERMANENT, "no message of this ID in the queue");
+        return;
+    }
+    struct message *m = read_message(entry, &e);
     int fd = m ? store_read_fd(entry) : -1;
     if (fd < 0) {
         service_fail(c, ERR_TEMPORARY, m ? "cannot open it" : e.text);
@@ -110,75 +361,23 @@ on_show(struct client *c, struct entry *entry)
         msg_free(&out);
         close(fd);
     }
-    if (m && m != entry->active)
-        message_free(m);
-}
-
-static void
-done(struct client *c, uint32_t count)
-{
-    struct msg out = {0};
-    msg_begin(&out, M_QUEUE_OK);
-    msg_put_u32(&out, count);
-    service_send(c, &out);
-    msg_free(&out);
-}
-
-static bool
-retry_one(struct entry *entry, void *arg)
-{
-    if (!entry->active) {
-        entry->due_s = wall_s();
-        entry_wait(entry);
-        ++*(uint32_t *)arg;
-    }
-    return true;
-}
-
-static void
-remove_one(struct client *c, struct entry *entry)
-{
-    struct err e;
-    if (entry->active) {
-        service_fail(c, ERR_TEMPORARY, "it is being delivered right now");
-        return;
-    }
-    struct message *m = message_load(entry, &e);
-    log_info("%.*s: removed by the operator", ID_LEN, entry->id);
-    store_remove(entry, !m || m->journaled);
-    if (m)
-        message_free(m);
-    entry_drop(entry);
-    done(c, 1);
+    done_with(entry, m);
 }
 
 void
 operate_message(struct client *c, struct msg *in)
 {
-    uint32_t count = 0;
-    if (in->type == M_QUEUE_LIST) {
-        on_list(c, in);
-        return;
-    }
-    struct str id = msg_get_str(in);
-    struct entry *entry = entry_find(id);
-    if (!msg_end(in)) {
-        service_close(c);
-    } else if (in->type == M_QUEUE_RETRY && id.n == 0) {
-        route_forget_failures();
-        entry_for_each(retry_one, &count);
-        done(c, count);
-    } else if (!entry) {
-        service_fail(c, ERR_PERMANENT, "no message of this ID in the queue");
-    } else if (in->type == M_QUEUE_SHOW) {
-        on_show(c, entry);
-    } else if (in->type == M_QUEUE_RETRY) {
-        route_forget_failures();
-        retry_one(entry, &count);
-        done(c, count);
-    } else if (in->type == M_QUEUE_REMOVE) {
-        remove_one(c, entry);
-    } else {
-        service_close(c);
-    }
+    static const struct {
+        enum msg_type type;
+        void (*run)(struct client *, struct msg *);
+    } rows[] = {{M_QUEUE_LIST, on_list},
+                {M_QUEUE_SELECT, on_select},
+                {M_QUEUE_SHOW, on_show},
+                {M_QUEUE_SHAPE, shape_answer}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].type == in->type) {
+            rows[i].run(c, in);
+            return;
+        }
+    service_close(c);
 }

@@ -19,26 +19,55 @@
 #include "lib/conf/conf.h"
 #include "lib/ipc/service.h"
 #include "lib/queue/qfile.h"
+#include "lib/queue/qfilter.h"
+#include "qmgr/clock.h"
+#include "qmgr/index.h"
+#include "qmgr/schedule.h"
 
 enum {
     ID_LEN = 20,
     ACTIVE_MAX = 5000,   /* messages in delivery at once */
+    BULK_RCPTS = 50,     /* a message to so many is a mailing */
     EXPANDED_MAX = 5000, /* recipients of one message, with those that aliases led to */
     REASON_MAX = 400,
 };
 
-enum place { PLACE_NEW, PLACE_CUR };
+enum place { PLACE_NEW, PLACE_CUR, PLACE_HOLD };
+enum entry_state {
+    ENTRY_NONE,   /* between two of the others */
+    ENTRY_WAITS,  /* for its time */
+    ENTRY_QUEUED, /* its time has come: in a heap of ready.c, or parked with a route or a flow */
+    ENTRY_ACTIVE, /* in memory: a struct message */
+    ENTRY_HELD,
+    ENTRY_STATES,
+};
+enum entry_flag {
+    ENTRY_HOLD = 1,   /* held when this attempt ends */
+    ENTRY_REMOVE = 2, /* removed when this attempt ends */
+    ENTRY_AGED = 4,   /* born_s is known well: see message_age_s() */
+};
 
 struct message;
 struct entry {
     char id[ID_LEN];
     char origin;
-    uint8_t place;
+    uint8_t place, state, flags;
+    uint8_t age_class; /* in which column of shape.c it is counted */
     uint32_t attempts;
-    int64_t due_s;           /* wall clock: the file's mtime */
-    struct loop_timer timer; /* set while it waits */
-    struct message *active;  /* while it is being delivered */
-    struct entry *next;      /* in its bucket */
+    uint32_t dest;  /* by which line of shape.c it is counted; 0: not read yet */
+    int64_t due_s;  /* steady clock (clock.h); on disk: the file's mtime */
+    int64_t born_s; /* steady clock, may be negative */
+    union {
+        struct loop_timer timer; /* ENTRY_WAITS */
+        struct {                 /* ENTRY_QUEUED */
+            struct heap_node node;
+            struct heap *heap;
+            struct sched_route *route; /* parked: with these */
+            struct sched_flow *flow;
+        };
+        struct message *message; /* ENTRY_ACTIVE */
+        struct entry *next_free;
+    };
 };
 
 enum rcpt_state {
@@ -56,8 +85,9 @@ struct rcpt {
     enum rcpt_state state;
     bool marked; /* its final state is in the journal */
     uint32_t index;
-    char dsn[12];    /* "5.1.1" */
-    struct str text; /* why: the reply, quoted */
+    char dsn[12];        /* "5.1.1" */
+    struct str text;     /* why: the reply, quoted */
+    struct str recorded; /* the same, as the journal has it */
     struct rcpt *next_in_job;
 };
 
@@ -71,7 +101,12 @@ struct message {
     bool journaled; /* the journal's file is there */
     bool named;     /* and its name is durable */
     bool unsynced;  /* and has marks that are not durable */
-    bool again;     /* handed out before, and no answer is on record */
+    size_t journal_size;
+    bool warned; /* the sender was told of the delay */
+    bool again;  /* handed out before, and no answer is on record */
+    bool bulk;   /* no person waits for it */
+    struct sched_flow *flow;
+    uint64_t tag; /* of its next jobs; 0: to be given */
     int64_t loaded_ms;
 };
 
@@ -80,10 +115,10 @@ struct qmgr {
     struct conf *conf;
     struct loop loop;
     struct service service;
-    int dir, tmp, new, cur, journal, corrupt; /* directories */
+    int dir, tmp, new, cur, hold, journal, corrupt; /* directories */
     size_t nactive;
-    bool leases;    /* the file system has them */
-    bool new_dirty; /* names were removed from new/ since it was last synced */
+    size_t states[ENTRY_STATES]; /* how many entries are in each */
+    bool leases;                 /* the file system has them */
 };
 extern struct qmgr qmgr;
 
@@ -98,22 +133,44 @@ void store_discard(const char *id);                 /* tmp/ID away */
 int store_commit_name(const char *id, char origin); /* tmp/ID to new/ID.O, not yet synced */
 void store_uncommit(const char *id, char origin);   /* after a failed sync */
 int store_sync_new(void);
+void store_new_syncing(void);                 /* somebody syncs it now */
 int store_read_fd(const struct entry *entry); /* the message, read-only */
 int store_defer(struct entry *entry);         /* into cur/, mtime = due_s */
+int store_hold(struct entry *entry);          /* into hold/; durable after store_sync_hold() */
+int store_release(struct entry *entry);       /* out of it, into new/; the same */
+int store_sync_hold(void);
 void store_remove(const struct entry *entry, bool journaled);
 void store_quarantine(const struct entry *entry, const char *why);
 int store_subdir(int dir, const char *id, bool make); /* dir/XX: a descriptor */
-bool store_room(uint64_t want);                       /* free bytes and inodes */
+/* A journal whose message is in no directory: false when that is not certain. */
+bool store_drop_orphan(const char *id);
+bool store_room(uint64_t want); /* free bytes and inodes */
 
 /* entry.c: all messages of the queue. */
-struct entry *entry_find(struct str id);
 struct entry *entry_add(const char *id, char origin, enum place place, int64_t due_s);
 void entry_drop(struct entry *entry);
-void entry_wait(struct entry *entry); /* until due_s, or until there is room for it */
-size_t entry_count(void);
-/* At most max entries with the smallest IDs after this one, in order; whether there are more. */
-size_t entry_page(struct str after, struct entry **page_r, size_t max, bool *more_r);
-bool entry_for_each(bool (*fn)(struct entry *, void *), void *arg);
+void entry_wait(struct entry *entry);                           /* until due_s */
+void entry_become(struct entry *entry, enum entry_state state); /* counted */
+void entry_detach(struct entry *entry);                         /* it waits for nothing any more */
+struct message *entry_message(const struct entry *entry); /* while it is being delivered, or NULL */
+int64_t entry_arrived_s(const struct entry *entry);       /* wall clock: its ID says so */
+struct index_at entry_arrived_from(int64_t wall_s);       /* the first that came then or later */
+
+/* ready.c: those whose time has come, until there is room for them in memory. */
+void ready_add(struct entry *entry);
+void ready_park(struct entry *entry, struct heap *parked, uint64_t tag, struct sched_route *route,
+                struct sched_flow *flow);
+void ready_detach(struct entry *entry);                               /* for entry_detach() */
+void ready_check(struct sched_route *route, struct sched_flow *flow); /* one of its jobs ended */
+void ready_wake(void); /* a message has left the memory */
+
+/* shape.c: counts of messages by destination and age, kept as they change. */
+void shape_add(struct entry *entry);
+void shape_drop(struct entry *entry);
+void shape_hold(const struct entry *entry, bool held);
+void shape_learn(struct entry *entry, const struct message *m); /* where it goes */
+void shape_start(void);
+void shape_answer(struct client *c, struct msg *in);
 
 /* syncer.c: a process that syncs new/ while this one goes on. */
 void syncer_start(void); /* before the role is entered */
@@ -131,7 +188,7 @@ void intake_synced(int synced); /* the syncer's answer */
 /* message.c: a message's life while it is being delivered. */
 struct message *message_load(struct entry *entry, struct err *e); /* reads file and journal */
 void message_free(struct message *m);
-void message_start(struct entry *entry); /* its time has come */
+void message_start(struct entry *entry, uint64_t tag); /* its time has come; tag: or 0 */
 /* The same for one just accepted: arena and envelope become the message's. */
 void message_adopt(struct entry *entry, struct arena *arena, struct envelope *env);
 void message_mark(struct message *m);   /* on record what is done, while others are open */
@@ -144,17 +201,24 @@ void message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, st
  * changed. */
 int message_expand(struct message *m, struct rcpt *r, const struct str *addresses, size_t n);
 bool message_is_local(struct str address);
+int64_t message_age_s(const struct message *m);
+struct str
+message_bare(struct str address); /* without the mark that says no alias is to be tried */
 
-/* route.c: destinations, and the channels (lanes) to local and relay. */
+/* route.c: the jobs of messages, and what comes of them. */
+void route_start(void);
+void route_configure(void); /* limits, from the configuration */
+struct sched_route *route_of_rcpt(struct str address);
 void route_submit(struct message *m); /* all recipients in state TODO */
 void route_message(struct client *c, struct msg *m);
 void route_gone(struct client *c);
-void route_renew(void);           /* local and relay are being replaced */
-void route_forget_failures(void); /* the operator wants everything tried now */
+void route_pump(void);  /* soon, not at once */
+void route_renew(void); /* local and relay are being replaced */
 
-/* bounce.c */
-int bounce_send(struct message *m,
-                struct err *e); /* one DSN for all in state NEVER; durable on 0 */
+/* bounce.c: one notice to the sender, durable on 0: for all in state NEVER, or of a delay, for all
+ * in state LATER. */
+enum bounce_kind { BOUNCE_FAILED, BOUNCE_DELAYED };
+int bounce_send(struct message *m, enum bounce_kind kind, struct err *e);
 
 /* operate.c */
 void operate_message(struct client *c, struct msg *m);

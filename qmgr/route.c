@@ -1,292 +1,184 @@
 #include "lib/ipc/channel.h"
-#include "lib/base/siphash.h"
 #include "lib/log/log.h"
-#include "qmgr/qmgr.h"
+#include "qmgr/lane.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
-    BUCKETS = 4096,
     JOB_RCPTS = 50, /* in one DELIVER: they fit its 64 KiB */
-    LANE_IDLE_MS = 2000,
-    FAILURES_DEAD = 3, /* in a row, and the destination is left alone for a while */
-    DEATHS_MAX = 3,    /* of the process that had a job */
-    START_LIMIT = 5,
-    DOMAIN_MAX = 255,
+    DEATHS_MAX = 3, /* of the process that had a job */
+    WINDOW_START = 5,
+    ACCOUNT_SHARE = 4, /* of the local deliveries: one account has one part of so many at most */
+    DEAD_MAX_S = 3600,
+    DEAD_SLICE_MS = 4,
+    DEATH_PAUSE_MS = 100,
+    LOCAL_MARK_MS = 1000,
 };
 
-struct route;
-struct job { /* the recipients of one message that go one way together */
-    struct message *message;
-    struct rcpt *rcpts;
-    size_t n, open;
-    unsigned deaths;
-    struct job *next;
-};
+static struct loop_timer pump_timer;
 
-struct lane { /* a channel to a process of local or relay that serves one route */
-    struct route *route;
-    struct client *client;
-    struct job *job; /* NULL: idle */
-    struct loop_timer idle;
-    struct lane *next_idle;
-    int64_t opened_ms;
-    struct arena arena; /* addresses of an expansion that is being told */
-    struct str *expanded;
-    size_t nexpanded;
-    uint32_t expanded_index;
-};
-
-struct route {
-    char domain[DOMAIN_MAX + 1]; /* "" is local */
-    struct job *first, *tail;
-    struct lane *idle;
-    size_t lanes, limit;
-    unsigned failures; /* in a row */
-    int64_t dead_until_ms;
-    char dead_reason[REASON_MAX];
-    struct loop_timer retry;
-    struct route *next;         /* in its bucket */
-    struct route *next_waiting; /* for a lane of the common limit */
-    bool waiting;
-};
-
-static struct {
-    struct route *buckets[BUCKETS];
-    struct sipkey key;
-    size_t relay_lanes, local_lanes;
-    struct route *waiting, **waiting_last;
-    int64_t renewed_ms; /* lanes opened before lead to processes with the old tables */
-} the = {.waiting_last = &the.waiting};
-
-static void pump(struct route *route);
-
-static struct str
-route_key(struct str address)
+void
+route_configure(void)
 {
-    if (message_is_local(address))
-        return STR("");
-    if (qmgr.conf->relay.host.n)
-        return qmgr.conf->relay.host;
-    return str_from(address, (size_t)str_rchr(address, '@') + 1);
+    const struct conf *c = qmgr.conf;
+    size_t share = c->queue.local_max / ACCOUNT_SHARE;
+    int64_t dead_s = c->queue.retry_min_s;
+    sched_limit(&(struct sched_limits){
+        .pool_max = {[POOL_LOCAL] = c->queue.local_max, [POOL_RELAY] = c->queue.relay_max},
+        .window_start =
+            c->queue.destination_max < WINDOW_START ? c->queue.destination_max : WINDOW_START,
+        .window_max = c->queue.destination_max,
+        .account_max = share ? share : 1,
+        .active_max = ACTIVE_MAX,
+        .dead_ms = dead_s * 1000,
+        .dead_max_ms = (dead_s > DEAD_MAX_S ? dead_s : DEAD_MAX_S) * 1000});
 }
 
 static void
-on_retry(struct loop_timer *t)
+add_lower(struct buf *out, struct str s)
 {
-    pump(t->arg);
+    for (size_t i = 0; i < s.n; i++)
+        buf_addc(out, ch_lower(s.p[i]));
 }
 
-/* Strangers choose the domains: no bucket may be theirs to choose. */
+/* One local mailbox, however it is written: without case and subaddress. */
 static void
-make_key(void)
+local_key(struct buf *out, struct str address)
 {
-    static bool made;
-    if (!made && getrandom(&the.key, sizeof the.key, 0) != sizeof the.key)
-        log_fatal("getrandom: %s", strerror(errno));
-    made = true;
+    address = message_bare(address);
+    ptrdiff_t at = str_rchr(address, '@');
+    struct str user = at < 0 ? address : str_sub(address, 0, (size_t)at);
+    struct str domain = at < 0 ? qmgr.conf->domains[0] : str_from(address, (size_t)at);
+    ptrdiff_t sub = qmgr.conf->delimiter.n ? str_chr(user, qmgr.conf->delimiter.p[0]) : -1;
+    add_lower(out, sub > 0 ? str_sub(user, 0, (size_t)sub) : user);
+    if (at < 0)
+        buf_addc(out, '@');
+    add_lower(out, domain);
 }
 
-static struct route *
-find_route(struct str domain)
+/* NULL when its name is longer than any domain can be. */
+struct sched_route *
+route_of_rcpt(struct str address)
 {
-    char lower[DOMAIN_MAX + 1];
-    struct str key = str_sub(domain, 0, DOMAIN_MAX);
-    make_key();
-    for (size_t i = 0; i < key.n; i++)
-        lower[i] = ch_lower(key.p[i]);
-    lower[key.n] = '\0';
-    struct route **bucket = &the.buckets[siphash(&the.key, str_of(lower, key.n)) % BUCKETS];
-    for (struct route *r = *bucket; r; r = r->next)
-        if (strcmp(r->domain, lower) == 0)
-            return r;
-    struct route *r = calloc(1, sizeof *r);
-    if (!r)
+    enum { DOMAIN_MAX = 255 }; /* RFC 1035 2.3.4 */
+    struct buf key = buf_new(SCHED_NAME_MAX + 1);
+    bool local = message_is_local(address);
+    if (local)
+        local_key(&key, address);
+    else if (qmgr.conf->relay.host.n)
+        add_lower(&key, qmgr.conf->relay.host);
+    else
+        add_lower(&key, str_from(address, (size_t)str_rchr(address, '@') + 1));
+    bool fits = buf_ok(&key) && (local || (key.n && key.n <= DOMAIN_MAX));
+    struct sched_route *route =
+        fits ? sched_route(local ? POOL_LOCAL : POOL_RELAY, buf_str(&key)) : NULL;
+    buf_free(&key);
+    if (fits && !route)
         log_fatal("out of memory for the queue");
-    memcpy(r->domain, lower, key.n + 1);
-    r->limit = key.n ? START_LIMIT : qmgr.conf->queue.local_max;
-    r->retry = (struct loop_timer){.fire = on_retry, .arg = r};
-    r->next = *bucket;
-    *bucket = r;
-    return r;
+    return route;
 }
 
-/* A route that does nothing and knows nothing is forgotten. */
-static void
-drop_if_unused(struct route *route)
+static void on_pump(struct loop_timer *t);
+
+/* In this turn, but not from here: it may settle messages that the caller still holds. */
+void
+route_pump(void)
 {
-    if (route->first || route->lanes || route->waiting)
-        return;
-    if (route->dead_until_ms > now_ms()) {
-        loop_timer_set(&qmgr.loop, &route->retry, route->dead_until_ms);
-        return;
-    }
-    struct str domain = str_z(route->domain);
-    struct route **link = &the.buckets[siphash(&the.key, domain) % BUCKETS];
-    while (*link != route)
-        link = &(*link)->next;
-    *link = route->next;
-    loop_timer_del(&qmgr.loop, &route->retry);
-    free(route);
+    pump_timer.fire = on_pump;
+    if (pump_timer.heap_at == 0)
+        loop_timer_set(&qmgr.loop, &pump_timer, now_ms());
 }
 
 static struct str
-relay_name(const struct route *route)
+relay_name(const struct sched_route *route)
 {
-    return route->domain[0] ? str_z(route->domain) : STR("local");
+    return route->pool == POOL_RELAY ? str_z(route->name) : STR("local");
+}
+
+/* The job is over: nothing of it may be used behind this. */
+static void
+end_job(struct job *job)
+{
+    struct sched_route *route = job->sched.route;
+    struct sched_flow *flow = job->sched.flow;
+    struct message *m = job->message;
+    route->pins++;
+    flow->pins++;
+    sched_end(&job->sched);
+    free(job);
+    message_settle(m);
+    route->pins--;
+    flow->pins--;
+    ready_check(route, flow);
+    route_pump();
 }
 
 /* Every recipient of a job that has no answer gets this one. */
 static void
-answer_all(struct route *route, struct job *job, const char *dsn, const char *text)
+answer_all(struct job *job, const char *dsn, const char *text)
 {
-    struct message *m = job->message;
     for (struct rcpt *r = job->rcpts; r; r = r->next_in_job)
         if (r->state == RCPT_SENT)
-            message_outcome(m, r, OUTCOME_LATER, str_z(dsn), str_z(text), relay_name(route));
-    free(job);
-    message_settle(m);
-}
-
-/* At the end of the queue; the route is looked at in this turn, but not from here: pumping may
- * settle messages that the caller still holds. */
-static void
-enqueue(struct route *route, struct job *job)
-{
-    if (route->first)
-        route->tail->next = job;
-    else
-        route->first = job;
-    route->tail = job;
-    loop_timer_set(&qmgr.loop, &route->retry, now_ms());
+            message_outcome(job->message, r, OUTCOME_LATER, str_z(dsn), str_z(text),
+                            relay_name(job->sched.route));
+    end_job(job);
 }
 
 static struct job *
-dequeue(struct route *route)
+job_for(struct message *m, struct sched_route *route, struct job ***last)
 {
-    struct job *job = route->first;
-    if (job) {
-        route->first = job->next;
-        if (!route->first)
-            route->tail = NULL;
-    }
+    struct job *job = route->building;
+    if (job && job->n < (route->pool == POOL_LOCAL ? 1 : JOB_RCPTS))
+        return job;
+    job = calloc(1, sizeof *job);
+    if (!job)
+        log_fatal("out of memory for the queue");
+    job->message = m;
+    job->sched.route = route;
+    **last = job;
+    *last = &job->next;
+    route->building = job;
     return job;
+}
+
+static void
+add_rcpt(struct job *job, struct rcpt *r)
+{
+    r->state = RCPT_SENT;
+    r->next_in_job = job->rcpts;
+    job->rcpts = r;
+    job->n++;
+    job->open++;
 }
 
 void
 route_submit(struct message *m)
 {
+    struct job *building = NULL, **last = &building;
     for (size_t i = 0; i < m->nrcpt; i++) {
         struct rcpt *r = m->rcpts[i];
         if (r->state != RCPT_TODO)
             continue;
-        struct route *route = find_route(route_key(r->address));
-        struct job *job = route->tail; /* it may be ours, and have room */
-        if (!job || job->message != m || job->n == JOB_RCPTS) {
-            job = calloc(1, sizeof *job);
-            if (!job)
-                log_fatal("out of memory for the queue");
-            job->message = m;
-            enqueue(route, job);
-        }
-        r->state = RCPT_SENT;
-        r->next_in_job = job->rcpts;
-        job->rcpts = r;
-        job->n++;
-        job->open++;
+        struct sched_route *route = route_of_rcpt(r->address);
+        if (route)
+            add_rcpt(job_for(m, route, &last), r);
+        else
+            message_outcome(m, r, OUTCOME_NEVER, STR("5.1.2"), STR("no domain is so long"),
+                            STR("none"));
     }
-}
-
-static void
-unlink_idle(struct lane *lane)
-{
-    for (struct lane **link = &lane->route->idle; *link; link = &(*link)->next_idle)
-        if (*link == lane) {
-            *link = lane->next_idle;
-            return;
-        }
-}
-
-static void
-on_idle(struct loop_timer *t)
-{
-    struct lane *lane = t->arg;
-    unlink_idle(lane); /* no job may be put on it between now and its end */
-    service_close(lane->client);
-}
-
-static void
-rest_lane(struct lane *lane)
-{
-    if (lane->opened_ms < the.renewed_ms) {
-        service_close(lane->client);
-        return;
+    for (struct job *job = building, *next; job; job = next) {
+        next = job->next;
+        struct sched_route *route = job->sched.route;
+        route->building = NULL;
+        job->sched.node.key = m->tag ? m->tag : sched_tag(m->flow, job->n);
+        if (sched_push(&job->sched, route, m->flow) < 0)
+            log_fatal("out of memory for the queue");
     }
-    lane->next_idle = lane->route->idle;
-    lane->route->idle = lane;
-    loop_timer_set(&qmgr.loop, &lane->idle, now_ms() + LANE_IDLE_MS);
-}
-
-static struct lane *
-open_lane(struct route *route)
-{
-    struct err e = {0};
-    struct msg m = {0};
-    enum role role = route->domain[0] ? R_RELAY : R_LOCAL;
-    struct lane *lane = calloc(1, sizeof *lane);
-    int fd = lane ? start_channel(qmgr.start, role, NULL, &e) : -1;
-    if (fd >= 0) {
-        msg_begin(&m, M_ROUTE);
-        msg_put_str(&m, str_z(route->domain));
-        if (msg_send(fd, &m) == 0)
-            lane->client = service_adopt(&qmgr.service, fd, role, lane);
-        msg_free(&m);
-        if (!lane->client)
-            close(fd);
-    }
-    if (!lane || !lane->client) {
-        log_error("no way to %s: %s", role_name(role), e.text);
-        free(lane);
-        return NULL;
-    }
-    lane->route = route;
-    lane->arena = arena_new(4 << 20);
-    lane->opened_ms = now_ms();
-    lane->idle = (struct loop_timer){.fire = on_idle, .arg = lane};
-    route->lanes++;
-    *(role == R_RELAY ? &the.relay_lanes : &the.local_lanes) += 1;
-    return lane;
-}
-
-/* An idle lane, or a new one within the limits; NULL when the job must wait. */
-static struct lane *
-get_lane(struct route *route)
-{
-    struct lane *lane = route->idle;
-    if (lane) {
-        route->idle = lane->next_idle;
-        loop_timer_del(&qmgr.loop, &lane->idle);
-        return lane;
-    }
-    if (route->lanes >= route->limit)
-        return NULL;
-    if (route->domain[0] && the.relay_lanes >= qmgr.conf->queue.relay_max) {
-        if (!route->waiting) {
-            route->waiting = true;
-            route->next_waiting = NULL;
-            *the.waiting_last = route;
-            the.waiting_last = &route->next_waiting;
-        }
-        return NULL;
-    }
-    lane = open_lane(route);
-    if (!lane)
-        loop_timer_set(&qmgr.loop, &route->retry, now_ms() + 1000);
-    return lane;
+    m->tag = 0;
+    route_pump();
 }
 
 /* 0; -1 when the channel takes it not. */
@@ -322,43 +214,72 @@ send_job(struct lane *lane, struct job *job, int fd)
 static void
 hand_over(struct lane *lane, struct job *job)
 {
-    struct route *route = lane->route;
     int fd = store_read_fd(job->message->entry);
     if (fd < 0) {
         log_error("%.*s: cannot open it: %s", ID_LEN, job->message->entry->id, strerror(errno));
-        rest_lane(lane);
-        answer_all(route, job, "4.3.0", "the queue file cannot be opened");
+        lane_rest(lane);
+        answer_all(job, "4.3.0", "the queue file cannot be opened");
         return;
     }
     lane->job = job;
     if (send_job(lane, job, fd) < 0) {
-        log_debug("%.*s: cannot hand it to %s: %s", ID_LEN, job->message->entry->id,
-                  route->domain[0] ? "relay" : "local", strerror(errno));
+        log_debug("%.*s: cannot hand it over: %s", ID_LEN, job->message->entry->id,
+                  strerror(errno));
         service_close(lane->client);
     }
     close(fd);
 }
 
-static void
-fail_dead(struct route *route)
+static struct job *
+job_of(struct sched_job *job)
 {
-    struct job *job;
-    while ((job = dequeue(route)))
-        answer_all(route, job, "4.4.1", route->dead_reason);
+    return (struct job *)(void *)((char *)job - offsetof(struct job, sched));
 }
 
 static void
-pump(struct route *route)
+push_back(struct job *job)
 {
-    if (route->dead_until_ms > now_ms())
-        fail_dead(route);
-    while (route->first) {
-        struct lane *lane = get_lane(route);
-        if (!lane)
-            return;
-        hand_over(lane, dequeue(route));
+    if (sched_push_back(&job->sched) < 0)
+        log_fatal("out of memory for the queue");
+}
+
+static void
+pump_pool(enum sched_pool pool)
+{
+    struct sched_job *next;
+    while (!lane_trouble(pool, now_ms()) && (next = sched_pull(pool, now_ms()))) {
+        struct lane *lane = lane_get(next->route);
+        if (lane)
+            hand_over(lane, job_of(next));
+        else
+            push_back(job_of(next));
     }
-    drop_if_unused(route);
+}
+
+/* Mail for destinations that are left alone is put off, a little in each turn. */
+static bool
+pump_dead(void)
+{
+    const char *reason;
+    struct sched_job *next;
+    int64_t end = now_ms() + DEAD_SLICE_MS;
+    while (now_ms() < end) {
+        if (!(next = sched_pull_dead(now_ms(), &reason)))
+            return false;
+        answer_all(job_of(next), "4.4.1", reason);
+    }
+    return true;
+}
+
+static void
+on_pump(struct loop_timer *t)
+{
+    pump_pool(POOL_LOCAL);
+    pump_pool(POOL_RELAY);
+    bool more = pump_dead();
+    bool trouble = lane_trouble(POOL_LOCAL, now_ms()) || lane_trouble(POOL_RELAY, now_ms());
+    if (more || trouble)
+        loop_timer_set(&qmgr.loop, t, now_ms() + (more ? 1 : 1000));
 }
 
 static struct rcpt *
@@ -397,40 +318,63 @@ on_expand(struct lane *lane, struct msg *in)
     return lane->expanded && msg_end(in) ? 0 : -1;
 }
 
-/* Concurrency follows success: one more for each delivery, half for each failure to reach it. */
-static void
-learn(struct route *route, enum outcome outcome, struct str dsn, struct str text)
+/* Whether a destination was not reached, or did not want to talk at all (RFC 5321 3.8: 421). */
+static bool
+unreached(enum outcome outcome, struct str dsn, struct str text)
 {
-    if (!route->domain[0])
-        return;
-    if (outcome != OUTCOME_LATER || !str_starts(dsn, STR("4.4."))) {
-        route->failures = 0;
-        if (route->limit < qmgr.conf->queue.destination_max)
-            route->limit++;
-        return;
-    }
-    route->limit = route->limit > 1 ? route->limit / 2 : 1;
-    if (++route->failures < FAILURES_DEAD)
-        return;
-    route->failures = 0;
-    route->dead_until_ms = now_ms() + (int64_t)qmgr.conf->queue.retry_min_s * 1000;
-    snprintf(route->dead_reason, sizeof route->dead_reason, "%.*s", STR_ARG(text));
-    log_warn("destination %s is left alone for %u s: %s", log_str(str_z(route->domain)),
-             qmgr.conf->queue.retry_min_s, log_str(text));
+    return outcome == OUTCOME_LATER &&
+           (str_starts(dsn, STR("4.4.")) || str_find(text, STR(" said: 421")) >= 0 ||
+            str_starts(text, STR("421")));
 }
 
+/* "mx.example.org[192.0.2.1]:25" is the host mx.example.org. */
+static void
+learn_host(struct job *job, struct str relay)
+{
+    char lower[SCHED_NAME_MAX + 1];
+    ptrdiff_t end = str_chr(relay, '[');
+    if (job->sched.route->pool != POOL_RELAY || end <= 0 || end > SCHED_NAME_MAX)
+        return;
+    for (ptrdiff_t i = 0; i < end; i++)
+        lower[i] = ch_lower(relay.p[i]);
+    sched_seen(&job->sched, str_of(lower, (size_t)end));
+}
+
+/* The destination as a whole, by what became of one job. */
+static void
+learn(struct job *job)
+{
+    struct sched_site *site = job->sched.site;
+    int64_t dead_ms;
+    if (job->reached)
+        sched_good(site);
+    else if (job->failed && sched_bad(site, job->why, now_ms(), &dead_ms))
+        log_warn("destination %s (%s) is left alone for %lld s: %s",
+                 log_str(str_z(job->sched.route->name)), log_str(str_z(sched_site_name(site))),
+                 (long long)(dead_ms / 1000), log_str(job->why));
+}
+
+/* Another job of the same route goes on over the same connection, for a while even when other
+ * routes wait for one. */
 static void
 finish_job(struct lane *lane)
 {
-    struct route *route = lane->route;
     struct job *job = lane->job;
-    struct message *m = job->message;
+    struct sched_route *route = job->sched.route;
     lane->job = NULL;
-    rest_lane(lane);
-    free(job);
-    message_mark(m);
-    message_settle(m);
-    pump(route);
+    /* A local delivery that is done again finds itself by its name: not worth a journal unless the
+     * message is with us for long. */
+    if (lane->route || now_ms() - job->message->loaded_ms > LOCAL_MARK_MS)
+        message_mark(job->message);
+    learn(job);
+    end_job(job);
+    struct sched_job *next = NULL;
+    if (lane->route && (lane->burst++ < SCHED_BURST || !sched_others_wait(route)))
+        next = sched_pull_from(lane->route, now_ms());
+    if (next)
+        hand_over(lane, job_of(next));
+    else
+        lane_rest(lane);
 }
 
 static int
@@ -439,25 +383,31 @@ on_outcome(struct lane *lane, struct msg *in)
     uint32_t index = msg_get_u32(in), outcome = msg_get_u32(in);
     struct str dsn = msg_get_str(in), text = msg_get_str(in), relay = msg_get_str(in);
     struct rcpt *r = rcpt_of(lane, index);
+    struct job *job = lane->job;
     if (!msg_end(in) || !r || outcome > OUTCOME_EXPANDED)
         return -1;
-    struct message *m = lane->job->message;
     if (outcome == OUTCOME_EXPANDED) {
         if (lane->nexpanded == 0 || lane->expanded_index != index)
             return -1;
-        if (message_expand(m, r, lane->expanded, lane->nexpanded) < 0) {
+        if (message_expand(job->message, r, lane->expanded, lane->nexpanded) < 0) {
             outcome = OUTCOME_LATER;
             dsn = STR("4.3.0");
             text = STR("the expansion could not be recorded");
         }
     }
-    message_outcome(m, r, (enum outcome)outcome, dsn, text,
-                    relay.n ? relay : relay_name(lane->route));
+    message_outcome(job->message, r, (enum outcome)outcome, dsn, text,
+                    relay.n ? relay : relay_name(job->sched.route));
     if (outcome == OUTCOME_EXPANDED)
-        route_submit(m);
+        route_submit(job->message);
     forget_expansion(lane);
-    learn(lane->route, (enum outcome)outcome, dsn, text);
-    if (--lane->job->open == 0)
+    learn_host(job, relay);
+    if (unreached((enum outcome)outcome, dsn, text)) {
+        job->failed = true;
+        job->why = r->text;
+    } else {
+        job->reached = true;
+    }
+    if (--job->open == 0)
         finish_job(lane);
     return 0;
 }
@@ -479,70 +429,51 @@ route_message(struct client *c, struct msg *in)
 /* The process went away in the middle of a job: what it answered stands, the rest is tried again.
  */
 static void
-take_back(struct route *route, struct job *job)
+take_back(struct job *job)
 {
-    if (++job->deaths >= DEATHS_MAX) {
-        answer_all(route, job, "4.3.0", "the delivery process died");
-        return;
-    }
-    job->next = route->first;
-    route->first = job;
-    if (!job->next)
-        route->tail = job;
+    if (++job->deaths >= DEATHS_MAX)
+        answer_all(job, "4.3.0", "the delivery process died");
+    else
+        push_back(job);
+}
+
+static void
+on_pause(struct loop_timer *t)
+{
+    (void)t;
+    route_pump();
 }
 
 void
 route_gone(struct client *c)
 {
+    static struct loop_timer pause = {.fire = on_pause};
     struct lane *lane = c->state;
     if (!lane)
         return;
-    struct route *route = lane->route;
     struct job *job = lane->job;
-    unlink_idle(lane);
-    loop_timer_del(&qmgr.loop, &lane->idle);
-    route->lanes--;
-    *(c->role == R_RELAY ? &the.relay_lanes : &the.local_lanes) -= 1;
-    arena_free(&lane->arena);
-    free(lane);
     if (job)
-        take_back(route, job);
-    if (c->role == R_RELAY && the.waiting) {
-        struct route *next = the.waiting;
-        the.waiting = next->next_waiting;
-        if (!the.waiting)
-            the.waiting_last = &the.waiting;
-        next->waiting = false;
-        loop_timer_set(&qmgr.loop, &next->retry, now_ms());
-    }
+        take_back(job);
+    lane_gone(lane);
     /* Not at once: a process that dies at every job must not make us spin. */
-    loop_timer_set(&qmgr.loop, &route->retry, now_ms() + (job ? 100 : 0));
+    if (job)
+        loop_timer_set(&qmgr.loop, &pause, now_ms() + DEATH_PAUSE_MS);
+    else
+        route_pump();
 }
 
-void
-route_forget_failures(void)
-{
-    for (size_t i = 0; i < BUCKETS; i++)
-        for (struct route *r = the.buckets[i]; r; r = r->next) {
-            r->dead_until_ms = 0;
-            r->failures = 0;
-        }
-}
-
-/* local and relay are being replaced: no lane to one of before is used for another message, busy as
- * it may be kept. Those that are opened while the old ones still take channels count as old, too.
- */
 void
 route_renew(void)
 {
-    enum { REPLACED_MS = 1000 };
-    the.renewed_ms = now_ms() + REPLACED_MS;
-    for (size_t i = 0; i < BUCKETS; i++)
-        for (struct route *r = the.buckets[i]; r; r = r->next)
-            while (r->idle) {
-                struct lane *lane = r->idle;
-                r->idle = lane->next_idle;
-                loop_timer_del(&qmgr.loop, &lane->idle);
-                service_close(lane->client);
-            }
+    lane_renew();
+}
+
+void
+route_start(void)
+{
+    struct sipkey key;
+    if (getrandom(&key, sizeof key, 0) != sizeof key)
+        log_fatal("getrandom: %s", strerror(errno));
+    sched_init(&(struct sched_limits){0}, &key);
+    route_configure();
 }

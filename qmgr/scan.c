@@ -10,13 +10,14 @@
 
 /* What a process before us left: tmp/ is cleared, new/ and cur/ are taken in, a little in each
  * turn, so that accepting and delivering go on meanwhile. */
-enum { PER_TURN = 500, TIME_PART = 9 };
+enum { PER_TURN = 500, /* names */ TIME_PART = 9 };
 
 static struct {
     struct loop_timer timer;
-    int stage;      /* 0 tmp, 1 new, 2 the directories of cur, 3 one of them */
-    DIR *dir, *cur; /* what is being read; cur/ itself in stage 3 */
-    size_t found;
+    enum stage { TMP, HOLD, NEW, CUR, CUR_XX, JOURNAL, JOURNAL_XX, END } stage;
+    DIR *dir, *above; /* what is being read; the directory above in stages _XX */
+    size_t found, orphans;
+    bool partly; /* something could not be read: what looks like an orphan may be none */
     char started[ID_LEN + 1]; /* IDs from this one on are of our own sessions */
 } the;
 
@@ -35,6 +36,18 @@ name_ok(const char *name)
            strchr("sulb", s.p[ID_LEN + 1]);
 }
 
+/* When it is to be tried: what is not in cur/ now. A time that no back-off reaches was written by a
+ * clock that was wrong: then some time within the longest wait, not all at once. */
+static int64_t
+due_of(const struct stat *st, const char *name)
+{
+    int64_t wait_s = (int64_t)st->st_mtime - clock_wall_s();
+    int64_t max = (int64_t)qmgr.conf->queue.retry_max_s;
+    if (wait_s > max + max / 10 + 1)
+        wait_s = (unsigned char)name[ID_LEN - 1] * 131 % max;
+    return clock_steady_s() + (wait_s > 0 ? wait_s : 0);
+}
+
 static void
 take_in(const char *name, enum place place)
 {
@@ -43,16 +56,31 @@ take_in(const char *name, enum place place)
         log_warn("queue: %s is not ours: left alone", log_str(str_z(name)));
         return;
     }
-    if (entry_find(str_of(name, ID_LEN)) || intake_has(str_of(name, ID_LEN)))
+    if (index_find(str_of(name, ID_LEN)) || intake_has(str_of(name, ID_LEN)))
         return;
-    if (place == PLACE_CUR && fstatat(dirfd(the.dir), name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (fstatat(dirfd(the.dir), name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return;
-    struct entry *entry = entry_add(name, name[ID_LEN + 1], place,
-                                    place == PLACE_CUR ? (int64_t)st.st_mtime : wall_s());
+    if (!S_ISREG(st.st_mode)) {
+        log_warn("queue: %s is not a file: left alone", name);
+        return;
+    }
+    int64_t due_s = place == PLACE_CUR ? due_of(&st, name) : clock_steady_s();
+    struct entry *entry = entry_add(name, name[ID_LEN + 1], place, due_s);
     if (!entry)
         log_fatal("out of memory for the queue");
-    entry_wait(entry);
+    if (place != PLACE_HOLD)
+        entry_wait(entry);
     the.found++;
+}
+
+/* A crash between the removals of a message and of its journal. */
+static void
+look_at_journal(const char *name)
+{
+    struct str id = str_z(name);
+    if (!store_id_ok(id) || index_find(id) || intake_has(id) || the.partly)
+        return;
+    the.orphans += store_drop_orphan(name);
 }
 
 /* A file in tmp/ whose session went with our predecessor: nobody was told 250 for it. Those of our
@@ -67,52 +95,81 @@ clear(const char *name)
 static void
 next_stage(void)
 {
-    closedir(the.dir);
+    static const enum stage next[] = {HOLD, NEW, CUR, JOURNAL, CUR, END, JOURNAL};
+    enum stage was = the.stage;
+    if (the.dir)
+        closedir(the.dir);
+    the.stage = next[was];
     the.dir = NULL;
-    the.stage++;
-    if (the.stage == 1)
-        the.dir = open_stage(qmgr.new);
-    else if (the.stage == 2)
-        the.dir = the.cur = open_stage(qmgr.cur);
-    else if (the.stage == 4) {
-        the.stage = 2;
-        the.dir = the.cur;
+    if (was == CUR_XX || was == JOURNAL_XX) {
+        the.dir = the.above;
+        return;
+    }
+    int fd = the.stage == HOLD      ? qmgr.hold
+             : the.stage == NEW     ? qmgr.new
+             : the.stage == CUR     ? qmgr.cur
+             : the.stage == JOURNAL ? qmgr.journal
+                                    : -1;
+    if (fd >= 0)
+        the.dir = open_stage(fd);
+    if (fd >= 0 && !the.dir) {
+        log_error("queue: cannot be read: %s", strerror(errno));
+        the.partly = true;
     }
 }
 
 static void
 descend(const char *name)
 {
-    int fd = openat(qmgr.cur, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(dirfd(the.dir), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *sub = fd < 0 ? NULL : fdopendir(fd);
-    if (!sub)
+    if (!sub) {
+        the.partly = the.partly || (errno != ENOTDIR && errno != ELOOP);
         return;
+    }
+    the.above = the.dir;
     the.dir = sub;
-    the.stage = 3;
+    the.stage = the.stage == CUR ? CUR_XX : JOURNAL_XX;
+}
+
+static void
+look_at(const char *name)
+{
+    switch (the.stage) {
+    case TMP:
+        clear(name);
+        break;
+    case HOLD:
+        take_in(name, PLACE_HOLD);
+        break;
+    case NEW:
+        take_in(name, PLACE_NEW);
+        break;
+    case CUR_XX:
+        take_in(name, PLACE_CUR);
+        break;
+    case JOURNAL_XX:
+        look_at_journal(name);
+        break;
+    default:
+        descend(name);
+    }
 }
 
 /* One name; false at the very end. */
 static bool
 step(void)
 {
-    struct dirent *d = the.dir ? readdir(the.dir) : NULL;
-    if (!d && the.stage == 2)
-        return false;
-    if (!d && !the.dir)
-        return false;
+    errno = 0;
+    const struct dirent *d = the.dir ? readdir(the.dir) : NULL;
     if (!d) {
+        if (errno)
+            the.partly = true;
         next_stage();
-        return true;
+    } else if (d->d_name[0] != '.') {
+        look_at(d->d_name);
     }
-    if (d->d_name[0] == '.')
-        return true;
-    if (the.stage == 0)
-        clear(d->d_name);
-    else if (the.stage == 2)
-        descend(d->d_name);
-    else
-        take_in(d->d_name, the.stage == 1 ? PLACE_NEW : PLACE_CUR);
-    return true;
+    return the.stage != END;
 }
 
 static void
@@ -120,10 +177,9 @@ on_turn(struct loop_timer *t)
 {
     for (int i = 0; i < PER_TURN; i++)
         if (!step()) {
-            if (the.dir)
-                closedir(the.dir);
-            the.dir = NULL;
             log_info("queue: %zu messages found", the.found);
+            if (the.orphans)
+                log_info("queue: %zu journals without a message removed", the.orphans);
             return;
         }
     loop_timer_set(&qmgr.loop, t, now_ms() + 1);

@@ -10,7 +10,20 @@
 
 struct qmgr qmgr = {.dir = -1};
 
-enum { FREE_INODES_MIN = 100, FREE_BYTES_MIN = 16 << 20 };
+/* Directories that names were removed from since they were last synced. */
+static struct {
+    bool new, hold;
+    unsigned char cur[1024 / 8];
+    struct loop_timer timer;
+} removals;
+
+enum {
+    FREE_INODES_MIN = 100,
+    FREE_BYTES_MIN = 16 << 20,
+    REMOVALS_SYNC_MS = 5000,
+    REMOVALS_A_TURN = 4,
+    REMOVALS_PAUSE_MS = 10
+};
 /* In order of the alphabet, so that names sort by time. */
 static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
 
@@ -56,9 +69,11 @@ store_open(const char *path_or_null, struct err *e)
     qmgr.tmp = subdirectory("tmp", e);
     qmgr.new = subdirectory("new", e);
     qmgr.cur = subdirectory("cur", e);
+    qmgr.hold = subdirectory("hold", e);
     qmgr.journal = subdirectory("journal", e);
     qmgr.corrupt = subdirectory("corrupt", e);
-    if (qmgr.tmp < 0 || qmgr.new < 0 || qmgr.cur < 0 || qmgr.journal < 0 || qmgr.corrupt < 0)
+    if (qmgr.tmp < 0 || qmgr.new < 0 || qmgr.cur < 0 || qmgr.hold < 0 || qmgr.journal < 0 ||
+        qmgr.corrupt < 0)
         return -1;
     try_lease();
     return fsync(qmgr.dir) < 0 ? err_errno(e, "queue") : 0;
@@ -68,7 +83,7 @@ store_open(const char *path_or_null, struct err *e)
 void
 store_new_id(char id_r[ID_LEN + 1])
 {
-    uint64_t ms = (uint64_t)wall_us() / 1000, random;
+    uint64_t ms = (uint64_t)(wall_us() / 1000 + clock_shift.wall_s * 1000), random;
     if (getrandom(&random, sizeof random, 0) != sizeof random)
         log_fatal("getrandom: %s", strerror(errno));
     for (int i = 8; i >= 0; i--, ms >>= 5)
@@ -129,10 +144,16 @@ store_uncommit(const char *id, char origin)
     (void)unlinkat(qmgr.new, file_name(id, origin), 0);
 }
 
+void
+store_new_syncing(void)
+{
+    removals.new = false;
+}
+
 int
 store_sync_new(void)
 {
-    qmgr.new_dirty = false;
+    store_new_syncing();
     return fsync(qmgr.new);
 }
 
@@ -145,18 +166,32 @@ store_subdir(int dir, const char *id, bool make)
     return openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
+/* The directory that an entry's file is in; close_place() it. */
+static int
+open_place(const struct entry *entry)
+{
+    return entry->place == PLACE_NEW    ? qmgr.new
+           : entry->place == PLACE_HOLD ? qmgr.hold
+                                        : store_subdir(qmgr.cur, entry->id, false);
+}
+
+static void
+close_place(const struct entry *entry, int dir)
+{
+    if (entry->place == PLACE_CUR && dir >= 0)
+        close(dir);
+}
+
 int
 store_read_fd(const struct entry *entry)
 {
-    const char *name = file_name(entry->id, entry->origin);
-    const int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-    if (entry->place == PLACE_NEW)
-        return openat(qmgr.new, name, flags);
-    int dir = store_subdir(qmgr.cur, entry->id, false);
-    if (dir < 0)
-        return -1;
-    int fd = openat(dir, name, flags);
-    close(dir);
+    int dir = open_place(entry);
+    int fd = dir < 0 ? -1
+                     : openat(dir, file_name(entry->id, entry->origin),
+                              O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int saved = errno;
+    close_place(entry, dir);
+    errno = saved;
     return fd;
 }
 
@@ -164,7 +199,7 @@ int
 store_defer(struct entry *entry)
 {
     const char *name = file_name(entry->id, entry->origin);
-    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = entry->due_s}};
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = clock_to_wall_s(entry->due_s)}};
     int dir = store_subdir(qmgr.cur, entry->id, true);
     if (dir < 0)
         return -1;
@@ -182,6 +217,38 @@ store_defer(struct entry *entry)
     return ok;
 }
 
+static int
+move(struct entry *entry, int to, enum place place)
+{
+    const char *name = file_name(entry->id, entry->origin);
+    int from = open_place(entry);
+    int ok = from < 0 ? -1 : renameat(from, name, to, name);
+    close_place(entry, from);
+    if (ok == 0)
+        entry->place = (uint8_t)place;
+    return ok;
+}
+
+int
+store_hold(struct entry *entry)
+{
+    return move(entry, qmgr.hold, PLACE_HOLD);
+}
+
+/* Into new/, as if it had just come: one directory to sync, however many are released. */
+int
+store_release(struct entry *entry)
+{
+    return move(entry, qmgr.new, PLACE_NEW);
+}
+
+int
+store_sync_hold(void)
+{
+    removals.hold = false;
+    return fsync(qmgr.hold) < 0 || store_sync_new() < 0 ? -1 : 0;
+}
+
 static void
 remove_below(int dir, const char *id, const char *name)
 {
@@ -193,34 +260,120 @@ remove_below(int dir, const char *id, const char *name)
     close(sub);
 }
 
+static int
+value_of(char c)
+{
+    return c >= 'a' ? c - 'a' + 6 : c - '2';
+}
+
+static int
+sync_cur(unsigned xx)
+{
+    char id[ID_LEN];
+    id[ID_LEN - 2] = alphabet[xx >> 5];
+    id[ID_LEN - 1] = alphabet[xx & 31];
+    int dir = store_subdir(qmgr.cur, id, false);
+    if (dir < 0)
+        return 0; /* nothing was ever there */
+    int ok = fsync(dir);
+    close(dir);
+    return ok;
+}
+
+/* What was removed shall not come back after a power cut: synced within seconds, a few directories
+ * in a turn. */
+static void
+sync_removals(struct loop_timer *t)
+{
+    int left = REMOVALS_A_TURN;
+    bool failed = (removals.new &&store_sync_new() < 0) || (removals.hold && fsync(qmgr.hold) < 0);
+    removals.new = removals.hold = false;
+    for (unsigned xx = 0; xx < sizeof removals.cur * 8 && left && !failed; xx++)
+        if (removals.cur[xx / 8] & 1u << xx % 8) {
+            failed = sync_cur(xx) < 0;
+            removals.cur[xx / 8] &= (unsigned char)~(1u << xx % 8);
+            left--;
+        }
+    if (failed)
+        log_fatal("leaving after a failed sync: %s", strerror(errno));
+    if (left == 0)
+        loop_timer_set(&qmgr.loop, t, now_ms() + REMOVALS_PAUSE_MS);
+}
+
+static void
+note_removal(const struct entry *entry)
+{
+    unsigned xx =
+        (unsigned)(value_of(entry->id[ID_LEN - 2]) << 5 | value_of(entry->id[ID_LEN - 1]));
+    if (entry->place == PLACE_NEW)
+        removals.new = true;
+    else if (entry->place == PLACE_HOLD)
+        removals.hold = true;
+    else
+        removals.cur[xx / 8] |= (unsigned char)(1u << xx % 8);
+    if (removals.timer.heap_at == 0) {
+        removals.timer.fire = sync_removals;
+        loop_timer_set(&qmgr.loop, &removals.timer, now_ms() + REMOVALS_SYNC_MS);
+    }
+}
+
 void
 store_remove(const struct entry *entry, bool journaled)
 {
     const char *name = file_name(entry->id, entry->origin);
     char id[ID_LEN + 1];
+    int dir = open_place(entry);
     /* The message before its journal: a journal without a message is nothing, a message without its
      * journal would be delivered again. */
-    if (entry->place == PLACE_CUR)
-        remove_below(qmgr.cur, entry->id, name);
-    else if (unlinkat(qmgr.new, name, 0) < 0)
-        log_error("new/%s: %s", name, strerror(errno));
-    qmgr.new_dirty = true;
+    if (dir < 0 || unlinkat(dir, name, 0) < 0)
+        log_error("%s: %s", name, strerror(errno));
+    close_place(entry, dir);
+    note_removal(entry);
     memcpy(id, entry->id, ID_LEN);
     id[ID_LEN] = '\0';
     if (journaled)
         remove_below(qmgr.journal, id, id);
 }
 
+static bool
+is_in(int dir, const char *name)
+{
+    struct stat st;
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT;
+}
+
+bool
+store_drop_orphan(const char *id)
+{
+    static const char origins[] = "sulb";
+    int cur = store_subdir(qmgr.cur, id, false);
+    bool orphan = cur >= 0 || errno == ENOENT;
+    for (const char *o = origins; *o; o++) {
+        const char *name = file_name(id, *o);
+        if (is_in(qmgr.new, name) || is_in(qmgr.hold, name) || is_in(qmgr.corrupt, name) ||
+            (cur >= 0 && is_in(cur, name)))
+            orphan = false;
+    }
+    /* The message's removal may not be durable yet: it could come back, and would find no journal.
+     */
+    if (orphan && (fsync(qmgr.new) < 0 || fsync(qmgr.hold) < 0 || (cur >= 0 && fsync(cur) < 0)))
+        orphan = false;
+    if (cur >= 0)
+        close(cur);
+    if (orphan)
+        remove_below(qmgr.journal, id, id);
+    return orphan;
+}
+
 void
 store_quarantine(const struct entry *entry, const char *why)
 {
     const char *name = file_name(entry->id, entry->origin);
-    int from = entry->place == PLACE_CUR ? store_subdir(qmgr.cur, entry->id, false) : qmgr.new;
+    int from = open_place(entry);
     log_error("%.*s: %s: moved to corrupt/", ID_LEN, entry->id, why);
     if (from < 0 || renameat(from, name, qmgr.corrupt, name) < 0)
         log_error("%s: %s", name, strerror(errno));
-    if (entry->place == PLACE_CUR && from >= 0)
-        close(from);
+    close_place(entry, from);
 }
 
 bool

@@ -23,8 +23,9 @@ main(int argc, char **argv)
         log_fatal("%s", e.text);
     guard_enter(&(struct guard){.role = R_RELAY, .root_fd = start_fd(&st, "root")});
     struct listener listener = {.start = &st,
-                                .sessions_max = conf.queue.relay_max,
-                                .sessions_per_ip_max = conf.queue.relay_max,
+                                /* qmgr counts; one that it has just closed may still be here. */
+                                .sessions_max = conf.queue.relay_max + 20,
+                                .sessions_per_ip_max = conf.queue.relay_max + 20,
                                 .session = relay_session,
                                 .arg = &relay};
     listener_serve(&listener);

@@ -15,7 +15,9 @@ if [ "$(id -u)" -eq 0 ] && ! runuser -u nobody -- test -x "$BULKHEAD_BIN/bulkhea
     chmod 755 "$copy"
     cp -r "$BULKHEAD_BIN" "$copy/bin"
     chmod 755 "$copy/bin"
-    [ ! -e "$build/print_tables" ] || cp "$build/print_tables" "$copy/"
+    for tool in print_tables queue_fill; do
+        [ ! -e "$build/$tool" ] || cp "$build/$tool" "$copy/"
+    done
     BULKHEAD_BIN=$copy/bin
 fi
 passed=0
@@ -51,6 +53,10 @@ printf '%-36s %6s %6s %6s\n' test passed failed time
 for part in "$@"; do
     if [ "$part" = unit ]; then
         one unit "$build/unit"
+        continue
+    fi
+    if [ "$part" = queue ]; then
+        one fault/check_queue python3 tests/fault/check_queue.py
         continue
     fi
     for t in tests/"$part"/test_*.py tests/"$part"/check_*.py; do

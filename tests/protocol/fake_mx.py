@@ -1,6 +1,7 @@
 """A scripted SMTP server: answers with what a test tells it, and keeps what it was told."""
 import socket
 import threading
+import time
 
 
 class FakeMX:
@@ -10,6 +11,7 @@ class FakeMX:
         self.answers = {}  # verb -> bytes, list of bytes (one after another, the last stays), or None: hang up
         self.messages, self.rcpts, self.verbs = [], [], []
         self.connections = 0
+        self.slow = 0  # seconds before the answer to RCPT
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
@@ -48,6 +50,7 @@ class FakeMX:
             elif verb == "RCPT":
                 who = line.split(b"<")[1].split(b">")[0].decode()
                 key = "RCPT " + who if "RCPT " + who in self.answers else "RCPT"
+                time.sleep(self.slow)
                 if self.answer(c, key, b"250 ok\r\n").startswith(b"2"):
                     self.rcpts.append(who)
             elif verb == "DATA":

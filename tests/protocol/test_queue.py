@@ -303,6 +303,173 @@ def expansion_survives(suite, mx):
         assert mx.rcpts[before:] == ["far@far.example"], mx.rcpts[before:]
 
 
+def ids(suite, *filters):
+    return {r["id"] for r in json.loads(suite.ctl("--json", "queue", "list", *filters))}
+
+
+def told(suite, *args):
+    return json.loads(suite.ctl("--json", "queue", *args))["count"]
+
+
+def held(suite, mx):
+    """Held is held, also for a successor; released is tried at once."""
+    mx.answers = {"RCPT": b"450 busy\r\n"}
+    first, second = submit(suite, "x@far.example"), submit(suite, "y@near.example")
+    wait_for(lambda: len(rows(suite)) == 2 and all(r["state"] == "deferred" for r in rows(suite)))
+    by = {r["recipients"][0]: r["id"] for r in rows(suite)}
+    assert told(suite, "hold", "-n", "--domain", "far.example") == 1
+    assert all(r["state"] != "hold" for r in rows(suite))
+    wait_for(lambda: suite.ctl("queue", "hold", "--domain", "FAR.example") and
+             [r for r in rows(suite) if r["state"] == "hold"])
+    assert len(glob.glob(f"{suite.dir}/queue/hold/*")) == 1
+    mx.answers = {}
+    suite.ctl("queue", "flush")
+    wait_for(lambda: ids(suite) == {by["x@far.example"]})
+    table = suite.ctl("queue", "list")
+    assert " hold " in table, table
+    kill_qmgr(suite)
+    suite.ctl("queue", "retry", "--all")
+    wait_for(lambda: [r["state"] for r in rows(suite)] == ["hold"])
+    time.sleep(1)
+    assert ids(suite) == {by["x@far.example"]}
+    shape = json.loads(suite.ctl("queue", "shape", "--json"))
+    assert shape["total"] == 1 and shape["hold"] == 1, shape
+    assert [(d["domain"], d["hold"]) for d in shape["destinations"]] == [("far.example", 1)], shape
+    assert told(suite, "release", by["x@far.example"]) == 1
+    empty(suite)
+    for subject in (first, second):
+        assert len([m for m in mx.messages if subject.encode() in m]) == 1, subject
+    assert not glob.glob(f"{suite.dir}/queue/hold/*")
+
+
+def held_while_active(suite, mx):
+    """What is being delivered is held, or removed, when that has ended."""
+    for verb in ("hold", "remove"):
+        mx.slow = 2
+        mx.answers = {"RCPT": b"450 busy\r\n"}
+        submit(suite, "x@far.example")
+        wait_for(lambda: [r for r in rows(suite) if r["state"] == "active"])
+        out = json.loads(suite.ctl("--json", "queue", verb, "--all"))
+        assert out["busy"] == 1 and out["count"] == 0, out
+        mx.slow = 0
+        wait_for(lambda: [r["state"] for r in rows(suite)] == (["hold"] if verb == "hold" else []))
+        suite.ctl("queue", "remove", "--all")
+        empty(suite)
+    mx.answers = {}
+
+
+def filters(suite, mx):
+    mx.answers = {"RCPT": b"450 busy\r\n"}
+    submit(suite, "a@far.example", "b@far.example")
+    submit(suite, "a@near.example")
+    incoming(suite, "forward@example.org", sender="")
+    wait_for(lambda: len(rows(suite)) == 3 and all(r["state"] == "deferred" for r in rows(suite)))
+    for args, n in ((["--sender", "alice@example.org"], 2), (["--sender", "*@EXAMPLE.org"], 2),
+                    (["--sender", "<>"], 1), (["--recipient", "A@far.example"], 1),
+                    (["--recipient", "*@far.example"], 2), (["--recipient", "*@far.exampl"], 0),
+                    (["--domain", "near.example"], 1), (["--domain", "example"], 0),
+                    (["--older", "1h"], 0), (["--newer", "1h"], 3), (["--all"], 3),
+                    (["--sender", "alice@example.org", "--domain", "far.example"], 1),
+                    (["--newer", "1h", "--domain", "far.example"], 2)):
+        assert len(ids(suite, *args)) == n, (args, ids(suite, *args))
+        assert told(suite, "remove", "-n", *args) == n, args
+    three = sorted(ids(suite))
+    assert told(suite, "remove", "-n", *three, "2" * 20) == 3
+    p = suite.ctl("queue", "remove", "-n", three[0], "--sender", "nobody@example.org", check=False)
+    assert p.returncode == 69, p
+    for bad in (["remove"], ["hold"], ["retry"], ["release"], ["remove", "-n"], ["list", "--older", "soon"],
+                ["list", "--older", "0s"], ["list", "--sender", "a*@b"], ["list", "--domain", "a@b"],
+                ["list", "--recipient", "<>"], ["list", "--sender"], ["list", "--colour", "red"], ["nonsense"]):
+        p = suite.ctl("queue", *bad, check=False)
+        assert p.returncode == 64, (bad, p)
+    assert told(suite, "remove", "--domain", "near.example") == 1
+    assert told(suite, "remove", *three) == 2
+    assert rows(suite) == []
+    mx.answers = {}
+
+
+def set_mtimes(suite, seconds):
+    for path in glob.glob(f"{suite.dir}/queue/cur/*/*"):
+        os.utime(path, (time.time() + seconds,) * 2)
+
+
+def wrong_times(suite, mx):
+    """Written by a clock ten years ahead, or behind: nothing stalls, nothing is given up."""
+    for years in (10, -10):
+        mx.answers = {"RCPT": b"450 busy\r\n"}
+        subject = submit(suite, "x@far.example")
+        wait_for(lambda: [r for r in rows(suite) if r["attempts"] >= 1])
+        suite.ctl("stop")
+        set_mtimes(suite, years * 365 * 86400)
+        mx.answers = {}
+        suite.ctl("start")
+        empty(suite, 10)
+        assert len([m for m in mx.messages if subject.encode() in m]) == 1
+        assert not mailbox(suite, subject)
+
+
+def orphans(suite, mx):
+    """Journals without a message are removed at start; those with one stay."""
+    mx.answers = {"RCPT": b"450 busy\r\n"}
+    submit(suite, "x@far.example")
+    row, = wait_for(lambda: [r for r in rows(suite) if r["attempts"] >= 1])
+    suite.ctl("stop")
+    before = set(glob.glob(f"{suite.dir}/queue/journal/*/*"))  # those of damaged messages, too
+    real, = (j for j in before if j.endswith(row["id"]))
+    for letter in "abc":
+        name = f"{real}"[:-1] + letter
+        if name != real and not os.path.exists(name):
+            d = os.path.join(os.path.dirname(os.path.dirname(real)), name[-2:])
+            os.makedirs(d, exist_ok=True)
+            if os.geteuid() == 0:
+                st = os.stat(real)
+                os.chown(d, st.st_uid, st.st_gid)
+            open(os.path.join(d, os.path.basename(name)), "w").close()
+    suite.ctl("start")
+    wait_for(lambda: set(glob.glob(f"{suite.dir}/queue/journal/*/*")) == before)
+    mx.answers = {}
+    suite.ctl("queue", "flush")
+    empty(suite)
+
+
+def warning():
+    """One notice of delay; then the bounce."""
+    dead, = free_ports(1)
+    with Suite(queue="retry 1s\nretry-max 1s\nwarn-after 2s\nexpire 7s",
+               blocks={"relay": [f"via 127.0.0.1 port {dead}"]}) as suite:
+        suite.add("alice", "secret")
+        subject = submit(suite, "x@far.example")
+        first = email.message_from_bytes(wait_for(lambda: mailbox(suite, subject), 10)[0])
+        assert "Delayed" in first["Subject"], first["Subject"]
+        one = first.get_payload()[1].get_payload()[1]
+        assert one["Action"] == "delayed" and one["Will-Retry-Until"] and one["Status"].startswith("4."), one
+        kill_qmgr(suite)
+        wait_for(lambda: len(mailbox(suite, subject)) == 2, 20)
+        empty(suite)
+        time.sleep(0.5)
+        got = mailbox(suite, subject)
+        assert len(got) == 2 and sum(b"Action: failed" in m for m in got) == 1, got
+
+
+def classes():
+    """Mail from <> and list mail are given up sooner."""
+    dead, = free_ports(1)
+    with Suite(queue="retry 1s\nretry-max 1s\nexpire 1h\nbounce-expire 2s\nlist-expire 2s",
+               aliases="far: x@far.example\n",
+               blocks={"relay": [f"via 127.0.0.1 port {dead}"]}) as suite:
+        suite.add("alice", "secret")
+        with smtplib.SMTP_SSL("127.0.0.1", suite.port["submissions"], context=TLS, timeout=20) as c:
+            c.login("alice", "secret")
+            for field in ("Precedence: bulk", "List-Id: <a.example.org>", "X-Person: yes"):
+                c.sendmail("alice@example.org", ["x@far.example"],
+                           f"From: alice@example.org\r\n{field}\r\nSubject: s\r\n\r\nbody\r\n")
+        incoming(suite, "far@example.org", sender="")
+        wait_for(lambda: len(suite.messages("alice")) == 2 and len(rows(suite)) == 1, 20)
+        time.sleep(1)
+        assert len(rows(suite)) == 1 and len(suite.messages("alice")) == 2
+        assert not any(b"X-Person" in m for m in suite.messages("alice"))
+
+
 def expiry(mx):
     dead, = free_ports(1)
     with Suite(queue="retry 1s\nretry-max 1s\nexpire 3s",
@@ -357,9 +524,16 @@ def main():
         r.run("damaged files, while others flow", damaged, suite, mx, r)
         r.run("files that are not ours", odd_files, suite, mx)
         r.run("killed after an expansion", expansion_survives, suite, mx)
+        r.run("hold, release, shape; dry runs", held, suite, mx)
+        r.run("hold and remove what is being delivered", held_while_active, suite, mx)
+        r.run("filters", filters, suite, mx)
+        r.run("times of a wrong clock", wrong_times, suite, mx)
+        r.run("orphaned journals", orphans, suite, mx)
         if r.failed:
             print(suite.tail(40))
     r.run("expiry: one bounce", expiry, mx)
+    r.run("a notice of delay, once", warning)
+    r.run("expiry by class", classes)
     r.end()
 
 

@@ -529,6 +529,9 @@ defaults(struct conf *conf)
     conf->queue.retry_min_s = 300;
     conf->queue.retry_max_s = 4000;
     conf->queue.expire_s = 5 * 86400;
+    conf->queue.bounce_expire_s = 2 * 86400;
+    conf->queue.list_expire_s = 3 * 86400;
+    conf->queue.warn_after_s = 4 * 3600;
     conf->queue.local_max = 20;
     conf->queue.relay_max = 100;
     conf->queue.destination_max = 20;

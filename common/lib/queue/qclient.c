@@ -152,7 +152,7 @@ make_durable(struct qclient *q, struct err *e)
         return -1;
     if (whole && fdatasync(q->file) == 0)
         return 0;
-    if (!whole && qfile_finish(q->file, q->head_size, q->message_size, e) == 0)
+    if (!whole && qfile_finish(q->file, q->env, q->message_size, e) == 0)
         return 0;
     /* The kernel has dropped the dirty pages and calls them clean: never sync again (catalogue J8).
      */

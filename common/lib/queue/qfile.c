@@ -4,7 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { VERSION = 1, FLAG_EIGHT_BIT = 1, RECORD_HEAD = 4 };
+enum { VERSION = 1, FLAG_EIGHT_BIT = 1, FLAG_BULK = 2, RECORD_HEAD = 4 };
 enum record { REC_END, REC_SENDER, REC_RCPT, REC_ORIGIN, REC_CLIENT, REC_LOGIN, REC_HELO };
 
 struct head {
@@ -26,7 +26,8 @@ static uint64_t
 check_of(const struct head *h, struct str records)
 {
     struct head covered = *h;
-    covered.message_size = 0; /* known last; the file's size vouches for it */
+    covered.message_size = 0;              /* known last; the file's size vouches for it */
+    covered.flags &= ~(uint32_t)FLAG_BULK; /* the same; nothing but order hangs on it */
     covered.check = 0;
     uint64_t sum = siphash(&check_key, str_of((const char *)&covered, sizeof covered));
     return sum ^ siphash(&check_key, records);
@@ -55,6 +56,12 @@ field_ok(enum record type, struct str s)
            str_chr(s, '\r') < 0 && !(type == REC_RCPT && s.n == 0);
 }
 
+static uint32_t
+flags_of(const struct envelope *env)
+{
+    return (env->eight_bit ? FLAG_EIGHT_BIT : 0) | (env->bulk ? FLAG_BULK : 0);
+}
+
 int
 qfile_write(struct buf *out, const struct envelope *env, struct err *e)
 {
@@ -71,7 +78,7 @@ qfile_write(struct buf *out, const struct envelope *env, struct err *e)
         return err_set(e, ERR_LIMIT, "%zu recipients", env->nrcpt);
     struct head head = {.magic = {'B', 'H', 'Q', '1'},
                         .version = VERSION,
-                        .flags = env->eight_bit ? FLAG_EIGHT_BIT : 0,
+                        .flags = flags_of(env),
                         .nrcpt = (uint32_t)env->nrcpt,
                         .arrived_us = env->arrived_us,
                         .message_size = env->message_size};
@@ -96,13 +103,18 @@ qfile_write(struct buf *out, const struct envelope *env, struct err *e)
     return 0;
 }
 
-int
-qfile_finish(int fd, uint64_t envelope_size, uint64_t message_size, struct err *e)
+static int
+write_at(int fd, const void *what, size_t n, size_t offset)
 {
-    (void)envelope_size;
-    ssize_t n =
-        pwrite(fd, &message_size, sizeof message_size, (off_t)offsetof(struct head, message_size));
-    if (n != (ssize_t)sizeof message_size)
+    return pwrite(fd, what, n, (off_t)offset) == (ssize_t)n ? 0 : -1;
+}
+
+int
+qfile_finish(int fd, const struct envelope *env, uint64_t message_size, struct err *e)
+{
+    uint32_t flags = flags_of(env);
+    if (write_at(fd, &message_size, sizeof message_size, offsetof(struct head, message_size)) < 0 ||
+        (env->bulk && write_at(fd, &flags, sizeof flags, offsetof(struct head, flags)) < 0))
         return err_errno(e, "cannot write the queue file");
     if (fsync(fd) < 0)
         return err_errno(e, "cannot sync the queue file");
@@ -194,7 +206,7 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
     if (memcmp(head.magic, "BHQ1", 4) != 0 || head.version != VERSION)
         return damaged(e, "not a queue file of this version");
     if (head.envelope_size > QFILE_ENVELOPE_MAX || head.nrcpt == 0 || head.nrcpt > QFILE_RCPT_MAX ||
-        (head.flags & ~(uint32_t)FLAG_EIGHT_BIT))
+        (head.flags & ~(uint32_t)(FLAG_EIGHT_BIT | FLAG_BULK)))
         return damaged(e, "the head is malformed");
     uint64_t offset = QFILE_HEAD + head.envelope_size;
     if ((uint64_t)st.st_size < offset || (uint64_t)st.st_size - offset != head.message_size)
@@ -204,6 +216,7 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
                                .message_size = head.message_size,
                                .message_offset = offset,
                                .eight_bit = head.flags & FLAG_EIGHT_BIT,
+                               .bulk = head.flags & FLAG_BULK,
                                .rcpts = arena_array(arena, head.nrcpt, sizeof *env_r->rcpts)};
     if (!records || !env_r->rcpts)
         return err_set(e, ERR_TEMPORARY, "out of memory for an envelope");

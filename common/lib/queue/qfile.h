@@ -40,15 +40,17 @@ struct envelope {
     uint64_t message_size; /* filled by qfile_read; by qfile_finish on disk */
     uint64_t message_offset;
     bool eight_bit; /* BODY=8BITMIME was said */
+    bool bulk;      /* list mail, by its header: delivered after what people wait for */
     struct qfile_rcpt *rcpts;
     size_t nrcpt;
 };
 
 /* Append head (message length still unknown) and envelope to out: what goes to the file first. */
 int qfile_write(struct buf *out, const struct envelope *env, struct err *e);
-/* Write the true message length into the head of the file and nothing else; then fsync. On -1 the
- * file must be given up (QUEUE_ABORT, answer 451): a failed fsync is never tried again. */
-int qfile_finish(int fd, uint64_t envelope_size, uint64_t message_size, struct err *e);
+/* Write into the head of the file what is known last (the true message length, whether it is bulk),
+ * and nothing else; then fsync. On -1 the file must be given up (QUEUE_ABORT, answer 451): a failed
+ * fsync is never tried again. */
+int qfile_finish(int fd, const struct envelope *env, uint64_t message_size, struct err *e);
 /* Read and check head and envelope; strings live in the arena. ERR_PERMANENT: damaged or malformed.
  */
 int qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e);

@@ -242,3 +242,20 @@ smtp_mailbox_next(struct cursor *c, size_t *in_list, struct buf *out)
             return 0;
     }
 }
+
+bool
+smtp_head_bulk(struct str block)
+{
+    static const char *const low[] = {"list", "bulk", "junk"};
+    struct cursor c = cursor_of(block);
+    for (struct smtp_field f; smtp_field_next(&c, &f);) {
+        if (str_caseeq(f.name, STR("List-Id")))
+            return true;
+        if (!str_caseeq(f.name, STR("Precedence")))
+            continue;
+        for (size_t i = 0; i < sizeof low / sizeof low[0]; i++)
+            if (str_caseeq(str_trim(f.value), str_z(low[i])))
+                return true;
+    }
+    return false;
+}

@@ -43,6 +43,9 @@ struct smtp_field {
 };
 /* The next field of a header block; false at its end. */
 bool smtp_field_next(struct cursor *c, struct smtp_field *f_r);
+/* Whether a header block says that no person waits for this message: List-Id (RFC 2919), or
+ * Precedence: list, bulk or junk. */
+bool smtp_head_bulk(struct str block);
 
 /* The next mailbox of an address list (the value of From, To, Cc, Bcc): its addr-spec, comments and
  * folds removed, into out (emptied first). It may lack a domain, and is not checked:

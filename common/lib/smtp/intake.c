@@ -1,5 +1,6 @@
 #include "lib/log/log.h"
 #include "lib/smtp/dot.h"
+#include "lib/smtp/head.h"
 #include "lib/smtp/received.h"
 #include "lib/smtp/verbs.h"
 
@@ -103,6 +104,7 @@ finish_head(struct intake *in, size_t head_size, size_t body_at)
     struct smtp_server *s = in->s;
     struct buf out = buf_new(2 * SMTP_HEAD_MAX);
     in->in_head = false;
+    in->env.bulk = smtp_head_bulk(str_sub(buf_str(&in->head), 0, head_size));
     if (!s->refusal.code && s->policy->head(s, str_sub(buf_str(&in->head), 0, head_size), &out)) {
         if (!buf_ok(&out))
             smtp_refuse(s, 451, "4.3.0", "Error: out of memory");

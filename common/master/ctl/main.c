@@ -17,7 +17,8 @@ static const struct {
     {"reload", "", "take a changed configuration, certificates and tables", ctl_reload, true},
     {"status", "", "show the running programs", ctl_status, true},
     {"check", "", "check the configuration", ctl_check, false},
-    {"queue", "list | show ID | retry ID|all | remove ID", "work on the queue", ctl_queue, true},
+    {"queue", "list|hold|release|retry|remove [-n] ID ...|FILTER ... | show ID | flush | shape",
+     "work on the queue", ctl_queue, true},
     {"account", "add NAME [-u USER-ID -g GROUP-ID -d DIRECTORY] | passwd NAME | list | remove NAME",
      "work on the accounts", ctl_account, true},
     {"plan", NULL, NULL, ctl_plan, false}, /* for master */

@@ -1,0 +1,155 @@
+/* A queue manager in a directory of its own, for the tests of qmgr. */
+#pragma once
+#include "lib/ipc/channel.h"
+#include "lib/role/sockets.h"
+#include "qmgr/journal.h"
+#include "qmgr/qmgr.h"
+#include "tests/unit/temp.h"
+#include "tests/unit/unit.h"
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+enum { JOURNAL_TEST_MAX = 100 };
+static struct conf conf;
+static struct start st;
+static char *dir;
+static int door; /* local's side */
+
+static inline void
+on_message(struct client *c, struct msg *m)
+{
+    if (c->role == R_LOCAL)
+        route_message(c, m);
+    else
+        operate_message(c, m);
+}
+
+static inline void
+on_gone(struct client *c)
+{
+    if (c->role == R_LOCAL)
+        route_gone(c);
+}
+
+static inline void
+setup(void)
+{
+    static struct conf_errors errors;
+    struct err e = {0};
+    int pair[2];
+    temp_quiet();
+    dir = temp_dir();
+    ck_assert_int_eq(
+        conf_parse(&conf, STR("c"),
+                   STR("version 1\nhostname mx.example.org\ndomain example.org\n"
+                       "queue {\n retry 10s\n retry-max 20s\n expire 60s\n warn-after 15s\n}\n"),
+                   &errors),
+        0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    st.role = R_QMGR;
+    start_add_fd(&st, pair[0], "to.local");
+    door = pair[1];
+    qmgr.conf = &conf;
+    qmgr.start = &st;
+    ck_assert_msg(store_open(dir, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(loop_init(&qmgr.loop, NULL), 0);
+    qmgr.service = (struct service){.clients_max = 50, .message = on_message, .gone = on_gone};
+    ck_assert_int_eq(service_init(&qmgr.service, &qmgr.loop, &st), 0);
+    clock_shift = (struct clock_shift){0};
+    route_start();
+}
+
+static inline void
+teardown(void)
+{
+    temp_remove(dir);
+}
+
+static inline void
+stop(struct loop_timer *t)
+{
+    (void)t;
+    qmgr.loop.stop = true;
+}
+
+static inline void
+turn_ms(int ms)
+{
+    struct loop_timer end = {.fire = stop};
+    qmgr.loop.stop = false;
+    loop_timer_set(&qmgr.loop, &end, now_ms() + ms);
+    loop_run(&qmgr.loop);
+}
+
+static inline void
+turn(void)
+{
+    turn_ms(12);
+    turn_ms(3); /* what a slow disk left for after the end */
+}
+
+static inline size_t
+files(const char *sub)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", dir, sub);
+    return temp_count(path);
+}
+
+/* Those in the directories below. */
+static inline size_t
+leaves(const char *sub)
+{
+    char path[600];
+    size_t n = 0;
+    snprintf(path, sizeof path, "%s/%s", dir, sub);
+    DIR *d = opendir(path);
+    for (struct dirent *x; (x = readdir(d));)
+        if (x->d_name[0] != '.') {
+            snprintf(path, sizeof path, "%s/%s", sub, x->d_name);
+            n += files(path);
+        }
+    closedir(d);
+    return n;
+}
+
+/* A message in new/, and its entry. */
+static inline struct entry *
+accept_message(const char *sender, const char *const *rcpts, size_t n)
+{
+    static const char text[] = "Subject: hello\r\nX-Odd: \xff\r\n\r\nbody\r\n";
+    char id[ID_LEN + 1];
+    struct qfile_rcpt to[300];
+    struct err e;
+    struct buf b = buf_new(1 << 20);
+    struct envelope env = {.sender = str_z(sender),
+                           .origin = STR("smtp"),
+                           .arrived_us = wall_us(),
+                           .message_size = sizeof text - 1,
+                           .rcpts = to,
+                           .nrcpt = n};
+    for (size_t i = 0; i < n; i++)
+        to[i].address = str_z(rcpts[i]);
+    store_new_id(id);
+    int fd = store_create(id, &e);
+    ck_assert_int_eq(qfile_write(&b, &env, &e), 0);
+    buf_addz(&b, text);
+    ck_assert_int_eq(write(fd, b.p, b.n), (ssize_t)b.n);
+    close(fd);
+    buf_free(&b);
+    ck_assert_int_eq(store_commit_name(id, 's'), 0);
+    return entry_add(id, 's', PLACE_NEW, clock_steady_s());
+}
+
+static inline struct message *
+load(struct entry *entry)
+{
+    struct err e = {0};
+    struct message *m = message_load(entry, &e);
+    ck_assert_msg(m != NULL, "%s", e.text);
+    return m;
+}
+
+static const char *const alice[] = {"alice@example.org"};
+static const char *const both[] = {"alice@example.org", "bob@example.org"};

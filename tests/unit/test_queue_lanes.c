@@ -1,0 +1,318 @@
+/* qmgr: lanes, with local played by the test. */
+#include "lib/ipc/channel.h"
+#include "tests/unit/queue_world.h"
+
+/* Local, played. */
+static int
+take_lane(void)
+{
+    struct msg m = {0};
+    struct err e;
+    ck_assert_int_eq(chan_recv(door, &m, R_QMGR, R_LOCAL, 0, &e), 1);
+    ck_assert_int_eq(m.type, M_DOOR_OPEN);
+    int lane = msg_take_fd(&m, 0);
+    ck_assert_int_eq(chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e), 1);
+    ck_assert_int_eq(m.type, M_ROUTE);
+    msg_free(&m);
+    return lane;
+}
+
+/* A DELIVER: how many recipients, and their indexes. */
+static uint32_t
+take_job(int lane, uint32_t *index_r, bool *again_r)
+{
+    struct msg m = {0};
+    struct err e = {0};
+    ck_assert_msg(chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e) == 1, "%s", e.text);
+    ck_assert_int_eq(m.type, M_DELIVER);
+    (void)msg_get_str(&m), (void)msg_get_str(&m);
+    (void)msg_get_u64(&m), (void)msg_get_u64(&m), (void)msg_get_u64(&m);
+    *again_r = msg_get_bool(&m);
+    (void)msg_get_u32(&m);
+    uint32_t n = msg_get_u32(&m);
+    for (uint32_t i = 0; i < n; i++) {
+        index_r[i] = msg_get_u32(&m);
+        (void)msg_get_str(&m);
+    }
+    ck_assert(msg_end(&m));
+    msg_free(&m);
+    return n;
+}
+
+static void
+outcome(int lane, uint32_t index, enum outcome what)
+{
+    struct msg m = {0};
+    msg_begin(&m, M_OUTCOME);
+    msg_put_u32(&m, index);
+    msg_put_u32(&m, what);
+    msg_put_str(&m, STR("2.0.0"));
+    msg_put_str(&m, STR("text"));
+    msg_put_str(&m, STR(""));
+    ck_assert_int_eq(msg_send(lane, &m), 0);
+    msg_free(&m);
+}
+
+static void
+expand(int lane, uint32_t index, const char *const *to, uint32_t n)
+{
+    struct msg m = {0};
+    msg_begin(&m, M_EXPAND);
+    msg_put_u32(&m, index);
+    msg_put_u32(&m, n);
+    for (uint32_t i = 0; i < n; i++)
+        msg_put_str(&m, str_z(to[i]));
+    ck_assert_int_eq(msg_send(lane, &m), 0);
+    msg_free(&m);
+}
+
+static bool
+closed(int lane)
+{
+    char c;
+    turn();
+    return recv(lane, &c, 1, MSG_DONTWAIT) == 0;
+}
+
+START_TEST(delivered_and_gone)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    message_start(accept_message("s@example.com", both, 2), 0);
+    turn();
+    for (uint32_t i = 0; i < 2; i++) { /* one recipient each: an account cannot hold up another */
+        int lane = take_lane();
+        ck_assert_uint_eq(take_job(lane, index, &again), 1);
+        ck_assert_uint_eq(index[0], i);
+        outcome(lane, i, OUTCOME_DONE);
+    }
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(qmgr.nactive, 0);
+    ck_assert_uint_eq(files("new") + files("cur") + files("journal"), 0);
+}
+END_TEST
+
+START_TEST(one_done_one_later)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct entry *entry = accept_message("s@example.com", both, 2);
+    message_start(entry, 0);
+    turn();
+    int first = take_lane(), lane = take_lane();
+    ck_assert_uint_eq(take_job(first, index, &again), 1);
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    outcome(first, 0, OUTCOME_DONE);
+    turn(); /* so that the other lane is the one that rested last, and is used first */
+    outcome(lane, 1, OUTCOME_LATER);
+    turn();
+    ck_assert_uint_eq(files("cur"), 1);
+    ck_assert_uint_eq(entry->attempts, 1);
+    ck_assert(entry->due_s >= clock_steady_s() + 9 && entry->due_s <= clock_steady_s() + 12);
+    entry_detach(entry);
+    message_start(entry, 0);
+    turn();
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    ck_assert_uint_eq(index[0], 1);
+    ck_assert(again);
+    outcome(lane, 1, OUTCOME_DONE);
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+}
+END_TEST
+
+START_TEST(an_alias_is_recorded_first)
+{
+    static const char *const to[] = {"\\alice@example.org", "carol@example.org"};
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    message_start(entry, 0);
+    turn();
+    int lane = take_lane();
+    take_job(lane, index, &again);
+    expand(lane, 0, to, 1);
+    expand(lane, 0, to + 1, 1);
+    outcome(lane, 0, OUTCOME_EXPANDED);
+    turn();
+    ck_assert_uint_eq(files("journal"), 1);
+    struct message *copy = load(entry); /* as a successor would find it */
+    ck_assert_uint_eq(copy->nrcpt, 3);
+    ck_assert_int_eq(copy->rcpts[0]->state, RCPT_DONE);
+    copy->entry = NULL;
+    message_free(copy);
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    int other = take_lane();
+    outcome(lane, index[0], OUTCOME_DONE);
+    ck_assert_uint_eq(take_job(other, index, &again), 1);
+    outcome(other, index[0], OUTCOME_DONE);
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+}
+END_TEST
+
+/* Each closes that lane, and the job goes to another; after three the message waits. */
+static void
+misbehave(int lane, int how)
+{
+    static const char *const to[] = {"x@example.org"};
+    struct err e;
+    switch (how) {
+    case 0:
+        outcome(lane, 77, OUTCOME_DONE);
+        break;
+    case 1:
+        outcome(lane, 0, 4);
+        break;
+    case 2:
+        outcome(lane, 0, OUTCOME_EXPANDED);
+        break;
+    case 3:
+        expand(lane, 9, to, 1);
+        break;
+    case 4:
+        ck_assert_int_ge(chan_open(lane, NULL, &e), 0);
+        break;
+    case 5:
+        ck_assert_int_eq(send(lane, "", 0, 0), 0);
+        break;
+    case 6:
+        ck_assert_int_eq(send(lane, "junk", 4, 0), 4);
+        break;
+    default:
+        shutdown(lane, SHUT_RDWR);
+    }
+}
+
+START_TEST(a_lane_that_breaks_the_rules)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    message_start(entry, 0);
+    turn();
+    for (int i = 0; i < 3; i++) {
+        int lane = take_lane();
+        take_job(lane, index, &again);
+        ck_assert(again == true);
+        misbehave(lane, _i);
+        ck_assert(closed(lane));
+        close(lane);
+        turn_ms(130);
+    }
+    ck_assert_ptr_null(entry_message(entry));
+    ck_assert_uint_eq(entry->attempts, 1);
+    ck_assert_uint_eq(qmgr.service.nclients, 0);
+}
+END_TEST
+
+/* The process at the other end of an idle lane has just gone: that is nobody's failure. */
+START_TEST(a_lane_that_has_just_gone)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    message_start(accept_message("s@example.com", alice, 1), 0);
+    turn();
+    int lane = take_lane();
+    take_job(lane, index, &again);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    close(lane);
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    message_start(entry, 0);
+    turn_ms(150);
+    lane = take_lane();
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    ck_assert_uint_eq(entry->attempts, 0);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+    turn_ms(2100); /* idle: closed by us, and a job in that very turn finds another */
+    ck_assert(closed(lane));
+}
+END_TEST
+
+START_TEST(many_recipients_go_one_by_one)
+{
+    static char names[120][32];
+    const char *to[120];
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    int lanes[20];
+    size_t got = 0;
+    for (int i = 0; i < 120; i++) {
+        snprintf(names[i], sizeof names[i], "u%d@example.org", i);
+        to[i] = names[i];
+    }
+    message_start(accept_message("s@example.com", to, 120), 0);
+    turn();
+    for (int i = 0; i < 20; i++)
+        lanes[i] = take_lane();
+    for (int round = 0; round < 6; round++) {
+        for (int i = 0; i < 20; i++, got++) {
+            ck_assert_uint_eq(take_job(lanes[i], index, &again), 1);
+            outcome(lanes[i], index[0], OUTCOME_DONE);
+        }
+        turn();
+    }
+    ck_assert_uint_eq(got, 120);
+    ck_assert_uint_eq(index_count(), 0);
+}
+END_TEST
+
+/* Whoever stops his own cell holds a quarter of the lanes, and others are delivered to. */
+START_TEST(one_account_holds_few_lanes)
+{
+    static const char *const forms[] = {"alice@example.org", "ALICE@example.org",
+                                        "alice+x@example.org", "alice+y@EXAMPLE.org"};
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    for (int i = 0; i < 100; i++)
+        message_start(accept_message("s@example.com", &forms[i % 4], 1), 0);
+    const char *bob = "bob@example.org";
+    message_start(accept_message("s@example.com", &bob, 1), 0);
+    turn();
+    for (int i = 0; i < 5; i++)
+        take_job(take_lane(), index, &again);
+    int lane = take_lane();
+    take_job(lane, index, &again);
+    outcome(lane, index[0], OUTCOME_DONE);
+    turn();
+    ck_assert_uint_eq(index_count(), 100);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 5);
+}
+END_TEST
+
+START_TEST(the_file_goes_while_it_waits)
+{
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    message_start(entry, 0);
+    store_remove(entry, false);
+    turn();
+    ck_assert_ptr_null(entry_message(entry));
+    ck_assert_uint_eq(qmgr.nactive, 0);
+    message_start(entry, 0);
+    ck_assert_uint_eq(index_count(), 0);
+}
+END_TEST
+
+Suite *suite_queue_lanes(void);
+Suite *
+suite_queue_lanes(void)
+{
+    Suite *s = suite_create("queue_lanes");
+    TCase *t = tcase_create("queue_lanes");
+    tcase_set_timeout(t, 300);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, delivered_and_gone);
+    tcase_add_test(t, one_done_one_later);
+    tcase_add_test(t, an_alias_is_recorded_first);
+    tcase_add_loop_test(t, a_lane_that_breaks_the_rules, 0, 8);
+    tcase_add_test(t, a_lane_that_has_just_gone);
+    tcase_add_test(t, many_recipients_go_one_by_one);
+    tcase_add_test(t, one_account_holds_few_lanes);
+    tcase_add_test(t, the_file_goes_while_it_waits);
+    suite_add_tcase(s, t);
+    return s;
+}
