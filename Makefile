@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-interop check-queue asan bench-queue bench-smtp lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -150,6 +150,10 @@ bench-smtp: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py
 
+bench-imap: deps-interop
+	@$(MAKE) --no-print-directory -j2 all
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py
+
 # 10,000, 100,000 and 1,000,000 messages; TMPDIR says on which file system.
 bench-queue: deps-interop
 	@$(MAKE) --no-print-directory -j2 all $(B)/queue_fill
@@ -190,4 +194,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-interop clean check check-interop check-queue asan bench-queue bench-smtp lint install uninstall
+.PHONY: all unit deps deps-test deps-interop clean check check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall

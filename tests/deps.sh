@@ -7,7 +7,7 @@ for part in "$@"; do
     case $part in
     build) want="$want gcc make libc6-dev libssl-dev libc-ares-dev libcrypt-dev zlib1g-dev" ;;
     test) want="$want check pkg-config libsubunit-dev python3 openssl nsd strace procps" ;;
-    interop) want="$want postfix swaks curl s-nail mutt" ;;
+    interop) want="$want postfix swaks curl s-nail mutt dovecot-imapd" ;;
     esac
 done
 missing=""

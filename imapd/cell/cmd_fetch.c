@@ -2,125 +2,211 @@
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "imapd/cell/fetch.h"
+#include "imapd/cell/qresync.h"
 #include "imapd/cell/seqset.h"
 #include "lib/log/log.h"
 #include "lib/mail/date.h"
 #include "lib/mail/header.h"
 
-enum { PIECE = 65536, NEED_NAME = 0, NEED_HEADER, NEED_WHOLE, NEED_MIME };
+enum { ROOM_MAX = MAILFILE_WHOLE };
 
-/* What of the message must be read for the items. */
-static int
+/* How much of a message must be read for an item that is not kept. */
+enum need { NEED_NAME, NEED_HEADER, NEED_WHOLE, NEED_MIME };
+
+static enum need
+need_of(const struct icell_item *x)
+{
+    if (x->kind != ICELL_ITEM_SECTION || icell_section_is_hot(&x->section))
+        return NEED_NAME;
+    if (x->section.npath)
+        return NEED_MIME;
+    return icell_section_in_header(&x->section) ? NEED_HEADER : NEED_WHOLE;
+}
+
+static enum need
 needs(const struct icell_fetch *f)
 {
-    int need = NEED_NAME;
-    for (size_t i = 0; i < f->n; i++) {
-        const struct icell_item *x = &f->items[i];
-        int its = NEED_NAME;
-        if (x->kind == ICELL_ITEM_ENVELOPE)
-            its = NEED_HEADER;
-        else if (x->kind == ICELL_ITEM_BODY || x->kind == ICELL_ITEM_BODYSTRUCTURE)
-            its = NEED_MIME;
-        else if (x->kind == ICELL_ITEM_SECTION)
-            its = x->section.npath                       ? NEED_MIME
-                  : icell_section_in_header(&x->section) ? NEED_HEADER
-                                                         : NEED_WHOLE;
-        need = its > need ? its : need;
-    }
+    enum need need = NEED_NAME;
+    for (size_t i = 0; i < f->n; i++)
+        if (need_of(&f->items[i]) > need)
+            need = need_of(&f->items[i]);
     return need;
 }
 
+/* What will be sent of the loaded message has a known size from here on. */
 static int
-load(struct icell *ic, size_t i, int need, struct err *e)
+load(struct icell *ic, size_t i, enum need need, uint64_t *size_r, struct err *e)
 {
     if (need == NEED_NAME)
         return 0;
-    return need == NEED_MIME ? icell_load_mime(ic, i, e)
-                             : icell_load(ic, i, need == NEED_HEADER, e);
+    if (need == NEED_HEADER)
+        return icell_load(ic, i, true, e);
+    if ((need == NEED_MIME ? icell_load_mime(ic, i, e) : icell_load(ic, i, false, e)) < 0)
+        return -1;
+    return mailfile_size(&ic->msg.file, size_r, e);
 }
 
 static void
-put_literal(struct icell *ic, struct str bytes)
+put_pieces(struct icell *ic, struct str bytes)
+{
+    for (size_t at = 0; at < bytes.n; at += MAILFILE_PIECE)
+        stream_put(&ic->s, str_sub(bytes, at, MAILFILE_PIECE));
+}
+
+/* A literal of a range of the message, as it is read. It has been announced: if it cannot be had
+ * the connection cannot go on. */
+static void
+put_range(struct icell *ic, uint64_t from, uint64_t to)
+{
+    static struct mailreader r;
+    struct str piece;
+    struct err e = {0};
+    int got;
+    stream_putf(&ic->s, "{%llu}\r\n", (unsigned long long)(to - from));
+    mailreader_begin(&r, &ic->msg.file, from, to);
+    while (!ic->s.broken && (got = mailreader_next(&r, &piece, &e)) != 0) {
+        if (got < 0) {
+            log_warn("UID %u: %s", ic->msg.uid, e.text);
+            ic->bye = "A message could not be read to its end";
+            ic->s.broken = true;
+            return;
+        }
+        put_pieces(ic, piece);
+    }
+}
+
+static void
+put_bytes(struct icell *ic, struct str bytes)
 {
     stream_putf(&ic->s, "{%zu}\r\n", bytes.n);
-    for (size_t at = 0; at < bytes.n; at += PIECE)
-        stream_put(&ic->s, str_sub(bytes, at, PIECE));
+    put_pieces(ic, bytes);
 }
 
 static void
-put_section(struct icell *ic, const struct icell_item *x)
+put_found(struct icell *ic, const struct icell_section *s, struct icell_found *found)
 {
-    struct buf name = buf_new(ICELL_COMMAND_MAX * 2), room = buf_new(PIECE * 16);
-    struct str bytes;
+    if (!found->range) {
+        put_bytes(ic, s->partial ? str_sub(found->bytes, s->start, s->count) : found->bytes);
+        return;
+    }
+    if (found->to < found->from)
+        found->to = found->from;
+    if (s->partial) {
+        uint64_t n = found->to - found->from;
+        found->from += s->start < n ? s->start : n;
+        if (found->to - found->from > s->count)
+            found->to = found->from + s->count;
+    }
+    put_range(ic, found->from, found->to);
+}
+
+static void
+put_section(struct icell *ic, size_t i, const struct icell_item *x, uint64_t size)
+{
+    struct buf name = buf_new(ICELL_COMMAND_MAX * 2), room = buf_new(ROOM_MAX);
+    struct icell_found found = {0};
+    struct str header;
     if (x->name)
         buf_addz(&name, x->name);
     else
         icell_section_name(&name, &x->section);
     buf_addc(&name, ' ');
     stream_put(&ic->s, buf_str(&name));
-    if (!icell_section_find(ic, &x->section, &room, &bytes))
+    if (need_of(x) == NEED_NAME) {
+        if (icell_hot_header(ic, i, &header, NULL) == 0)
+            icell_section_fields(&x->section, header, &room);
+        found.bytes = buf_str(&room);
+        put_found(ic, &x->section, &found);
+    } else if (icell_section_find(ic, &x->section, size, &room, &found)) {
+        put_found(ic, &x->section, &found);
+    } else {
         stream_putz(&ic->s, "NIL");
-    else if (x->section.partial)
-        put_literal(ic, str_sub(bytes, x->section.start, x->section.count));
-    else
-        put_literal(ic, bytes);
+    }
     buf_free(&name);
     buf_free(&room);
 }
 
-static void
-put_structure(struct icell *ic, const struct icell_item *x)
+/* The texts that are kept: into ready before the answer begins. */
+static int
+make_ready(struct icell *ic, size_t i, const struct icell_fetch *f, struct buf *ready, size_t *ends,
+           struct err *e)
 {
-    struct arena arena = arena_new(ICELL_ARENA_MAX);
-    struct buf out = buf_new(ICELL_STRUCTURE_MAX);
-    struct str text = ic->msg.file.text;
-    if (x->kind == ICELL_ITEM_ENVELOPE) {
-        buf_addz(&out, "ENVELOPE ");
-        icell_envelope(&out, &arena, str_sub(text, 0, header_body(text)));
-    } else {
-        bool extensions = x->kind == ICELL_ITEM_BODYSTRUCTURE;
-        buf_addz(&out, extensions ? "BODYSTRUCTURE " : "BODY ");
-        icell_structure(&out, &arena, &ic->msg.mime, text, extensions);
+    struct str header;
+    for (size_t k = 0; k < f->n; k++) {
+        int result = 0;
+        switch (f->items[k].kind) {
+        case ICELL_ITEM_ENVELOPE:
+            buf_addz(ready, "ENVELOPE ");
+            result = icell_text(ic, i, MAILCACHE_ENVELOPE, ready, e);
+            break;
+        case ICELL_ITEM_BODY:
+            buf_addz(ready, "BODY ");
+            result = icell_text(ic, i, MAILCACHE_BODY, ready, e);
+            break;
+        case ICELL_ITEM_BODYSTRUCTURE:
+            buf_addz(ready, "BODYSTRUCTURE ");
+            result = icell_text(ic, i, MAILCACHE_STRUCTURE, ready, e);
+            break;
+        case ICELL_ITEM_SECTION:
+            if (need_of(&f->items[k]) == NEED_NAME)
+                result = icell_hot_header(ic, i, &header, e);
+            break;
+        default:
+            break;
+        }
+        if (result < 0)
+            return -1;
+        ends[k] = ready->n;
     }
-    for (size_t at = 0; at < out.n; at += PIECE)
-        stream_put(&ic->s, str_sub(buf_str(&out), at, PIECE));
-    buf_free(&out);
-    arena_free(&arena);
+    return 0;
 }
 
 static void
-put_item(struct icell *ic, size_t i, const struct icell_item *x, uint64_t vsize)
+put_item(struct icell *ic, size_t i, const struct icell_item *x, uint64_t size)
 {
-    struct buf out = buf_new(8192);
+    struct mailbox_message *m = &ic->mb.msgs[i];
+    struct buf *out = &ic->s.out;
     switch (x->kind) {
     case ICELL_ITEM_FLAGS:
-        buf_addz(&out, "FLAGS ");
-        icell_add_flags(ic, &out, &ic->mb.msgs[i]);
-        ic->mb.msgs[i].changed = false;
+        buf_addz(out, "FLAGS ");
+        icell_add_flags(ic, out, m);
+        m->changed = false;
         break;
     case ICELL_ITEM_UID:
-        buf_addf(&out, "UID %u", ic->mb.msgs[i].uid);
+        buf_addz(out, "UID ");
+        buf_addu(out, m->uid);
         break;
     case ICELL_ITEM_INTERNALDATE:
-        buf_addz(&out, "INTERNALDATE \"");
-        date_format_imap(&out, mailbox_date(&ic->mb, i), 0);
-        buf_addc(&out, '"');
+        buf_addz(out, "INTERNALDATE \"");
+        date_format_imap(out, mailbox_date(&ic->mb, i), 0);
+        buf_addc(out, '"');
         break;
     case ICELL_ITEM_SIZE:
-        buf_addf(&out, "RFC822.SIZE %llu", (unsigned long long)vsize);
+        buf_addz(out, "RFC822.SIZE ");
+        buf_addu(out, size);
         break;
-    case ICELL_ITEM_ENVELOPE:
-    case ICELL_ITEM_BODY:
-    case ICELL_ITEM_BODYSTRUCTURE:
-        put_structure(ic, x);
+    case ICELL_ITEM_MODSEQ:
+        buf_addz(out, "MODSEQ (");
+        buf_addu(out, m->modseq);
+        buf_addc(out, ')');
+        break;
+    case ICELL_ITEM_SAVEDATE:
+        buf_addz(out, "SAVEDATE \"");
+        date_format_imap(out, m->saved_s, 0);
+        buf_addc(out, '"');
         break;
     case ICELL_ITEM_SECTION:
-        put_section(ic, x);
+        put_section(ic, i, x, size);
+        break;
+    default:
         break;
     }
-    stream_put(&ic->s, buf_str(&out));
-    buf_free(&out);
 }
+
+struct fetch_plan {
+    enum need need;
+    bool flags, size, date, seen;
+};
 
 static bool
 asks(const struct icell_fetch *f, enum icell_item_kind kind)
@@ -140,34 +226,54 @@ marks_seen(const struct icell_fetch *f)
     return false;
 }
 
-/* One message. All that can fail comes before the first byte of the answer. */
-static int
-fetch_one(struct icell *ic, size_t i, const struct icell_fetch *f, int need, struct err *e)
+static void
+put_answer(struct icell *ic, size_t i, const struct icell_fetch *f, uint64_t size, struct str ready,
+           const size_t *ends)
 {
-    uint64_t vsize = 0;
-    bool seen = false;
-    if (ic->mb.msgs[i].gone)
-        return err_set(e, ERR_PERMANENT, "the message has been expunged");
-    if (load(ic, i, need, e) < 0 ||
-        (asks(f, ICELL_ITEM_SIZE) && mailbox_vsize(&ic->mb, i, &vsize, e) < 0))
-        return -1;
-    /* When the text is here, its size is what the client will count. */
-    if (need >= NEED_WHOLE)
-        vsize = ic->msg.file.text.n;
-    if (marks_seen(f) && !ic->mb.read_only && !(ic->mb.msgs[i].flags & MAILBOX_SEEN)) {
-        if (mailbox_store(&ic->mb, i, MAILBOX_ADD, MAILBOX_SEEN, 0, e) < 0)
-            return -1;
-        seen = !asks(f, ICELL_ITEM_FLAGS);
-    }
-    stream_putf(&ic->s, "* %zu FETCH (", i + 1);
+    size_t at = 0;
+    stream_putz(&ic->s, "* ");
+    buf_addu(&ic->s.out, i + 1);
+    buf_addz(&ic->s.out, " FETCH (");
     for (size_t k = 0; k < f->n; k++) {
         if (k)
-            stream_putz(&ic->s, " ");
-        put_item(ic, i, &f->items[k], vsize);
+            buf_addc(&ic->s.out, ' ');
+        if (ends[k] > at)
+            put_pieces(ic, str_sub(ready, at, ends[k] - at));
+        else
+            put_item(ic, i, &f->items[k], size);
+        at = ends[k];
     }
+}
+
+/* One message. All that can fail comes before the first byte of the answer. */
+static int
+fetch_one(struct icell *ic, size_t i, const struct icell_fetch *f, const struct fetch_plan *plan,
+          struct err *e)
+{
+    uint64_t size = 0;
+    bool seen = false;
+    size_t ends[ICELL_FETCH_MAX];
+    if (ic->mb.msgs[i].gone)
+        return err_set(e, ERR_PERMANENT, "the message has been expunged");
+    buf_reset(&ic->ready);
+    if (make_ready(ic, i, f, &ic->ready, ends, e) < 0 || load(ic, i, plan->need, &size, e) < 0)
+        return -1;
+    /* When the text is here, its size is what the client will count. */
+    if (plan->need >= NEED_WHOLE)
+        mailbox_tell_vsize(&ic->mb, i, size);
+    if (plan->size && plan->need < NEED_WHOLE && mailbox_vsize(&ic->mb, i, &size, e) < 0)
+        return -1;
+    if (plan->date)
+        (void)mailbox_date(&ic->mb, i);
+    if (plan->seen && !ic->mb.read_only && !(ic->mb.msgs[i].flags & MAILBOX_SEEN)) {
+        if (mailbox_store(&ic->mb, i, MAILBOX_ADD, MAILBOX_SEEN, 0, e) < 0)
+            return -1;
+        seen = !plan->flags;
+    }
+    put_answer(ic, i, f, size, buf_str(&ic->ready), ends);
     if (seen) {
         const struct icell_item flags = {.kind = ICELL_ITEM_FLAGS};
-        stream_putz(&ic->s, " ");
+        buf_addc(&ic->s.out, ' ');
         put_item(ic, i, &flags, 0);
     }
     stream_putz(&ic->s, ")\r\n");
@@ -181,15 +287,28 @@ icell_cmd_fetch(struct icell *ic)
     struct icell_fetch f;
     struct err e = {0};
     bool gone = false, failed = false;
+    struct cursor set_at = ic->cmd.args;
+    struct icell_seqset set;
     if (icell_seqset_arg(ic, &ic->cmd.args, &at, &n) < 0)
         return;
     if (icell_fetch_parse(ic, &ic->cmd.args, &f) < 0) {
         icell_end_syntax(ic);
         return;
     }
-    int need = needs(&f);
+    if (asks(&f, ICELL_ITEM_MODSEQ))
+        icell_enable_condstore(ic);
+    if (f.vanished && icell_arg_space(&set_at) &&
+        icell_seqset_parse(&set_at, &ic->arena, &set) == 0 && !set.saved)
+        icell_put_vanished(ic, &set, f.since);
+    const struct fetch_plan plan = {.need = needs(&f),
+                                    .flags = asks(&f, ICELL_ITEM_FLAGS),
+                                    .size = asks(&f, ICELL_ITEM_SIZE),
+                                    .date = asks(&f, ICELL_ITEM_INTERNALDATE),
+                                    .seen = marks_seen(&f)};
     for (size_t k = 0; k < n && !ic->s.broken; k++)
-        if (fetch_one(ic, at[k], &f, need, &e) < 0) {
+        if (f.changed_since && ic->mb.msgs[at[k]].modseq <= f.since)
+            continue;
+        else if (fetch_one(ic, at[k], &f, &plan, &e) < 0) {
             gone |= ic->mb.msgs[at[k]].gone;
             failed |= !ic->mb.msgs[at[k]].gone;
             if (failed)

@@ -28,17 +28,56 @@ end_folder(struct icell *ic, int result, const struct err *e, const char *done)
         icell_end_err(ic, e);
 }
 
+/* " (USE (\\Sent))" behind the name (RFC 6154 3). *use_r stays NULL without it. 1: an attribute
+ * that cannot be had. */
+static int
+take_use(struct icell *ic, const char **use_r)
+{
+    struct cursor *c = &ic->cmd.args;
+    int result = 0;
+    *use_r = NULL;
+    if (!cur_take_case(c, STR(" (USE (")))
+        return 0;
+    do {
+        struct str name;
+        size_t from = c->at;
+        if (!cur_take(c, '\\') || icell_arg_atom(c, &name) < 0)
+            return -1;
+        const char *use = folder_use_known(str_sub(c->all, from, c->at - from));
+        if (!use || *use_r)
+            result = 1;
+        *use_r = use;
+    } while (icell_arg_space(c));
+    return cur_take_str(c, STR("))")) ? result : -1;
+}
+
 void
 icell_cmd_create(struct icell *ic)
 {
     struct str name;
+    const char *use;
     struct err e = {0};
-    if (only_name(ic, &name) < 0)
+    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &name) < 0) {
+        icell_end_syntax(ic);
         return;
-    if (folder_exists(ic->root_fd, name))
+    }
+    int got = take_use(ic, &use);
+    if (got < 0 || !icell_arg_end(&ic->cmd.args)) {
+        icell_end_syntax(ic);
+        return;
+    }
+    if (name.n > 1 && name.p[name.n - 1] == '.')
+        name.n--;
+    if (got > 0)
+        icell_end(ic, ICELL_NO, "[USEATTR] No mailbox for that use.");
+    else if (folder_exists(ic->root_fd, name))
         icell_end(ic, ICELL_NO, "[ALREADYEXISTS] Mailbox exists.");
-    else
-        end_folder(ic, folder_create(ic->root_fd, name, &e), &e, "Create");
+    else {
+        int result = folder_create(ic->root_fd, name, &e);
+        if (result == 0 && use)
+            result = folder_set_use(ic->root_fd, name, use, &e);
+        end_folder(ic, result, &e, "Create");
+    }
 }
 
 void

@@ -1,62 +1,117 @@
 /* STATUS (RFC 3501 6.3.10). */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
+#include "imapd/cell/status.h"
 
-static const char *const items[] = {"MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN"};
-enum { ITEMS = sizeof items / sizeof items[0], WANTED_MAX = 16 };
+enum item {
+    MESSAGES,
+    RECENT,
+    UIDNEXT,
+    UIDVALIDITY,
+    UNSEEN,
+    HIGHESTMODSEQ,
+    SIZE,
+    DELETED,
+    APPENDLIMIT,
+    MAILBOXID,
+    ITEMS
+};
+static const char *const names[ITEMS] = {"MESSAGES",    "RECENT",        "UIDNEXT", "UIDVALIDITY",
+                                         "UNSEEN",      "HIGHESTMODSEQ", "SIZE",    "DELETED",
+                                         "APPENDLIMIT", "MAILBOXID"};
 
-static int
-parse(struct cursor *c, int wanted[WANTED_MAX], size_t *n_r)
+int
+icell_status_parse(struct cursor *c, struct icell_status_items *items_r)
 {
-    *n_r = 0;
-    if (!icell_arg_space(c) || !cur_take(c, '('))
+    items_r->n = 0;
+    if (!cur_take(c, '('))
         return -1;
     do {
         struct str name;
         int found = -1;
-        if (icell_arg_atom(c, &name) < 0 || *n_r == WANTED_MAX)
+        if (icell_arg_atom(c, &name) < 0 || items_r->n == ICELL_STATUS_MAX)
             return -1;
         for (int i = 0; i < ITEMS; i++)
-            if (str_caseeq(name, str_z(items[i])))
+            if (str_caseeq(name, str_z(names[i])))
                 found = i;
         if (found < 0)
             return -1;
-        wanted[(*n_r)++] = found;
+        items_r->wanted[items_r->n++] = found;
     } while (icell_arg_space(c));
-    return cur_take(c, ')') && icell_arg_end(c) ? 0 : -1;
+    return cur_take(c, ')') ? 0 : -1;
+}
+
+static bool
+asks(const struct icell_status_items *items, int item)
+{
+    for (size_t i = 0; i < items->n; i++)
+        if (items->wanted[i] == item)
+            return true;
+    return false;
+}
+
+bool
+icell_status_condstore(const struct icell_status_items *items)
+{
+    return asks(items, HIGHESTMODSEQ);
+}
+
+int
+icell_put_status(struct icell *ic, struct str name, const struct icell_status_items *items,
+                 struct err *e)
+{
+    struct mailbox mb;
+    uint64_t values[ITEMS] = {0};
+    if (mailbox_open(&mb, ic->root_fd, name, true, e) < 0)
+        return -1;
+    struct mailbox_counts counts = mailbox_count(&mb);
+    values[MESSAGES] = counts.messages;
+    values[RECENT] = counts.recent;
+    values[UNSEEN] = counts.unseen;
+    values[UIDNEXT] = mailbox_uidnext(&mb);
+    values[UIDVALIDITY] = values[MAILBOXID] = mb.validity;
+    values[HIGHESTMODSEQ] = mb.ix.state.modseq;
+    values[APPENDLIMIT] = ic->message_size_max;
+    for (size_t i = 0; i < mb.n; i++) {
+        uint64_t size = 0;
+        values[DELETED] += (mb.msgs[i].flags & MAILBOX_DELETED) != 0;
+        if (asks(items, SIZE) && mailbox_vsize(&mb, i, &size, NULL) == 0)
+            values[SIZE] += size;
+    }
+    mailbox_settle(&mb);
+    mailbox_close(&mb);
+    struct buf line = buf_new(4096);
+    buf_addz(&line, "* STATUS ");
+    icell_put_astring(&line, name);
+    for (size_t i = 0; i < items->n; i++) {
+        int item = items->wanted[i];
+        buf_addf(&line, item == MAILBOXID ? "%s%s (F%llu)" : "%s%s %llu", i ? " " : " (",
+                 names[item], (unsigned long long)values[item]);
+    }
+    buf_addz(&line, ")\r\n");
+    stream_put(&ic->s, buf_str(&line));
+    buf_free(&line);
+    return 0;
 }
 
 void
 icell_cmd_status(struct icell *ic)
 {
     struct str name;
-    int wanted[WANTED_MAX];
-    size_t n;
-    struct mailbox mb;
+    struct icell_status_items items;
     struct err e = {0};
     if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &name) < 0 ||
-        parse(&ic->cmd.args, wanted, &n) < 0) {
+        !icell_arg_space(&ic->cmd.args) || icell_status_parse(&ic->cmd.args, &items) < 0 ||
+        !icell_arg_end(&ic->cmd.args)) {
         icell_end_syntax(ic);
         return;
     }
-    if (mailbox_open(&mb, ic->root_fd, name, true, &e) < 0) {
-        if (e.class == ERR_PERMANENT)
-            icell_end(ic, ICELL_NO, "[NONEXISTENT] No such mailbox.");
-        else
-            icell_end_err(ic, &e);
-        return;
-    }
-    struct mailbox_counts counts = mailbox_count(&mb);
-    const uint32_t values[ITEMS] = {counts.messages, counts.recent, mb.uids.next, mb.uids.validity,
-                                    counts.unseen};
-    struct buf line = buf_new(4096);
-    buf_addz(&line, "* STATUS ");
-    icell_put_astring(&line, name);
-    for (size_t i = 0; i < n; i++)
-        buf_addf(&line, "%s%s %u", i ? " " : " (", items[wanted[i]], values[wanted[i]]);
-    buf_addz(&line, ")\r\n");
-    stream_put(&ic->s, buf_str(&line));
-    buf_free(&line);
-    mailbox_close(&mb);
-    icell_end(ic, ICELL_OK, "Status completed.");
+    if (icell_status_condstore(&items))
+        icell_enable_condstore(ic);
+    if (icell_put_status(ic, name, &items, &e) == 0)
+        icell_end(ic, ICELL_OK, "Status completed.");
+    else if (e.class == ERR_PERMANENT)
+        icell_end(ic, ICELL_NO, "[NONEXISTENT] No such mailbox.");
+    else
+        icell_end_err(ic, &e);
 }

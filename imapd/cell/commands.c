@@ -19,6 +19,8 @@ static const struct icell_row rows[] = {
     {"STATUS", ANY, false, ICELL_SYNC_ALL, icell_cmd_status},
     {"APPEND", ANY, false, ICELL_SYNC_ALL, icell_cmd_append},
     {"IDLE", ANY, false, ICELL_SYNC_ALL, icell_cmd_idle},
+    {"ENABLE", ANY, false, ICELL_SYNC_ALL, icell_cmd_enable},
+    {"ID", ANY, false, ICELL_SYNC_ALL, icell_cmd_id},
     {"CHECK", SEL, false, ICELL_SYNC_ALL, icell_cmd_noop},
     {"CLOSE", SEL, false, ICELL_SYNC_NONE, icell_cmd_close},
     {"UNSELECT", SEL, false, ICELL_SYNC_NONE, icell_cmd_unselect},
@@ -27,6 +29,7 @@ static const struct icell_row rows[] = {
     {"FETCH", SEL, true, ICELL_SYNC_KEEP, icell_cmd_fetch},
     {"STORE", SEL, true, ICELL_SYNC_KEEP, icell_cmd_store},
     {"COPY", SEL, true, ICELL_SYNC_ALL, icell_cmd_copy},
+    {"MOVE", SEL, true, ICELL_SYNC_ALL, icell_cmd_move},
 };
 
 const struct icell_row *

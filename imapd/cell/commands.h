@@ -45,3 +45,6 @@ void icell_cmd_fetch(struct icell *ic);
 void icell_cmd_store(struct icell *ic);
 void icell_cmd_copy(struct icell *ic);
 void icell_cmd_idle(struct icell *ic);
+void icell_cmd_enable(struct icell *ic);
+void icell_cmd_move(struct icell *ic);
+void icell_cmd_id(struct icell *ic);

@@ -19,6 +19,8 @@ enum icell_item_kind {
     ICELL_ITEM_UID,
     ICELL_ITEM_INTERNALDATE,
     ICELL_ITEM_SIZE,
+    ICELL_ITEM_MODSEQ,
+    ICELL_ITEM_SAVEDATE, /* RFC 8514 */
     ICELL_ITEM_ENVELOPE,
     ICELL_ITEM_BODY, /* the structure without extensions */
     ICELL_ITEM_BODYSTRUCTURE,
@@ -53,15 +55,28 @@ struct icell_item {
 struct icell_fetch {
     struct icell_item items[ICELL_FETCH_MAX];
     size_t n;
+    bool changed_since; /* RFC 7162 3.1.4.1 */
+    uint64_t since;
+    bool vanished; /* RFC 7162 3.2.6 */
 };
 
 /* The items behind the sequence set; with UID FETCH, UID is added. */
 int icell_fetch_parse(struct icell *ic, struct cursor *c, struct icell_fetch *f_r);
 
-/* section.c: the bytes of a section of the loaded message (made into room when they do not lie
- * there as they are). false: there is no such part. */
-bool icell_section_find(struct icell *ic, const struct icell_section *s, struct buf *room,
-                        struct str *bytes_r);
+/* What a section is: a range of the message, or (fields) bytes of their own. */
+struct icell_found {
+    bool range;
+    uint64_t from, to;
+    struct str bytes; /* in room */
+};
+/* section.c: find it in the loaded message, of which size is known. false: there is no such part.
+ */
+bool icell_section_find(struct icell *ic, const struct icell_section *s, uint64_t size,
+                        struct buf *room, struct icell_found *found_r);
+/* The fields of a header that the section names. */
+void icell_section_fields(const struct icell_section *s, struct str header, struct buf *room);
+/* Whether the fields that are kept of every message are enough. */
+bool icell_section_is_hot(const struct icell_section *s);
 /* Whether the header alone is enough to find it. */
 bool icell_section_in_header(const struct icell_section *s);
 /* "BODY[1.2.HEADER.FIELDS (A B)]<0>". */
@@ -69,5 +84,5 @@ void icell_section_name(struct buf *out, const struct icell_section *s);
 
 /* envelope.c, structure.c */
 void icell_envelope(struct buf *out, struct arena *arena, struct str header);
-void icell_structure(struct buf *out, struct arena *arena, const struct mime *m, struct str text,
-                     bool extensions);
+void icell_structure(struct buf *out, struct arena *arena, const struct mime *m,
+                     const struct mailfile *f, bool extensions);

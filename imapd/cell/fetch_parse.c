@@ -13,6 +13,8 @@ static const struct {
     {"INTERNALDATE", ICELL_ITEM_INTERNALDATE, 0, false},
     {"ENVELOPE", ICELL_ITEM_ENVELOPE, 0, false},
     {"BODYSTRUCTURE", ICELL_ITEM_BODYSTRUCTURE, 0, false},
+    {"MODSEQ", ICELL_ITEM_MODSEQ, 0, false},
+    {"SAVEDATE", ICELL_ITEM_SAVEDATE, 0, false},
     {"RFC822.SIZE", ICELL_ITEM_SIZE, 0, false},
     {"RFC822.HEADER", ICELL_ITEM_SECTION, ICELL_HEADER, true},
     {"RFC822.TEXT", ICELL_ITEM_SECTION, ICELL_TEXT, false},
@@ -169,11 +171,47 @@ macro(struct cursor *c, struct icell_fetch *f)
     return true;
 }
 
+static bool
+has(const struct icell_fetch *f, enum icell_item_kind kind)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (f->items[i].kind == kind)
+            return true;
+    return false;
+}
+
+/* " (CHANGEDSINCE n VANISHED)" behind the items (RFC 4466 2.4). */
+static int
+modifiers(struct icell *ic, struct cursor *c, struct icell_fetch *f)
+{
+    if (!cur_take_str(c, STR(" (")))
+        return 0;
+    do {
+        struct str name;
+        if (icell_arg_atom(c, &name) < 0)
+            return -1;
+        if (str_caseeq(name, STR("CHANGEDSINCE"))) {
+            if (!icell_arg_space(c) || icell_arg_number(c, INT64_MAX, &f->since) < 0)
+                return -1;
+            f->changed_since = true;
+        } else if (str_caseeq(name, STR("VANISHED")) && ic->cmd.uid && ic->qresync) {
+            f->vanished = true;
+        } else {
+            return -1;
+        }
+    } while (icell_arg_space(c));
+    if (f->vanished && !f->changed_since)
+        return -1;
+    if (f->changed_since && !has(f, ICELL_ITEM_MODSEQ) && !add(f, ICELL_ITEM_MODSEQ, "MODSEQ"))
+        return -1;
+    return cur_take(c, ')') ? 0 : -1;
+}
+
 int
 icell_fetch_parse(struct icell *ic, struct cursor *c, struct icell_fetch *f_r)
 {
-    bool has_uid = false;
     f_r->n = 0;
+    f_r->changed_since = f_r->vanished = false;
     if (!icell_arg_space(c))
         return -1;
     if (cur_take(c, '(')) {
@@ -186,9 +224,9 @@ icell_fetch_parse(struct icell *ic, struct cursor *c, struct icell_fetch *f_r)
     } else if (!macro(c, f_r) && one(ic, c, f_r) < 0) {
         return -1;
     }
-    for (size_t i = 0; i < f_r->n; i++)
-        has_uid |= f_r->items[i].kind == ICELL_ITEM_UID;
-    if (ic->cmd.uid && !has_uid && !add(f_r, ICELL_ITEM_UID, "UID"))
+    if (ic->cmd.uid && !has(f_r, ICELL_ITEM_UID) && !add(f_r, ICELL_ITEM_UID, "UID"))
+        return -1;
+    if (modifiers(ic, c, f_r) < 0)
         return -1;
     return icell_arg_end(c) ? 0 : -1;
 }

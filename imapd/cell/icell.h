@@ -32,6 +32,7 @@ enum {
     ICELL_BAD_MAX = 20,
     ICELL_IDLE_MS = 31 * 60 * 1000, /* RFC 3501 5.4: at least 30 minutes */
     ICELL_ARENA_MAX = 64 * 1024 * 1024,
+    ICELL_READY_MAX = 64 * 1024 * 1024,
 };
 
 enum icell_state { ICELL_AUTHENTICATED = 1, ICELL_SELECTED = 2, ICELL_LOGOUT = 4 };
@@ -54,6 +55,7 @@ struct icell_command {
 
 struct icell_message { /* the message that was last looked into */
     uint32_t uid;      /* 0: none */
+    bool large;        /* not held whole, and that was wanted */
     struct mailfile file;
     struct mime mime;
     struct arena arena;
@@ -69,6 +71,12 @@ struct icell {
     size_t told_exists;
     struct buf told_flags; /* the FLAGS list last sent */
     struct icell_message msg;
+    uint32_t hot_uid; /* whose fields are in hot; 0: nobody's */
+    struct buf hot;
+    struct buf ready;        /* what FETCH will say of one message, before it says it */
+    bool condstore, qresync; /* enabled (RFC 7162) */
+    uint32_t *saved;         /* UIDs that SEARCH saved: "$" (RFC 5182) */
+    size_t nsaved;
     struct arena arena; /* of one command */
     struct icell_command cmd;
     unsigned bad;    /* in a row */
@@ -95,6 +103,10 @@ void icell_run_command(struct icell *ic);
 void icell_command_reset(struct icell *ic);
 /* Tell what changed on disk: EXPUNGE only when allowed, then EXISTS, RECENT, FETCH FLAGS. */
 void icell_sync(struct icell *ic, bool expunge);
+/* Expunge those of n messages (indices at, or NULL: the first n) that are \Deleted. */
+int icell_expunge(struct icell *ic, const size_t *at, size_t n, struct err *e);
+/* From here on the client knows mod-sequences; it is told the highest if a mailbox is selected. */
+void icell_enable_condstore(struct icell *ic);
 /* EXPUNGE of what is gone, and the rest as it is known, without looking at the disk. */
 void icell_tell(struct icell *ic, bool expunge);
 /* Forget the selected mailbox. */
@@ -110,3 +122,12 @@ extern const char icell_capabilities[];
 int icell_load(struct icell *ic, size_t i, bool head_only, struct err *e);
 int icell_load_mime(struct icell *ic, size_t i, struct err *e);
 void icell_message_reset(struct icell_message *m);
+/* Bytes of a loaded message, made into room (as much as fits) when they are not held. */
+struct str icell_range(const struct mailfile *f, uint64_t from, uint64_t to, struct buf *room);
+/* Those fields of message i that are kept of each, as they are and in their order; without opening
+ * the message if they have been asked for before. Valid until the next call. */
+int icell_hot_header(struct icell *ic, size_t i, struct str *header_r, struct err *e);
+bool icell_is_hot(struct str name);
+/* ENVELOPE, BODY or BODYSTRUCTURE of message i, kept or made. */
+int icell_text(struct icell *ic, size_t i, enum mailcache_kind kind, struct buf *out,
+               struct err *e);

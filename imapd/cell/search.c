@@ -6,7 +6,7 @@
 
 /* ---- one key ---- */
 
-enum takes { NOTHING, TEXT, DATE, NUMBER, FIELD, WORD, SET };
+enum takes { NOTHING, TEXT, DATE, NUMBER, FIELD, WORD, SET, MODSEQ, INTERVAL };
 
 static const struct word {
     const char *name;
@@ -46,6 +46,15 @@ static const struct word {
     {"BODY", TEXT, {.kind = ICELL_KEY_BODY}},
     {"TEXT", TEXT, {.kind = ICELL_KEY_TEXT}},
     {"UID", SET, {.kind = ICELL_KEY_SET}},
+    {"MODSEQ", MODSEQ, {.kind = ICELL_KEY_MODSEQ}},
+    /* RFC 5032 */
+    {"YOUNGER", INTERVAL, {.kind = ICELL_KEY_AGE, .compare = 1}},
+    {"OLDER", INTERVAL, {.kind = ICELL_KEY_AGE, .compare = -1}},
+    /* RFC 8514 */
+    {"SAVEDBEFORE", DATE, {.kind = ICELL_KEY_SAVED_DATE, .compare = -1}},
+    {"SAVEDON", DATE, {.kind = ICELL_KEY_SAVED_DATE}},
+    {"SAVEDSINCE", DATE, {.kind = ICELL_KEY_SAVED_DATE, .compare = 1}},
+    {"SAVEDATESUPPORTED", NOTHING, {.kind = ICELL_KEY_ALL}},
 };
 
 static int
@@ -59,6 +68,17 @@ take_set(struct icell *ic, struct cursor *c, bool uid, struct icell_key *key)
     key->kind = ICELL_KEY_SET;
     key->set = at;
     return 0;
+}
+
+/* RFC 7162 3.1.5: optionally the name and kind of a metadata item, which we do not keep apart. */
+static int
+take_modseq(struct icell *ic, struct cursor *c, struct icell_key *key)
+{
+    struct str s;
+    if (cur_peek(c) == '"' && (icell_arg_string(c, &ic->arena, &s) < 0 || !icell_arg_space(c) ||
+                               icell_arg_atom(c, &s) < 0 || !icell_arg_space(c)))
+        return -1;
+    return icell_arg_number(c, INT64_MAX, &key->size);
 }
 
 static int
@@ -88,6 +108,13 @@ take_argument(struct icell *ic, struct cursor *c, enum takes takes, struct icell
         return 0;
     case SET:
         return take_set(ic, c, true, key);
+    case MODSEQ:
+        return take_modseq(ic, c, key);
+    case INTERVAL:
+        if (icell_arg_number(c, UINT32_MAX, &key->size) < 0 || key->size == 0)
+            return -1;
+        key->day = wall_s() - (int64_t)key->size;
+        return 0;
     default:
         return icell_arg_astring(c, &ic->arena, &key->text);
     }
@@ -97,7 +124,7 @@ static int
 take_key(struct icell *ic, struct cursor *c, struct icell_key *key_r)
 {
     int first = cur_peek(c);
-    if ((first >= '0' && first <= '9') || first == '*')
+    if ((first >= '0' && first <= '9') || first == '*' || first == '$')
         return take_set(ic, c, false, key_r);
     struct str name = cur_while(c, ch_alpha);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
@@ -181,7 +208,10 @@ step(struct icell *ic, struct parser *p, struct cursor *c)
             return -1;
     }
     struct icell_op op = {.kind = ICELL_OP_KEY};
-    if (take_key(ic, c, &op.key) < 0 || emit(p->s, &op) < 0 || operand(p) < 0)
+    if (take_key(ic, c, &op.key) < 0)
+        return -1;
+    p->s->modseq |= op.key.kind == ICELL_KEY_MODSEQ;
+    if (emit(p->s, &op) < 0 || operand(p) < 0)
         return -1;
     while (p->n > 1 && p->frames[p->n - 1].kind == IN_LIST && cur_take(c, ')')) {
         p->n--;

@@ -19,6 +19,9 @@ enum icell_key_kind {
     ICELL_KEY_NEW,
     ICELL_KEY_SIZE,
     ICELL_KEY_DATE,
+    ICELL_KEY_SAVED_DATE, /* RFC 8514 */
+    ICELL_KEY_MODSEQ,
+    ICELL_KEY_AGE, /* against the moment in day, in seconds */
     /* from here on the message must be read */
     ICELL_KEY_SENT,
     ICELL_KEY_HEADER,
@@ -47,6 +50,7 @@ struct icell_op {
 struct icell_search {
     struct icell_op *ops;
     size_t n, cap;
+    bool modseq; /* asked for: the answer names the highest (RFC 7162 3.1.5) */
 };
 
 /* Parse the rest of the command. -1: its end is set. */

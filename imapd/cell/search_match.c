@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 enum verdict { NO, YES, UNKNOWN };
-enum { DAY_S = 86400, DECODED_MAX = 256 * 1024 * 1024 };
+enum { DAY_S = 86400, DECODED_MAX = 64 * 1024 * 1024 };
 
 static enum verdict
 verdict(bool yes)
@@ -57,6 +57,13 @@ judge_name(struct icell *ic, const struct icell_key *k, size_t i)
         return verdict(k->compare > 0 ? size > k->size : size < k->size);
     case ICELL_KEY_DATE:
         return verdict(date_fits(day_of(mailbox_date(&ic->mb, i)), k));
+    case ICELL_KEY_SAVED_DATE:
+        return verdict(date_fits(day_of(m->saved_s), k));
+    case ICELL_KEY_MODSEQ:
+        return verdict(m->modseq >= k->size);
+    case ICELL_KEY_AGE:
+        return verdict(k->compare > 0 ? mailbox_date(&ic->mb, i) >= k->day
+                                      : mailbox_date(&ic->mb, i) <= k->day);
     default:
         return UNKNOWN;
     }
@@ -86,15 +93,16 @@ in_header(struct str header, struct str field, struct str text)
 }
 
 static bool
-in_part(struct str text, const struct mime_part *p, struct str want)
+in_part(const struct mailfile *file, const struct mime_part *p, struct str want)
 {
-    struct buf raw = buf_new(DECODED_MAX), utf8 = buf_new(DECODED_MAX);
+    struct buf raw = buf_new(DECODED_MAX), utf8 = buf_new(DECODED_MAX), room = buf_new(DECODED_MAX);
     struct str charset = mime_param(p->params, p->nparams, STR("charset"));
-    bodytext_decode(&raw, str_sub(text, p->body_at, p->end - p->body_at), p->encoding);
+    bodytext_decode(&raw, icell_range(file, p->body_at, p->end, &room), p->encoding);
     bodytext_utf8(&utf8, buf_str(&raw), charset);
     bool found = str_casefind(buf_str(&utf8), want) >= 0;
     buf_free(&raw);
     buf_free(&utf8);
+    buf_free(&room);
     return found;
 }
 
@@ -105,41 +113,47 @@ in_body(struct icell *ic, size_t i, struct str want)
     if (icell_load_mime(ic, i, NULL) < 0)
         return false;
     const struct mime *m = &ic->msg.mime;
-    struct str text = ic->msg.file.text;
-    for (size_t k = 0; k < m->n; k++) {
+    const struct mailfile *file = &ic->msg.file;
+    struct buf room = buf_new(HEADER_BLOCK_MAX);
+    bool found = false;
+    for (size_t k = 0; k < m->n && !found; k++) {
         const struct mime_part *p = &m->parts[k];
         bool inner = p->parent != MIME_NONE && m->parts[p->parent].kind == MIME_MESSAGE;
-        if (inner &&
-            in_header(str_sub(text, p->header_at, p->body_at - p->header_at), str_of("", 0), want))
-            return true;
-        if (p->kind == MIME_LEAF && str_caseeq(p->type, STR("text")) && in_part(text, p, want))
-            return true;
+        if (inner)
+            found =
+                in_header(icell_range(file, p->header_at, p->body_at, &room), str_of("", 0), want);
+        if (!found && p->kind == MIME_LEAF && str_caseeq(p->type, STR("text")))
+            found = in_part(file, p, want);
     }
-    return false;
+    buf_free(&room);
+    return found;
 }
 
 static bool
-sent_fits(struct icell *ic, const struct icell_key *k)
+sent_fits(struct str header, const struct icell_key *k)
 {
     struct header_field f;
     struct date d;
     /* RFC 3501: the date as it is written, without its time and zone. */
-    return header_find(ic->msg.file.text, STR("Date"), &f) && date_parse(f.value, &d) == 0 &&
+    return header_find(header, STR("Date"), &f) && date_parse(f.value, &d) == 0 &&
            date_fits(date_days(d.year, d.month, d.day), k);
 }
 
 static enum verdict
 judge_text(struct icell *ic, const struct icell_key *k, size_t i)
 {
+    struct str header;
     if (k->kind == ICELL_KEY_BODY)
         return verdict(in_body(ic, i, k->text));
-    if (icell_load(ic, i, true, NULL) < 0)
-        return NO;
-    if (k->kind == ICELL_KEY_SENT)
-        return verdict(sent_fits(ic, k));
-    struct str header = str_sub(ic->msg.file.text, 0, header_body(ic->msg.file.text));
     if (k->kind == ICELL_KEY_HEADER && !k->field.n)
         return NO;
+    bool hot = k->kind == ICELL_KEY_SENT || (k->kind == ICELL_KEY_HEADER && icell_is_hot(k->field));
+    if (hot ? icell_hot_header(ic, i, &header, NULL) < 0 : icell_load(ic, i, true, NULL) < 0)
+        return NO;
+    if (!hot)
+        header = str_sub(ic->msg.file.text, 0, ic->msg.file.body_at);
+    if (k->kind == ICELL_KEY_SENT)
+        return verdict(sent_fits(header, k));
     if (in_header(header, k->field, k->text))
         return YES;
     return verdict(k->kind == ICELL_KEY_TEXT && in_body(ic, i, k->text));

@@ -40,8 +40,17 @@ named(const struct icell_section *s, struct str name)
     return false;
 }
 
-static void
-some_fields(const struct icell_section *s, struct str header, struct buf *room)
+bool
+icell_section_is_hot(const struct icell_section *s)
+{
+    bool hot = s->npath == 0 && s->text == ICELL_FIELDS;
+    for (size_t i = 0; i < s->nfields && hot; i++)
+        hot = icell_is_hot(s->fields[i]);
+    return hot;
+}
+
+void
+icell_section_fields(const struct icell_section *s, struct str header, struct buf *room)
 {
     struct header h = header_of(header);
     struct header_field f;
@@ -54,22 +63,12 @@ some_fields(const struct icell_section *s, struct str header, struct buf *room)
     buf_addz(room, "\r\n");
 }
 
-static struct str
-between(struct str text, size_t from, size_t to)
-{
-    return str_sub(text, from, to > from ? to - from : 0);
-}
-
 bool
-icell_section_find(struct icell *ic, const struct icell_section *s, struct buf *room,
-                   struct str *bytes_r)
+icell_section_find(struct icell *ic, const struct icell_section *s, uint64_t size, struct buf *room,
+                   struct icell_found *found_r)
 {
-    struct str text = ic->msg.file.text, header, body;
-    if (s->npath == 0) {
-        size_t at = header_body(text);
-        header = str_sub(text, 0, at);
-        body = str_from(text, at);
-    } else {
+    uint64_t header = 0, body = ic->msg.file.body_at, end = size, whole = 0;
+    if (s->npath) {
         const struct mime *m = &ic->msg.mime;
         uint32_t i = find_part(m, s);
         if (i == MIME_NONE)
@@ -81,18 +80,23 @@ icell_section_find(struct icell *ic, const struct icell_section *s, struct buf *
                 return false;
             p = &m->parts[p->first];
         }
-        header = between(text, p->header_at, p->body_at);
-        body = between(text, p->body_at, p->end);
-        if (s->text == ICELL_WHOLE)
-            text = body;
+        header = p->header_at;
+        whole = body = p->body_at;
+        end = p->end;
     }
-    *bytes_r = s->text == ICELL_WHOLE                             ? text
-               : s->text == ICELL_TEXT                            ? body
-               : s->text == ICELL_HEADER || s->text == ICELL_MIME ? header
-                                                                  : str_of("", 0);
+    *found_r = (struct icell_found){.range = true, .from = whole, .to = end};
+    if (s->text == ICELL_TEXT)
+        found_r->from = body;
+    if (s->text == ICELL_WHOLE || s->text == ICELL_TEXT)
+        return true;
+    found_r->from = header;
+    found_r->to = body;
     if (s->text == ICELL_FIELDS || s->text == ICELL_FIELDS_NOT) {
-        some_fields(s, header, room);
-        *bytes_r = buf_str(room);
+        struct buf text = buf_new(MAILFILE_WHOLE);
+        icell_section_fields(s, icell_range(&ic->msg.file, header, body, &text), room);
+        buf_free(&text);
+        found_r->range = false;
+        found_r->bytes = buf_str(room);
     }
     return true;
 }

@@ -18,11 +18,13 @@ icell_seqset_parse(struct cursor *c, struct arena *arena, struct icell_seqset *s
 {
     struct cursor count = *c;
     size_t ranges = 1;
+    *set_r = (struct icell_seqset){.saved = cur_take(c, '$')};
+    if (set_r->saved)
+        return 0;
     for (int b; (b = cur_next(&count)) == ',' || b == ':' || b == '*' || (b >= '0' && b <= '9');)
         ranges += b == ',';
     if (ranges > ICELL_SEQSET_MAX)
         return -1;
-    set_r->n = 0;
     set_r->at = arena_array(arena, ranges, sizeof *set_r->at);
     if (!set_r->at)
         return -1;
@@ -85,6 +87,31 @@ to_indices(const struct mailbox *mb, struct icell_range r, bool uid, struct icel
     return 0;
 }
 
+bool
+icell_seqset_has(const struct icell_seqset *set, uint32_t uid, uint32_t last)
+{
+    for (size_t i = 0; i < set->n; i++) {
+        uint32_t from = set->at[i].from == UINT32_MAX ? last : set->at[i].from;
+        uint32_t to = set->at[i].to == UINT32_MAX ? last : set->at[i].to;
+        if ((from <= uid && uid <= to) || (to <= uid && uid <= from))
+            return true;
+    }
+    return false;
+}
+
+/* Saved UIDs that are still in view. */
+static size_t
+resolve_saved(const struct icell *ic, size_t *indices)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < ic->nsaved; k++) {
+        size_t i = lower_bound(&ic->mb, ic->saved[k]);
+        if (i < ic->mb.n && ic->mb.msgs[i].uid == ic->saved[k] && n < ic->mb.n)
+            indices[n++] = i;
+    }
+    return n;
+}
+
 int
 icell_seqset_resolve(const struct icell *ic, const struct icell_seqset *set, bool uid,
                      struct arena *arena, size_t **indices_r, size_t *n_r)
@@ -94,6 +121,11 @@ icell_seqset_resolve(const struct icell *ic, const struct icell_seqset *set, boo
     size_t n = 0, next = 0;
     if (!ranges || !indices)
         return -1;
+    if (set->saved) {
+        *indices_r = indices;
+        *n_r = resolve_saved(ic, indices);
+        return 0;
+    }
     for (size_t i = 0; i < set->n; i++)
         if (to_indices(&ic->mb, set->at[i], uid, &ranges[i]) < 0)
             return -1;
@@ -134,6 +166,20 @@ icell_seqset_add(struct buf *out, const uint32_t *numbers, size_t n)
         buf_addf(out, "%s%u", i ? "," : "", numbers[i]);
         if (last > i)
             buf_addf(out, ":%u", numbers[last]);
+        i = last + 1;
+    }
+}
+
+void
+icell_put_set(struct icell *ic, const uint32_t *numbers, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        size_t last = i;
+        while (last + 1 < n && numbers[last + 1] == numbers[last] + 1)
+            last++;
+        stream_putf(&ic->s, "%s%u", i ? "," : "", numbers[i]);
+        if (last > i)
+            stream_putf(&ic->s, ":%u", numbers[last]);
         i = last + 1;
     }
 }

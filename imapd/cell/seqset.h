@@ -15,6 +15,7 @@ struct icell_range {
 struct icell_seqset {
     struct icell_range *at;
     size_t n;
+    bool saved; /* "$": what SEARCH saved (RFC 5182) */
 };
 
 /* Take a set from the cursor into the arena. */
@@ -25,5 +26,9 @@ int icell_seqset_resolve(const struct icell *ic, const struct icell_seqset *set,
                          struct arena *arena, size_t **indices_r, size_t *n_r);
 /* Parse, and resolve as the command says (cmd.uid); on -1 the command's end is set. */
 int icell_seqset_arg(struct icell *ic, struct cursor *c, size_t **indices_r, size_t *n_r);
+/* Whether a UID lies in a set of UIDs; "*" is last. */
+bool icell_seqset_has(const struct icell_seqset *set, uint32_t uid, uint32_t last);
 /* "1:3,5" of ascending numbers. */
+/* The same, sent to the client, however long. */
+void icell_put_set(struct icell *ic, const uint32_t *numbers, size_t n);
 void icell_seqset_add(struct buf *out, const uint32_t *numbers, size_t n);

@@ -1,10 +1,15 @@
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
+#include "imapd/cell/seqset.h"
 #include "lib/log/log.h"
 #include <stdarg.h>
+#include <stdlib.h>
 #include <unistd.h>
 
-const char icell_capabilities[] = "IMAP4rev1 LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN";
+const char icell_capabilities[] =
+    "IMAP4rev1 LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID ESEARCH SEARCHRES "
+    "CONDSTORE QRESYNC MOVE LIST-EXTENDED LIST-STATUS STATUS=SIZE SPECIAL-USE "
+    "CREATE-SPECIAL-USE WITHIN SAVEDATE";
 
 enum { IN_MAX = 2 * ICELL_LINE_MAX, ANSWER_MAX = 65536 };
 
@@ -23,7 +28,10 @@ void
 icell_end_err(struct icell *ic, const struct err *e)
 {
     log_warn("%s", e->text);
-    icell_end(ic, ICELL_NO, "%s%s", e->class == ERR_LIMIT ? "[LIMIT] " : "", e->text);
+    const char *code = e->class != ERR_LIMIT                       ? ""
+                       : str_eq(str_z(e->text), STR("over quota")) ? "[OVERQUOTA] "
+                                                                   : "[LIMIT] ";
+    icell_end(ic, ICELL_NO, "%s%s", code, e->text);
 }
 
 void
@@ -43,45 +51,6 @@ icell_command_reset(struct icell *ic)
 }
 
 void
-icell_message_reset(struct icell_message *m)
-{
-    mailfile_free(&m->file);
-    mime_free(&m->mime);
-    arena_reset(&m->arena);
-    m->uid = 0;
-}
-
-int
-icell_load(struct icell *ic, size_t i, bool head_only, struct err *e)
-{
-    uint32_t uid = ic->mb.msgs[i].uid;
-    if (ic->msg.uid == uid && (head_only || ic->msg.file.whole))
-        return 0;
-    icell_message_reset(&ic->msg);
-    int fd = mailbox_open_message(&ic->mb, i, e);
-    if (fd < 0)
-        return -1;
-    int result = mailfile_load(&ic->msg.file, fd, head_only, e);
-    close(fd);
-    if (result == 0)
-        ic->msg.uid = uid;
-    return result;
-}
-
-int
-icell_load_mime(struct icell *ic, size_t i, struct err *e)
-{
-    if (icell_load(ic, i, false, e) < 0)
-        return -1;
-    if (ic->msg.mime.n)
-        return 0;
-    if (mime_parse(ic->msg.file.text, &ic->msg.arena, &ic->msg.mime) == 0)
-        return 0;
-    icell_message_reset(&ic->msg);
-    return err_set(e, ERR_TEMPORARY, "out of memory");
-}
-
-void
 icell_unselect(struct icell *ic)
 {
     if (!ic->mb_open)
@@ -89,8 +58,12 @@ icell_unselect(struct icell *ic)
     mailbox_close(&ic->mb);
     ic->mb_open = false;
     icell_message_reset(&ic->msg);
+    ic->hot_uid = 0;
     buf_reset(&ic->told_flags);
     ic->told_exists = 0;
+    free(ic->saved);
+    ic->saved = NULL;
+    ic->nsaved = 0;
     if (ic->state == ICELL_SELECTED)
         ic->state = ICELL_AUTHENTICATED;
 }
@@ -153,27 +126,58 @@ icell_tell_flags(struct icell *ic)
 
 /* From the highest number down, so that none changes before it is told. */
 static void
-tell_expunged(struct icell *ic)
+tell_numbers(struct icell *ic, size_t told)
 {
-    bool any = false;
-    size_t told = ic->told_exists;
-    for (size_t i = ic->mb.n; i-- > 0;) {
-        if (!ic->mb.msgs[i].gone)
-            continue;
-        any = true;
-        /* What the client has not been told of cannot be taken from it (RFC 3501 7.4.1). */
-        if (i < told) {
+    for (size_t i = told; i-- > 0;)
+        if (ic->mb.msgs[i].gone)
             stream_putf(&ic->s, "* %zu EXPUNGE\r\n", i + 1);
-            ic->told_exists--;
+}
+
+/* RFC 7162 3.2.10 */
+static void
+tell_vanished(struct icell *ic, size_t told)
+{
+    uint32_t uids[1000];
+    size_t n = 0;
+    for (size_t i = 0; i < told; i++) {
+        if (ic->mb.msgs[i].gone)
+            uids[n++] = ic->mb.msgs[i].uid;
+        if (n && (n == sizeof uids / sizeof uids[0] || i + 1 == told)) {
+            stream_putz(&ic->s, "* VANISHED ");
+            icell_seqset_add(&ic->s.out, uids, n);
+            stream_putz(&ic->s, "\r\n");
+            n = 0;
         }
     }
-    if (any)
-        mailbox_drop_gone(&ic->mb);
+}
+
+static void
+tell_expunged(struct icell *ic)
+{
+    size_t gone = 0, gone_told = 0;
+    /* What the client has not been told of cannot be taken from it (RFC 3501 7.4.1). */
+    size_t told = ic->told_exists < ic->mb.n ? ic->told_exists : ic->mb.n;
+    for (size_t i = 0; i < ic->mb.n; i++) {
+        gone += ic->mb.msgs[i].gone;
+        gone_told += ic->mb.msgs[i].gone && i < told;
+    }
+    if (!gone)
+        return;
+    if (ic->qresync)
+        tell_vanished(ic, told);
+    else
+        tell_numbers(ic, told);
+    ic->told_exists -= gone_told;
+    mailbox_drop_gone(&ic->mb);
 }
 
 void
 icell_tell(struct icell *ic, bool expunge)
 {
+    if (!ic->mb.news) {
+        icell_tell_flags(ic);
+        return;
+    }
     if (expunge)
         tell_expunged(ic);
     if (ic->mb.n != ic->told_exists) {
@@ -190,10 +194,14 @@ icell_tell(struct icell *ic, bool expunge)
         struct buf line = buf_new(8192);
         buf_addf(&line, "* %zu FETCH (UID %u FLAGS ", i + 1, m->uid);
         icell_add_flags(ic, &line, m);
+        if (ic->condstore)
+            buf_addf(&line, " MODSEQ (%llu)", (unsigned long long)m->modseq);
         buf_addz(&line, ")\r\n");
         stream_put(&ic->s, buf_str(&line));
         buf_free(&line);
     }
+    /* What has gone is still to be told when it may not be told now. */
+    ic->mb.news = !expunge;
 }
 
 void
@@ -298,6 +306,9 @@ icell_run_command(struct icell *ic)
     if (row && row->sync != ICELL_SYNC_NONE && ic->state == ICELL_SELECTED)
         icell_sync(ic, row->sync == ICELL_SYNC_ALL || cmd->uid);
     answer(ic);
+    /* The client has its answer: now there is time to keep what was found out. */
+    if (ic->mb_open && stream_flush(&ic->s, NULL) == 0)
+        mailbox_settle(&ic->mb);
 }
 
 void
@@ -310,6 +321,8 @@ icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct s
     ic->cmd.text = buf_new(ICELL_COMMAND_MAX);
     ic->cmd.answer = buf_new(ANSWER_MAX);
     ic->told_flags = buf_new(8192);
+    ic->hot = buf_new(65536);
+    ic->ready = buf_new(ICELL_READY_MAX);
     stream_init(&ic->s, client_fd, client_fd, IN_MAX, ICELL_IDLE_MS);
     stream_preload(&ic->s, unread);
     if (tag.n) {
@@ -335,5 +348,7 @@ icell_free(struct icell *ic)
     buf_free(&ic->cmd.text);
     buf_free(&ic->cmd.answer);
     buf_free(&ic->told_flags);
+    buf_free(&ic->hot);
+    buf_free(&ic->ready);
     stream_free(&ic->s);
 }

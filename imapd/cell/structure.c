@@ -1,12 +1,13 @@
 /* BODY and BODYSTRUCTURE (RFC 3501 7.4.2), over the flat array of parts: no recursion. */
 #include "imapd/cell/args.h"
 #include "imapd/cell/fetch.h"
+#include "lib/mail/header.h"
 
 struct writer {
     struct buf *out;
     struct arena *arena;
     const struct mime *m;
-    struct str text;
+    const struct mailfile *f;
     bool extensions;
 };
 
@@ -120,17 +121,18 @@ begin(struct writer *w, uint32_t i)
     }
     const struct mime_part *inside = &w->m->parts[p->first];
     buf_addc(w->out, ' ');
-    icell_envelope(w->out, w->arena,
-                   str_sub(w->text, inside->header_at, inside->body_at - inside->header_at));
+    struct buf room = buf_new(HEADER_BLOCK_MAX);
+    icell_envelope(w->out, w->arena, icell_range(w->f, inside->header_at, inside->body_at, &room));
+    buf_free(&room);
     buf_addc(w->out, ' ');
     return p->first;
 }
 
 void
-icell_structure(struct buf *out, struct arena *arena, const struct mime *m, struct str text,
-                bool extensions)
+icell_structure(struct buf *out, struct arena *arena, const struct mime *m,
+                const struct mailfile *f, bool extensions)
 {
-    struct writer w = {out, arena, m, text, extensions};
+    struct writer w = {out, arena, m, f, extensions};
     uint32_t i = 0;
     while (i != MIME_NONE && buf_ok(out)) {
         uint32_t down = begin(&w, i);

@@ -12,22 +12,50 @@ enum { UIDL_MAX = 70 };
 /* ---- text ---- */
 
 void
-pcell_put_text(struct stream *s, struct str text, uint64_t body_lines)
+pcell_put_begin(struct pcell_text *t, uint64_t body_lines)
 {
-    size_t body = header_body(text);
-    for (size_t at = 0; at < text.n && !s->broken;) {
-        ptrdiff_t lf = str_chr(str_from(text, at), '\n');
-        size_t next = lf < 0 ? text.n : at + (size_t)lf + 1;
-        if (at >= body && body_lines-- == 0)
-            break;
-        if (text.p[at] == '.')
-            stream_putz(s, ".");
-        for (; at < next; at += 65536) /* a line may be as long as the message */
-            stream_put(s, str_sub(text, at, next - at < 65536 ? next - at : 65536));
-        at = next;
-        if (lf < 0)
-            stream_putz(s, "\r\n");
+    *t = (struct pcell_text){.line_start = true, .empty = true, .left = body_lines};
+}
+
+/* Where the piece's part that may be sent ends; counts lines. */
+static size_t
+within(struct pcell_text *t, struct str line, bool lf)
+{
+    if (t->in_body && t->line_start && t->left-- == 0) {
+        t->done = true;
+        return 0;
     }
+    for (size_t i = 0; i < line.n && t->empty && !t->in_body; i++)
+        t->empty = line.p[i] == '\r' || line.p[i] == '\n';
+    if (lf) {
+        t->in_body |= t->empty;
+        t->empty = true;
+    }
+    return line.n;
+}
+
+void
+pcell_put_piece(struct stream *s, struct pcell_text *t, struct str piece)
+{
+    while (piece.n && !t->done && !s->broken) {
+        ptrdiff_t lf = str_chr(piece, '\n');
+        struct str line = str_sub(piece, 0, lf < 0 ? piece.n : (size_t)lf + 1);
+        if (within(t, line, lf >= 0) == 0)
+            return;
+        if (t->line_start && line.p[0] == '.')
+            stream_putz(s, ".");
+        for (size_t at = 0; at < line.n; at += 32768) /* a line may be as long as the message */
+            stream_put(s, str_sub(line, at, 32768));
+        t->line_start = lf >= 0;
+        piece = str_from(piece, line.n);
+    }
+}
+
+void
+pcell_put_end(struct stream *s, struct pcell_text *t)
+{
+    if (!t->line_start)
+        stream_putz(s, "\r\n");
     stream_putz(s, ".\r\n");
 }
 
@@ -109,12 +137,26 @@ pcell_cmd_stat(struct pcell *pc, struct str args)
 }
 
 static void
+put_uidl(struct pcell *pc, size_t i, struct buf *line)
+{
+    struct buf name = buf_new(MAILNAME_MAX + 1);
+    struct err e = {0};
+    /* Not known only when the index was damaged under us: a look at the folder mends that. */
+    if (mailbox_name(&pc->mb, i, &name) < 0 &&
+        (mailbox_refresh(&pc->mb, &e) < 0 || mailbox_name(&pc->mb, i, &name) < 0))
+        buf_addf(line, "u%u.%u", pc->mb.msgs[i].uid, pc->mb.validity);
+    else
+        pcell_uidl(line, buf_str(&name));
+    buf_free(&name);
+}
+
+static void
 put_row(struct pcell *pc, const char *before, size_t i, bool uidl)
 {
     struct buf line = buf_new(512);
     buf_addf(&line, "%s%zu ", before, i + 1);
     if (uidl)
-        pcell_uidl(&line, str_z(pc->mb.msgs[i].name));
+        put_uidl(pc, i, &line);
     else
         buf_addu(&line, pc->sizes[i]);
     buf_addz(&line, "\r\n");
@@ -150,17 +192,18 @@ pcell_cmd_uidl(struct pcell *pc, struct str args)
     list(pc, args, true);
 }
 
-/* The message's text, or -1 and an answer. */
+/* The message, and the size of what will be sent; or -1 and an answer. */
 static int
-load(struct pcell *pc, size_t i, struct mailfile *f)
+load(struct pcell *pc, size_t i, struct mailfile *f, uint64_t *size_r)
 {
     struct err e = {0};
     int fd = mailbox_open_message(&pc->mb, i, &e);
-    int result = fd < 0 ? -1 : mailfile_load(f, fd, false, &e);
-    if (fd >= 0)
-        close(fd);
-    if (result == 0)
-        return 0;
+    *f = (struct mailfile){0};
+    if (fd >= 0 && mailfile_load(f, fd, false, &e) == 0) {
+        if (mailfile_size(f, size_r, &e) == 0)
+            return 0;
+        mailfile_free(f);
+    }
     log_warn("UID %u: %s", pc->mb.msgs[i].uid, e.text);
     stream_putf(&pc->s, "-ERR %s.\r\n",
                 pc->mb.msgs[i].gone ? "The message has been removed by another session"
@@ -168,16 +211,40 @@ load(struct pcell *pc, size_t i, struct mailfile *f)
     return -1;
 }
 
+/* What is sent cannot be taken back: a message that cannot be read to its end ends the connection.
+ */
+static void
+put_file(struct pcell *pc, const struct mailfile *f, uint64_t size, uint64_t body_lines)
+{
+    static struct mailreader r;
+    struct pcell_text t;
+    struct str piece;
+    struct err e = {0};
+    int got = 0;
+    mailreader_begin(&r, f, 0, size);
+    pcell_put_begin(&t, body_lines);
+    while (!t.done && !pc->s.broken && (got = mailreader_next(&r, &piece, &e)) > 0)
+        pcell_put_piece(&pc->s, &t, piece);
+    if (got < 0) {
+        log_warn("%s", e.text);
+        pc->s.broken = pc->over = true;
+        pc->ended = "A message could not be read to its end";
+        return;
+    }
+    pcell_put_end(&pc->s, &t);
+}
+
 void
 pcell_cmd_retr(struct pcell *pc, struct str args)
 {
     size_t i;
+    uint64_t size;
     struct mailfile f;
-    if (message(pc, args, &i) < 0 || load(pc, i, &f) < 0)
+    if (message(pc, args, &i) < 0 || load(pc, i, &f, &size) < 0)
         return;
     uint64_t before = pc->s.bytes_out + pc->s.out.n;
-    stream_putf(&pc->s, "+OK %zu octets\r\n", f.text.n);
-    pcell_put_text(&pc->s, f.text, UINT64_MAX);
+    stream_putf(&pc->s, "+OK %llu octets\r\n", (unsigned long long)size);
+    put_file(pc, &f, size, UINT64_MAX);
     mailfile_free(&f);
     pc->did.retr++;
     pc->did.retr_bytes += pc->s.bytes_out + pc->s.out.n - before;
@@ -190,7 +257,7 @@ void
 pcell_cmd_top(struct pcell *pc, struct str args)
 {
     size_t i;
-    uint64_t lines;
+    uint64_t lines, size;
     struct mailfile f;
     struct str count = args;
     struct str number = str_cut(&count, ' ');
@@ -198,11 +265,11 @@ pcell_cmd_top(struct pcell *pc, struct str args)
         bad_arguments(pc);
         return;
     }
-    if (message(pc, number, &i) < 0 || load(pc, i, &f) < 0)
+    if (message(pc, number, &i) < 0 || load(pc, i, &f, &size) < 0)
         return;
     uint64_t before = pc->s.bytes_out + pc->s.out.n;
     stream_putz(&pc->s, "+OK\r\n");
-    pcell_put_text(&pc->s, f.text, lines);
+    put_file(pc, &f, size, lines);
     mailfile_free(&f);
     pc->did.top++;
     pc->did.top_bytes += pc->s.bytes_out + pc->s.out.n - before;

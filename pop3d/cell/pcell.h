@@ -44,5 +44,15 @@ void pcell_run(struct pcell *pc, int client_fd, int root_fd, struct str unread);
 void pcell_free(struct pcell *pc);
 /* The unique ID of a file name: 1 to 70 bytes of 0x21 to 0x7e. */
 void pcell_uidl(struct buf *out, struct str file);
-/* text as a multi-line answer (RFC 1939 3): at most body_lines lines behind the header. */
-void pcell_put_text(struct stream *s, struct str text, uint64_t body_lines);
+/* A message as a multi-line answer (RFC 1939 3), in pieces of any lengths: at most body_lines lines
+ * behind the header, then done is set. */
+struct pcell_text {
+    bool line_start; /* the next byte begins a line */
+    bool empty;      /* the line has held nothing so far */
+    bool in_body;
+    bool done;
+    uint64_t left; /* lines of the body that may still be sent */
+};
+void pcell_put_begin(struct pcell_text *t, uint64_t body_lines);
+void pcell_put_piece(struct stream *s, struct pcell_text *t, struct str piece);
+void pcell_put_end(struct stream *s, struct pcell_text *t);

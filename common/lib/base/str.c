@@ -101,8 +101,11 @@ str_find(struct str s, struct str needle)
 ptrdiff_t
 str_casefind(struct str s, struct str needle)
 {
+    char lower = needle.n ? ch_lower(needle.p[0]) : '\0';
+    char upper = needle.n ? ch_upper(needle.p[0]) : '\0';
     for (size_t i = 0; needle.n <= s.n && i <= s.n - needle.n; i++)
-        if (case_same(s.p + i, needle.p, needle.n))
+        if (!needle.n ||
+            ((s.p[i] == lower || s.p[i] == upper) && case_same(s.p + i, needle.p, needle.n)))
             return (ptrdiff_t)i;
     return -1;
 }

@@ -161,6 +161,10 @@ void
 bodytext_header(struct buf *out, struct str value)
 {
     struct buf line = buf_new(HEADER_FIELD_MAX);
+    if (str_find(value, STR("=?")) < 0) { /* most have none */
+        header_unfold(out, value);
+        return;
+    }
     header_unfold(&line, value);
     struct cursor c = cursor_of(buf_str(&line));
     bool after_word = false;

@@ -113,6 +113,10 @@ void
 header_unfold(struct buf *out, struct str value)
 {
     value = str_trim(value);
+    if (str_chr(value, '\n') < 0) {
+        buf_add(out, value);
+        return;
+    }
     for (size_t i = 0; i < value.n; i++) {
         char c = value.p[i];
         bool fold = c == '\n' || (c == '\r' && i + 1 < value.n && value.p[i + 1] == '\n');

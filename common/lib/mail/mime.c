@@ -186,6 +186,9 @@ take_field(const struct header_field *f, struct arena *arena, struct mime_part *
 
 /* ---- structure ---- */
 
+/* Bytes of a line that are kept to see whether it is a delimiter, blanks behind it included. */
+enum { LINE_KEEP = 1024 };
+
 struct open_part {
     uint32_t part;
     uint32_t last;       /* its last child, or MIME_NONE */
@@ -193,8 +196,12 @@ struct open_part {
     struct str boundary; /* n 0: not a multipart, or past its end delimiter */
 };
 
-struct parser {
-    struct str text;
+struct mime_parser {
+    struct buf head;    /* of the innermost part, while in_header */
+    struct buf line;    /* the beginning of the line that is being read */
+    size_t line_at, at; /* where it began; where we are */
+    unsigned ended;     /* bytes of the line end before line_at: 0 to 2 */
+    char last;          /* the byte before `at` */
     struct arena *arena;
     struct mime *m;
     size_t cap;
@@ -207,20 +214,20 @@ struct parser {
 };
 
 static struct mime_part *
-part(struct parser *p, uint32_t i)
+part(struct mime_parser *p, uint32_t i)
 {
     return &p->m->parts[i];
 }
 
 static struct open_part *
-innermost(struct parser *p)
+innermost(struct mime_parser *p)
 {
     return &p->open[p->nopen - 1];
 }
 
 /* A part whose header begins at `at`, as the last child of the innermost open one. */
 static uint32_t
-add_part(struct parser *p, size_t at)
+add_part(struct mime_parser *p, size_t at)
 {
     if (p->m->n == p->cap) {
         size_t cap = p->cap ? p->cap * 2 : 8;
@@ -254,7 +261,7 @@ add_part(struct parser *p, size_t at)
 }
 
 static void
-begin_part(struct parser *p, size_t at)
+begin_part(struct mime_parser *p, size_t at)
 {
     uint32_t i = add_part(p, at);
     if (i == MIME_NONE)
@@ -264,7 +271,7 @@ begin_part(struct parser *p, size_t at)
 }
 
 static void
-default_type(struct parser *p, struct mime_part *x)
+default_type(struct mime_parser *p, struct mime_part *x)
 {
     bool digest = x->parent != MIME_NONE && part(p, x->parent)->kind == MIME_MULTIPART &&
                   str_caseeq(part(p, x->parent)->subtype, STR("digest"));
@@ -273,7 +280,7 @@ default_type(struct parser *p, struct mime_part *x)
 }
 
 static void
-make_octets(struct parser *p, struct mime_part *x)
+make_octets(struct mime_parser *p, struct mime_part *x)
 {
     x->kind = MIME_LEAF;
     x->first = MIME_NONE;
@@ -284,17 +291,18 @@ make_octets(struct parser *p, struct mime_part *x)
 
 /* The header of the innermost part is complete, its body begins at `at`: what is it? */
 static void
-end_header(struct parser *p, size_t at)
+end_header(struct mime_parser *p, size_t at)
 {
     struct open_part *o = innermost(p);
     struct mime_part *x = part(p, o->part);
-    struct header h = header_of(str_sub(p->text, x->header_at, at - x->header_at));
+    struct header h = header_of(buf_str(&p->head));
     struct header_field f;
     p->in_header = false;
     x->body_at = at;
     o->lines_at = p->lines;
     while (header_next(&h, &f))
         take_field(&f, p->arena, x);
+    buf_reset(&p->head);
     if (!x->type.n)
         default_type(p, x);
     bool message = str_caseeq(x->type, STR("message")) && str_caseeq(x->subtype, STR("rfc822"));
@@ -320,20 +328,9 @@ end_header(struct parser *p, size_t at)
     }
 }
 
-/* Without the line end that belongs to the delimiter behind it (RFC 2046 5.1.1). */
-static size_t
-before_line_end(struct str s, size_t at, size_t floor)
-{
-    if (at > floor && s.p[at - 1] == '\n')
-        at--;
-    if (at > floor && s.p[at - 1] == '\r')
-        at--;
-    return at;
-}
-
 /* Close the innermost part: its content ends at `end`; cut says that a line end was taken off. */
 static void
-close_part(struct parser *p, size_t end, bool cut)
+close_part(struct mime_parser *p, size_t end, bool cut)
 {
     /* end_header() may open the inside of a message: that is empty, and closed first. */
     while (p->in_header && !p->failed) {
@@ -358,7 +355,7 @@ close_part(struct parser *p, size_t end, bool cut)
 
 /* Close all that is deeper than level (a count of open parts). */
 static void
-close_to(struct parser *p, size_t level, size_t end, bool cut)
+close_to(struct mime_parser *p, size_t level, size_t end, bool cut)
 {
     while (p->nopen > level && !p->failed)
         close_part(p, end, cut);
@@ -367,7 +364,7 @@ close_to(struct parser *p, size_t level, size_t end, bool cut)
 /* Is line the delimiter of an open multipart? Its level, with *last_r for the end delimiter; or -1.
  */
 static ptrdiff_t
-delimiter(const struct parser *p, struct str line, bool *last_r)
+delimiter(const struct mime_parser *p, struct str line, bool *last_r)
 {
     struct str b = str_from(line, 2);
     while (b.n && (ch_wsp(b.p[b.n - 1]) || b.p[b.n - 1] == '\r' || b.p[b.n - 1] == '\n'))
@@ -386,12 +383,13 @@ delimiter(const struct parser *p, struct str line, bool *last_r)
 
 /* At a line "--...": true when it was a delimiter and is dealt with. */
 static bool
-take_delimiter(struct parser *p, size_t at, size_t next)
+take_delimiter(struct mime_parser *p, struct str line)
 {
     bool last;
-    ptrdiff_t level = delimiter(p, str_sub(p->text, at, next - at), &last);
+    ptrdiff_t level = delimiter(p, line, &last);
     if (level < 0)
         return false;
+    bool lf = line.p[line.n - 1] == '\n';
     if (!last && p->m->n >= MIME_PARTS_MAX) {
         /* No more parts: all that follows stays in the one that is open. */
         if (p->nopen > (size_t)level + 1)
@@ -399,45 +397,102 @@ take_delimiter(struct parser *p, size_t at, size_t next)
         p->lines++;
         return true;
     }
-    size_t end = before_line_end(p->text, at, 0);
-    close_to(p, (size_t)level + 1, end, end < at);
+    /* The line end before it belongs to it (RFC 2046 5.1.1). */
+    close_to(p, (size_t)level + 1, p->line_at - p->ended, p->ended > 0);
     if (last)
         p->open[level].boundary = str_of("", 0);
     else
-        begin_part(p, next);
-    p->lines += next > at && p->text.p[next - 1] == '\n';
+        begin_part(p, p->at);
+    p->lines += lf;
     return true;
 }
 
+/* The line is complete: line is all of it, or the LINE_KEEP bytes it began with. */
 static void
-take_line(struct parser *p, size_t at, size_t next)
+take_line(struct mime_parser *p, struct str line, bool lf)
 {
-    struct str line = str_sub(p->text, at, next - at);
-    if (str_starts(line, STR("--")) && take_delimiter(p, at, next))
+    bool kept = p->at - p->line_at == line.n;
+    if (kept && str_starts(line, STR("--")) && take_delimiter(p, line))
         return;
-    p->lines += p->text.p[next - 1] == '\n';
+    p->lines += lf;
     if (p->in_header && (str_eq(line, STR("\r\n")) || str_eq(line, STR("\n"))))
-        end_header(p, next);
+        end_header(p, p->at);
+}
+
+/* A piece of the line that is being read, and whether it ends it. */
+static void
+take_piece(struct mime_parser *p, struct str piece, bool lf)
+{
+    bool whole = lf && p->line.n == 0 && p->at == p->line_at;
+    char before = p->last;
+    /* Only its beginning is looked at again: a limit reached is no error. */
+    if (p->in_header)
+        buf_add(&p->head, str_sub(piece, 0, buf_room(&p->head)));
+    if (!whole)
+        buf_add(&p->line, str_sub(piece, 0, buf_room(&p->line)));
+    p->at += piece.n;
+    p->last = piece.p[piece.n - 1];
+    if (!lf)
+        return;
+    if (piece.n > 1)
+        before = piece.p[piece.n - 2];
+    bool crlf = before == '\r' && p->at - p->line_at > 1;
+    take_line(p, whole ? piece : buf_str(&p->line), true);
+    p->ended = crlf ? 2 : 1;
+    p->line_at = p->at;
+    buf_reset(&p->line);
+}
+
+struct mime_parser *
+mime_begin(struct arena *arena, struct mime *m_r)
+{
+    struct mime_parser *p = calloc(1, sizeof *p);
+    *m_r = (struct mime){0};
+    if (!p)
+        return NULL;
+    *p = (struct mime_parser){.head = buf_new(HEADER_BLOCK_MAX + HEADER_FIELD_MAX),
+                              .line = buf_new(LINE_KEEP),
+                              .arena = arena,
+                              .m = m_r};
+    begin_part(p, 0);
+    return p;
+}
+
+void
+mime_feed(struct mime_parser *p, struct str piece)
+{
+    while (piece.n && !p->failed) {
+        ptrdiff_t lf = str_chr(piece, '\n');
+        size_t n = lf < 0 ? piece.n : (size_t)lf + 1;
+        take_piece(p, str_sub(piece, 0, n), lf >= 0);
+        piece = str_from(piece, n);
+    }
+}
+
+int
+mime_end(struct mime_parser *p)
+{
+    if (!p->failed && p->at > p->line_at)
+        take_line(p, buf_str(&p->line), false);
+    if (!p->failed)
+        close_to(p, 0, p->at, false);
+    int result = p->failed ? -1 : 0;
+    if (p->failed)
+        mime_free(p->m);
+    buf_free(&p->head);
+    buf_free(&p->line);
+    free(p);
+    return result;
 }
 
 int
 mime_parse(struct str message, struct arena *arena, struct mime *m_r)
 {
-    struct parser p = {.text = message, .arena = arena, .m = m_r};
-    *m_r = (struct mime){0};
-    begin_part(&p, 0);
-    for (size_t at = 0; at < message.n && !p.failed;) {
-        ptrdiff_t lf = str_chr(str_from(message, at), '\n');
-        size_t next = lf < 0 ? message.n : at + (size_t)lf + 1;
-        take_line(&p, at, next);
-        at = next;
-    }
-    if (!p.failed)
-        close_to(&p, 0, message.n, false);
-    if (!p.failed)
-        return 0;
-    mime_free(m_r);
-    return -1;
+    struct mime_parser *p = mime_begin(arena, m_r);
+    if (!p)
+        return -1;
+    mime_feed(p, message);
+    return mime_end(p);
 }
 
 void

@@ -56,8 +56,15 @@ struct mime {
     bool truncated; /* a limit was reached */
 };
 
-/* Text fields lie in the arena, parts in memory of their own: mime_free(). -1: memory or arena
- * full. */
+/* A message that comes in pieces, of any lengths. Memory: the parts, the header of one part as far
+ * as HEADER_BLOCK_MAX, and one line as far as it can be a delimiter. */
+struct mime_parser;
+struct mime_parser *mime_begin(struct arena *arena, struct mime *m_r); /* NULL: out of memory */
+void mime_feed(struct mime_parser *p, struct str piece);
+/* Frees the parser. -1: memory or arena full; m_r of mime_begin() is then empty. */
+int mime_end(struct mime_parser *p);
+/* All of it at once. Text fields lie in the arena, parts in memory of their own: mime_free(). -1:
+ * memory or arena full. */
 int mime_parse(struct str message, struct arena *arena, struct mime *m_r);
 void mime_free(struct mime *m);
 /* "type/subtype; a=b": for a Content-Type or Content-Disposition field (then type is the

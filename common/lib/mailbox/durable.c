@@ -5,10 +5,10 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-int
-durable_open(int dir_fd, const char *name, struct stat *st_r)
+static int
+open_regular(int dir_fd, const char *name, int mode, struct stat *st_r)
 {
-    int fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    int fd = openat(dir_fd, name, mode | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return -1;
     if (fstat(fd, st_r) == 0 && S_ISREG(st_r->st_mode))
@@ -16,6 +16,18 @@ durable_open(int dir_fd, const char *name, struct stat *st_r)
     close(fd);
     errno = EINVAL;
     return -1;
+}
+
+int
+durable_open(int dir_fd, const char *name, struct stat *st_r)
+{
+    return open_regular(dir_fd, name, O_RDONLY, st_r);
+}
+
+int
+durable_open_rw(int dir_fd, const char *name, struct stat *st_r)
+{
+    return open_regular(dir_fd, name, O_RDWR, st_r);
 }
 
 int

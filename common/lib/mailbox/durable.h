@@ -12,6 +12,8 @@
 /* Open for reading without following links or waiting; *st_r is what fstat said. -1 with errno
  * (ENOENT, or EINVAL when it is not a regular file). */
 int durable_open(int dir_fd, const char *name, struct stat *st_r);
+/* The same for reading and writing. */
+int durable_open_rw(int dir_fd, const char *name, struct stat *st_r);
 /* The content appended to out, at most its maximum; 0 also when there is no such file (out stays as
  * it is, *there_r false). */
 int durable_read(int dir_fd, const char *name, struct buf *out, bool *there_r, struct err *e);

@@ -467,3 +467,56 @@ folder_rename(int root_fd, struct str from, struct str to, struct err *e)
     arena_free(&arena);
     return result;
 }
+
+/* ---- special use ---- */
+
+static const char use_name[] = "bulkhead-use";
+static const struct {
+    const char *use, *folder;
+} uses[] = {{"\\Archive", "Archive"}, {"\\Drafts", "Drafts"}, {"\\Junk", "Junk"},
+            {"\\Sent", "Sent"},       {"\\Trash", "Trash"},   {"\\Junk", "Spam"}};
+enum { USES = sizeof uses / sizeof uses[0], USE_MAX = 64 };
+
+const char *
+folder_use_known(struct str attribute)
+{
+    for (size_t i = 0; i < USES; i++)
+        if (str_caseeq(attribute, str_z(uses[i].use)))
+            return uses[i].use;
+    return NULL;
+}
+
+const char *
+folder_use(int root_fd, struct str name)
+{
+    char path[FOLDER_NAME_MAX + 8];
+    struct buf text = buf_new(USE_MAX);
+    const char *use = NULL;
+    bool there = false;
+    if (folder_is_inbox(name) || folder_path(name, path) < 0)
+        return NULL;
+    int fd = openat(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && durable_read(fd, use_name, &text, &there, NULL) == 0 && there)
+        use = folder_use_known(str_trim(buf_str(&text)));
+    for (size_t i = 0; i < USES && fd >= 0 && !there && !use; i++)
+        if (str_eq(name, str_z(uses[i].folder)))
+            use = uses[i].use;
+    if (fd >= 0)
+        close(fd);
+    buf_free(&text);
+    return use;
+}
+
+int
+folder_set_use(int root_fd, struct str name, const char *use, struct err *e)
+{
+    char path[FOLDER_NAME_MAX + 8];
+    if (folder_path(name, path) < 0)
+        return err_set(e, ERR_PERMANENT, "not a folder's name");
+    int fd = openat(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, "open the folder");
+    int result = durable_replace(fd, use_name, str_z(use), e);
+    close(fd);
+    return result;
+}

@@ -48,6 +48,14 @@ int folder_delete(int root_fd, struct str name, struct err *e);
 /* With all levels below. INBOX is not renamed: its messages are the caller's to move. */
 int folder_rename(int root_fd, struct str from, struct str to, struct err *e);
 
+/* What a folder is for (RFC 6154): "\\Sent" or another of its attributes, or NULL. It is what was
+ * said when the folder was made (kept in it, so that it is renamed and deleted with it), or what
+ * its name says to most clients. */
+const char *folder_use(int root_fd, struct str name);
+/* The attribute as it is written, for any case; NULL: none that a folder can have here. */
+const char *folder_use_known(struct str attribute);
+int folder_set_use(int root_fd, struct str name, const char *use, struct err *e);
+
 /* LIST's pattern (RFC 3501 6.3.8): '*' any bytes, '%' any but the separator; INBOX in any case. All
  * states are followed at once: time is at most the product of the lengths (catalogue G9). */
 bool folder_match(struct str pattern, struct str name);

@@ -1,5 +1,4 @@
 #include "lib/mailbox/mailbox.h"
-#include "lib/base/clock.h"
 #include "lib/mailbox/durable.h"
 #include "lib/mailbox/folder.h"
 #include "lib/mailbox/mailfile.h"
@@ -15,227 +14,6 @@
 
 enum { TMP_AGE_S = 36 * 3600, TMP_CLEAN_MAX = 1000 };
 
-int
-mailview_lock(struct mailbox *mb, struct err *e)
-{
-    for (int tries = 0; tries < 3; tries++) {
-        struct stat st;
-        if (uidfile_lock(mb->lock_fd, e) < 0)
-            return -1;
-        if (fstat(mb->lock_fd, &st) == 0 && st.st_nlink > 0)
-            return 0;
-        /* Somebody removed the file under us: the lock is on nothing. */
-        int fd = mailview_open_lock(mb->dir_fd, e);
-        if (fd < 0)
-            return -1;
-        close(mb->lock_fd);
-        mb->lock_fd = fd;
-        mb->uids.holding = false;
-    }
-    return err_set(e, ERR_TEMPORARY, "the lock file keeps vanishing");
-}
-
-void
-mailview_unlock(struct mailbox *mb)
-{
-    uidfile_unlock(mb->lock_fd);
-}
-
-int
-mailview_open_lock(int dir_fd, struct err *e)
-{
-    struct stat st;
-    int fd = openat(dir_fd, "bulkhead-lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-                    0600);
-    if (fd < 0 && errno == ENOENT && fstat(dir_fd, &st) == 0 && st.st_nlink == 0)
-        return err_set(e, ERR_PERMANENT, "the folder has been deleted");
-    if (fd < 0)
-        return err_errno(e, "open bulkhead-lock");
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-        return fd;
-    close(fd);
-    return err_set(e, ERR_TEMPORARY, "bulkhead-lock is not a file");
-}
-
-static bool
-same_time(struct timespec a, struct timespec b)
-{
-    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
-}
-
-/* The directories' times now; settled when both are old enough that the next change, however small
- * the file system's clock tick, cannot carry the same time. */
-static int
-read_times(const struct mailbox *mb, struct mailbox_times *t_r, struct err *e)
-{
-    struct stat n, c;
-    struct timespec now;
-    if (fstat(mb->new_fd, &n) < 0 || fstat(mb->cur_fd, &c) < 0)
-        return err_errno(e, "stat the folder");
-    clock_gettime(CLOCK_REALTIME, &now);
-    t_r->new_dir = n.st_mtim;
-    t_r->cur_dir = c.st_mtim;
-    t_r->settled = now.tv_sec - n.st_mtim.tv_sec >= 2 && now.tv_sec - c.st_mtim.tv_sec >= 2;
-    return 0;
-}
-
-static int
-reserve(struct mailbox *mb, size_t n)
-{
-    if (n <= mb->cap)
-        return 0;
-    size_t cap = n + n / 4 + 64;
-    struct mailbox_message *msgs = reallocarray(mb->msgs, cap, sizeof *msgs);
-    if (!msgs)
-        return -1;
-    mb->msgs = msgs;
-    mb->cap = cap;
-    return 0;
-}
-
-static void
-take_name(struct mailbox_message *m, struct mailscan_entry *x)
-{
-    if (strcmp(m->name, x->name) != 0) {
-        free(m->name);
-        m->name = x->name;
-        x->name = NULL;
-    }
-    m->in_new = x->in_new;
-    if (x->vsize != UINT64_MAX)
-        m->vsize = x->vsize;
-    if (m->flags != x->flags || m->keywords != x->keywords) {
-        m->flags = x->flags;
-        m->keywords = x->keywords;
-        m->changed = true;
-    }
-}
-
-static int
-append(struct mailbox *mb, struct mailscan_entry *x, struct err *e)
-{
-    if (reserve(mb, mb->n + 1) < 0)
-        return err_set(e, ERR_TEMPORARY, "out of memory");
-    mb->msgs[mb->n++] = (struct mailbox_message){.name = x->name,
-                                                 .size = x->size,
-                                                 .vsize = x->vsize,
-                                                 .uid = x->uid,
-                                                 .keywords = x->keywords,
-                                                 .flags = x->flags,
-                                                 .in_new = x->in_new,
-                                                 .recent = x->recent};
-    x->name = NULL;
-    return 0;
-}
-
-/* Bring the view up to what was listed. Messages not listed are counted, and with really_gone set
- * marked gone. */
-static int
-merge(struct mailbox *mb, struct mailscan *s, bool really_gone, size_t *missing_r, struct err *e)
-{
-    size_t old = mb->n, i = 0;
-    uint32_t seen_next = mb->seen_next;
-    *missing_r = 0;
-    for (size_t k = 0; k < s->n; k++) {
-        struct mailscan_entry *x = &s->at[k];
-        for (; i < old && mb->msgs[i].uid < x->uid; i++) {
-            *missing_r += !mb->msgs[i].gone;
-            mb->msgs[i].gone |= really_gone;
-        }
-        if (i < old && mb->msgs[i].uid == x->uid) {
-            if (!mb->msgs[i].gone)
-                take_name(&mb->msgs[i], x);
-            i++;
-        } else if (x->uid >= seen_next) {
-            if (append(mb, x, e) < 0)
-                return -1;
-            mb->seen_next = x->uid + 1;
-        }
-    }
-    for (; i < old; i++) {
-        *missing_r += !mb->msgs[i].gone;
-        mb->msgs[i].gone |= really_gone;
-    }
-    return 0;
-}
-
-static int
-find_validity(struct mailbox *mb, const struct mailscan *s, struct err *e)
-{
-    struct uid_evidence seen;
-    uint32_t before = mb->uids.validity;
-    if (uidfile_read(&mb->uids, mb->dir_fd, e) < 0)
-        return -1;
-    if (!mb->uids.validity && (mailscan_evidence(s, &seen, e) < 0 ||
-                               uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, &seen, e) < 0))
-        return -1;
-    if (before && before != mb->uids.validity)
-        return err_set(e, ERR_PERMANENT, "UIDVALIDITY has changed");
-    return 0;
-}
-
-/* The numbers are used up (or a name claims the highest one): start over with a new UIDVALIDITY.
- * Only a session that has told its client nothing yet can go on. */
-static int
-start_over(struct mailbox *mb, struct mailscan *s, struct err *e)
-{
-    const struct uid_evidence none = {.validity = mb->uids.validity, .highest = UINT32_MAX};
-    bool told = mb->seen_next > 0;
-    if (uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, &none, e) < 0)
-        return -1;
-    if (told)
-        return err_set(e, ERR_PERMANENT, "UIDVALIDITY has changed");
-    return mailscan_settle(s, mb, e);
-}
-
-static int
-list_once(struct mailbox *mb, bool really_gone, size_t *missing_r, struct err *e)
-{
-    struct mailscan s = {0};
-    struct err why = {0};
-    if (mailscan_read(&s, mb, e) < 0)
-        return -1;
-    int result = find_validity(mb, &s, e);
-    if (result == 0 && mailscan_settle(&s, mb, &why) < 0) {
-        if (e)
-            *e = why;
-        result = why.class == ERR_LIMIT ? start_over(mb, &s, e) : -1;
-    }
-    if (result == 0)
-        result = merge(mb, &s, really_gone, missing_r, e);
-    if (mb->uids.next > mb->seen_next)
-        mb->seen_next = mb->uids.next;
-    mailscan_free(&s);
-    return result;
-}
-
-int
-mailview_relist(struct mailbox *mb, struct err *e)
-{
-    size_t missing = 0;
-    if (keywords_load(&mb->keywords, mb->dir_fd, e) < 0 || read_times(mb, &mb->times, e) < 0 ||
-        list_once(mb, false, &missing, e) < 0)
-        return -1;
-    /* readdir() may miss a file that a foreign program renames at this moment: look again. */
-    return missing ? list_once(mb, true, &missing, e) : 0;
-}
-
-int
-mailbox_refresh(struct mailbox *mb, struct err *e)
-{
-    struct mailbox_times now;
-    if (read_times(mb, &now, e) < 0)
-        return -1;
-    if (mb->times.settled && same_time(now.new_dir, mb->times.new_dir) &&
-        same_time(now.cur_dir, mb->times.cur_dir))
-        return 0;
-    if (mailview_lock(mb, e) < 0)
-        return -1;
-    int result = mailview_relist(mb, e);
-    mailview_unlock(mb);
-    return result;
-}
-
 /* What crashed deliveries left in tmp/, after the 36 hours that maildir(5) gives them. */
 static void
 clean_tmp(const struct mailbox *mb)
@@ -248,10 +26,21 @@ clean_tmp(const struct mailbox *mb)
     if (mailview_list_dir(&s, mb->dir_fd, "tmp") < 0)
         return;
     for (size_t i = 0; i < s.n && i < TMP_CLEAN_MAX; i++)
-        if (fstatat(mb->tmp_fd, s.at[i].name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        if (fstatat(mb->tmp_fd, mailscan_name(&s, &s.at[i]), &st, AT_SYMLINK_NOFOLLOW) == 0 &&
             S_ISREG(st.st_mode) && st.st_mtime < now - TMP_AGE_S)
-            unlinkat(mb->tmp_fd, s.at[i].name, 0);
+            unlinkat(mb->tmp_fd, mailscan_name(&s, &s.at[i]), 0);
     mailscan_free(&s);
+}
+
+static void
+close_fds(struct mailbox *mb, bool all)
+{
+    int *const fds[] = {&mb->new_fd, &mb->cur_fd, &mb->tmp_fd, &mb->lock_fd, &mb->dir_fd};
+    for (size_t i = 0; i < (all ? sizeof fds / sizeof fds[0] : 3); i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
 }
 
 static int
@@ -263,13 +52,18 @@ open_dirs(struct mailbox *mb, struct err *e)
         return err_set(e, ERR_PERMANENT, "no such folder");
     if (mb->dir_fd < 0)
         return err_errno(e, "open the folder");
-    if (folder_make_subdirs(mb->dir_fd, e) < 0)
-        return -1;
-    mb->new_fd = openat(mb->dir_fd, "new", how);
-    mb->cur_fd = openat(mb->dir_fd, "cur", how);
-    mb->tmp_fd = openat(mb->dir_fd, "tmp", how);
-    if (mb->new_fd < 0 || mb->cur_fd < 0 || mb->tmp_fd < 0)
-        return err_errno(e, "open new, cur, tmp");
+    for (int tries = 0; tries < 2; tries++) {
+        mb->new_fd = openat(mb->dir_fd, "new", how);
+        mb->cur_fd = openat(mb->dir_fd, "cur", how);
+        mb->tmp_fd = openat(mb->dir_fd, "tmp", how);
+        if (mb->new_fd >= 0 && mb->cur_fd >= 0 && mb->tmp_fd >= 0)
+            break;
+        if (tries)
+            return err_errno(e, "open new, cur, tmp");
+        close_fds(mb, false);
+        if (folder_make_subdirs(mb->dir_fd, e) < 0)
+            return -1;
+    }
     mb->lock_fd = mailview_open_lock(mb->dir_fd, e);
     return mb->lock_fd < 0 ? -1 : 0;
 }
@@ -284,6 +78,8 @@ open_unlisted(struct mailbox *mb, int root_fd, struct str folder, bool read_only
                            .tmp_fd = -1,
                            .lock_fd = -1,
                            .read_only = read_only};
+    mailindex_init(&mb->ix);
+    mailcache_init(&mb->cache);
     if (folder_path(folder, mb->path) < 0)
         return err_set(e, ERR_PERMANENT, "no such folder");
     if (open_dirs(mb, e) == 0)
@@ -297,16 +93,12 @@ mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
 {
     if (open_unlisted(mb, root_fd, folder, read_only, e) < 0)
         return -1;
-    int listed = mailview_lock(mb, e);
-    if (listed == 0) {
-        listed = mailview_relist(mb, e);
-        mailview_unlock(mb);
-    }
+    int listed = mailview_open(mb, e);
     if (listed < 0)
         mailbox_close(mb);
-    else if (!read_only)
+    else if (listed && !read_only)
         clean_tmp(mb);
-    return listed;
+    return listed < 0 ? -1 : 0;
 }
 
 int
@@ -314,15 +106,15 @@ mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct e
 {
     if (open_unlisted(mb, root_fd, folder, true, e) < 0)
         return -1;
-    int result = mailview_lock(mb, e);
-    if (result == 0) {
-        result = keywords_load(&mb->keywords, mb->dir_fd, e);
-        if (result == 0)
-            result = uidfile_read(&mb->uids, mb->dir_fd, e);
-        /* Without the file, the names must be read once to make it. */
-        if (result == 0 && !mb->uids.validity)
-            result = mailview_relist(mb, e);
-        mailview_unlock(mb);
+    mb->target = true;
+    int result = keywords_load(&mb->keywords, mb->dir_fd, e);
+    if (result == 0)
+        result = uidfile_read(&mb->uids, mb->dir_fd, e);
+    mb->validity = mb->uids.validity;
+    /* Without the file, the names must be read once to make it. */
+    if (result == 0 && !mb->validity && (result = mailview_begin(mb, e)) == 0) {
+        result = mailview_relist(mb, e);
+        mailview_end(mb);
     }
     if (result < 0)
         mailbox_close(mb);
@@ -332,19 +124,20 @@ mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct e
 void
 mailbox_close(struct mailbox *mb)
 {
-    int *const fds[] = {&mb->new_fd, &mb->cur_fd, &mb->tmp_fd, &mb->lock_fd, &mb->dir_fd};
     if (mb->lock_fd >= 0)
         uidfile_close(&mb->uids, mb->lock_fd, mb->dir_fd);
-    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
-        if (*fds[i] >= 0)
-            close(*fds[i]);
-        *fds[i] = -1;
-    }
-    for (size_t i = 0; i < mb->n; i++)
-        free(mb->msgs[i].name);
+    close_fds(mb, true);
+    mailindex_free(&mb->ix);
+    mailcache_free(&mb->cache);
     free(mb->msgs);
     mb->msgs = NULL;
     mb->n = mb->cap = 0;
+}
+
+int
+mailbox_name(struct mailbox *mb, size_t i, struct buf *name)
+{
+    return mailindex_name(&mb->ix, &mb->msgs[i], name);
 }
 
 void
@@ -352,9 +145,7 @@ mailbox_drop_gone(struct mailbox *mb)
 {
     size_t n = 0;
     for (size_t i = 0; i < mb->n; i++)
-        if (mb->msgs[i].gone)
-            free(mb->msgs[i].name);
-        else
+        if (!mb->msgs[i].gone)
             mb->msgs[n++] = mb->msgs[i];
     mb->n = n;
 }
@@ -369,6 +160,13 @@ mailbox_count(const struct mailbox *mb)
         c.unseen += !(mb->msgs[i].flags & MAILBOX_SEEN);
     }
     return c;
+}
+
+uint32_t
+mailbox_uidnext(const struct mailbox *mb)
+{
+    uint32_t next = mb->ix.state.next_uid > mb->uids.next ? mb->ix.state.next_uid : mb->uids.next;
+    return mb->n && mb->msgs[mb->n - 1].uid >= next ? mb->msgs[mb->n - 1].uid + 1 : next;
 }
 
 int

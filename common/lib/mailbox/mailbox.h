@@ -22,7 +22,8 @@
  *
  * Our own processes rename and list only under the lock, so a listing cannot miss a file of ours
  * that is just being renamed; what seems gone is looked for twice because of the programs of
- * others.
+ * others. The listing is kept in an index (mailindex.h): a folder that has not changed since is
+ * neither listed nor locked, and one with new mail in new/ only is listed there only.
  *
  * Limits: MAILBOX_MESSAGES_MAX messages a folder; those beyond, in order of UID, are not shown.
  */
@@ -30,6 +31,9 @@
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
 #include "lib/mailbox/keywords.h"
+#include "lib/mailbox/mailcache.h"
+#include "lib/mailbox/mailguard.h"
+#include "lib/mailbox/mailindex.h"
 #include "lib/mailbox/uidfile.h"
 #include <time.h>
 
@@ -65,36 +69,59 @@ enum mailbox_flag {
 enum { MAILBOX_MESSAGES_MAX = 1000000 };
 #define MAILBOX_SIZE_UNKNOWN UINT64_MAX
 
+/* A message: 64 bytes, as they lie in the index (mailindex.h). Its file's name is mailbox_name().
+ */
 struct mailbox_message {
-    char *name;     /* its file in cur/ (in new/ when in_new); owned by the mailbox */
-    uint64_t size;  /* bytes on disk, or MAILBOX_SIZE_UNKNOWN: ask mailbox_vsize() */
-    uint64_t vsize; /* with CRLF */
-    int64_t date_s; /* internal date; 0: not yet known, ask mailbox_date() */
     uint32_t uid;
     uint32_t keywords; /* bit k: the keyword of letter 'a' + k */
+    uint32_t name_at;  /* where its name is kept */
+    uint8_t name_n;
     uint8_t flags;
-    bool in_new;
+    bool in_new;       /* its file is in new/, else in cur/ */
+    bool odd;          /* the whole name is kept, since the flags do not make it */
+    uint64_t size;     /* bytes on disk, or MAILBOX_SIZE_UNKNOWN: ask mailbox_vsize() */
+    uint64_t vsize;    /* with CRLF */
+    int64_t date_s;    /* internal date; 0: not yet known, ask mailbox_date() */
+    uint64_t modseq;   /* of its last change (RFC 7162) */
+    uint64_t cache_at; /* what is cached of it; 0: nothing */
+    uint32_t saved_s;  /* when it came into this folder (RFC 8514) */
+    /* Of a session only; 0 in the index. */
     bool recent;  /* this session is the first to be told of it (RFC 3501 2.3.2) */
     bool gone;    /* not on disk any more; kept until mailbox_drop_gone() */
     bool changed; /* flags differ from what the session last cleared */
+    uint8_t spare;
 };
-
-struct mailbox_times { /* of new/ and cur/ when they were last listed */
-    struct timespec new_dir, cur_dir;
-    bool settled; /* old enough then that a later change must show in them */
-};
+_Static_assert(sizeof(struct mailbox_message) == 64, "a record of the index has no gaps");
 
 struct mailbox {
     int root_fd; /* borrowed */
     int dir_fd, new_fd, cur_fd, tmp_fd, lock_fd;
-    bool read_only; /* EXAMINE and STATUS: nothing is moved from new/, no flag changes */
+    bool read_only;    /* EXAMINE and STATUS: nothing is moved from new/, no flag changes */
+    bool target;       /* not listed: only put into */
+    uint32_t validity; /* UIDVALIDITY of this session, which must not change under it */
     struct uidfile uids;
     struct keywords keywords;
-    struct mailbox_message *msgs; /* by UID, ascending */
-    size_t n, cap;
+    union {
+        struct mailindex_rows rows;
+        struct {
+            struct mailbox_message *msgs; /* by UID, ascending */
+            size_t n, cap, hint;
+            bool news; /* something is to be told: cleared by who has told it */
+        };
+    };
     uint32_t seen_next; /* UIDs below it that are not in view stay out of it */
-    struct mailbox_times times;
-    char path[264]; /* below the Maildir, for inotify: "." or ".Folder" */
+    struct mailindex ix;
+    bool indexed; /* ix.state tells of a listing, and which UIDs were accounted for */
+    bool told;    /* the session knows a UIDVALIDITY: it may not change any more */
+    bool suspect; /* a file was not where the index says: list whatever the times say */
+    uint64_t freed_bytes, freed; /* to be given back to the quota */
+    bool tail_lost;              /* the index's log was torn */
+    struct mailcache cache;
+    struct mailguard guard;
+    unsigned changing;   /* depth of mailview_begin() */
+    uint64_t now_modseq; /* of the changes under way, 0: none asked for yet */
+    bool bump;           /* mod-sequences may have been lost: all messages get a new one */
+    char path[264];      /* below the Maildir, for inotify: "." or ".Folder" */
 };
 
 /* Open the folder (an IMAP name that folder_check() accepts) of the Maildir at root_fd, and list
@@ -119,21 +146,37 @@ struct mailbox_counts {
     uint32_t messages, recent, unseen;
 };
 struct mailbox_counts mailbox_count(const struct mailbox *mb);
+/* No message that comes will have a UID below it. */
+uint32_t mailbox_uidnext(const struct mailbox *mb);
 
 /* Messages are named by their index (0-based) in mb->msgs from here on: pointers into it do not
  * outlive a call.
  *
- * The message's file, opened for reading and known to be regular, or -1; marks it gone when it is.
+ * The name of its file as we know it; it may have been renamed since. -1: not known. */
+int mailbox_name(struct mailbox *mb, size_t i, struct buf *name);
+/* The message's file, opened for reading and known to be regular, or -1; marks it gone when it is.
  */
 int mailbox_open_message(struct mailbox *mb, size_t i, struct err *e);
 /* Size with CRLF: from the name, or once by reading the file; then the name is told, if allowed. */
 int mailbox_vsize(struct mailbox *mb, size_t i, uint64_t *vsize_r, struct err *e);
+/* What a caller who has read the whole text found it to be. */
+void mailbox_tell_vsize(struct mailbox *mb, size_t i, uint64_t vsize);
 /* Internal date: the file's mtime, or the time in its name. Never fails: 0 at worst. */
 int64_t mailbox_date(struct mailbox *mb, size_t i);
+
+/* Tell the index and the cache what has been found out by reading messages. At a time when nobody
+ * waits. */
+void mailbox_settle(struct mailbox *mb);
 
 /* The letter's number of a keyword, which is added when it is new: ERR_LIMIT when the table is
  * full. */
 int mailbox_keyword(struct mailbox *mb, struct str name, int *number_r, struct err *e);
+
+/* Around many changes at once: they take the lock once and are one batch of the index. May be left
+ * out. Locked for long, others wait: end and begin anew after MAILBOX_BATCH. */
+enum { MAILBOX_BATCH = 1000 };
+int mailbox_changes_begin(struct mailbox *mb, struct err *e);
+void mailbox_changes_end(struct mailbox *mb);
 
 enum mailbox_store_op { MAILBOX_ADD, MAILBOX_REMOVE, MAILBOX_REPLACE };
 /* Change flags and keywords (by rename). 0 also when the message is gone (its mark says so). Does

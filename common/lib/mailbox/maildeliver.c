@@ -1,10 +1,12 @@
 /* Writing messages: delivery (mailbox_deliver) and the writer that APPEND shares with it. */
+#include "lib/base/clock.h"
 #include "lib/mailbox/durable.h"
 #include "lib/mailbox/folder.h"
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailscan.h"
 #include "lib/mailbox/mailview.h"
+#include "lib/mailbox/quota.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -70,6 +72,7 @@ mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags
     struct buf base = buf_new(100), name = buf_new(MAILNAME_MAX + 200);
     struct mailname fresh = {.size = UINT64_MAX, .vsize = UINT64_MAX};
     uint32_t uid = 0;
+    bool taken = false;
     int result = -1;
     const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_sec = date_s}};
     if (date_s && futimens(w->fd, times) < 0) {
@@ -80,6 +83,9 @@ mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags
         err_errno(e, "sync a message");
         goto out;
     }
+    if (quota_take(mb->root_fd, w->size, 1, e) < 0)
+        goto out;
+    taken = true;
     if (mailview_reserve(mb, 1, &uid, e) < 0)
         goto out;
     mailname_fresh(&base, 0);
@@ -95,16 +101,28 @@ mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags
                                           .keywords = keywords,
                                           .info = !to_new});
     int to_fd = to_new ? mb->new_fd : mb->cur_fd;
-    if (mailscan_rename(w->tmp_fd, w->tmp_name, to_fd, buf_z(&name)) < 0)
+    if (mailview_rename(mb, w->tmp_fd, w->tmp_name, to_fd, buf_z(&name)) < 0)
         err_errno(e, "rename a message");
     else if (fsync(to_fd) < 0) {
         err_errno(e, "sync the folder");
-        unlinkat(to_fd, buf_z(&name), 0);
-    } else
+        mb->guard.expect += unlinkat(to_fd, buf_z(&name), 0) == 0;
+    } else {
+        struct mailbox_message m = {.uid = uid,
+                                    .size = w->size,
+                                    .vsize = w->vsize,
+                                    .flags = flags,
+                                    .keywords = keywords,
+                                    .in_new = to_new,
+                                    .date_s = date_s ? date_s : wall_s(),
+                                    .saved_s = (uint32_t)wall_s()};
+        mailview_added(mb, &m, buf_str(&name));
         result = 0;
-    mailview_unlock(mb);
+    }
+    mailview_end(mb);
     *uid_r = uid;
 out:
+    if (result < 0 && taken)
+        quota_give(mb->root_fd, w->size, 1);
     writer_close(w, result < 0);
     buf_free(&base);
     buf_free(&name);
@@ -121,7 +139,7 @@ look_for(int root_fd, const char *sub, struct str base, struct buf *found, struc
     if (mailview_list_dir(&s, root_fd, sub) < 0)
         return err_set(e, ERR_TEMPORARY, "cannot list %s", sub);
     for (size_t i = 0; i < s.n && found->n == 0; i++) {
-        struct str name = str_z(s.at[i].name);
+        struct str name = str_z(mailscan_name(&s, &s.at[i]));
         if (str_starts(name, base) &&
             (name.n == base.n || name.p[base.n] == ',' || name.p[base.n] == ':'))
             buf_add(found, name);
@@ -183,12 +201,16 @@ open_dirs(int root_fd, struct delivery_dirs *dirs, struct err *e)
 
 /* Write, sync, put in place. 1: the name was taken. */
 static int
-put(const struct mailbox_delivery *d, const struct delivery_dirs *dirs, struct buf *name,
-    struct err *e)
+put(int root_fd, const struct mailbox_delivery *d, const struct delivery_dirs *dirs,
+    struct buf *name, struct err *e)
 {
     struct mailbox_writer w;
     if (mailbox_write_begin(&w, dirs->tmp_fd, e) < 0)
         return -1;
+    if (quota_take(root_fd, d->head.n + d->size, 1, e) < 0) {
+        mailbox_write_abort(&w);
+        return -1;
+    }
     if (mailbox_write(&w, d->head, e) < 0 || copy_source(&w, d, e) < 0)
         goto fail;
     if (fsync(w.fd) < 0) {
@@ -205,9 +227,12 @@ put(const struct mailbox_delivery *d, const struct delivery_dirs *dirs, struct b
             goto fail;
         }
     }
+    if (taken)
+        quota_give(root_fd, d->head.n + d->size, 1);
     writer_close(&w, taken);
     return taken;
 fail:
+    quota_give(root_fd, d->head.n + d->size, 1);
     mailbox_write_abort(&w);
     return -1;
 }
@@ -228,7 +253,7 @@ mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_
                      (name.n == 0 && look_for(root_fd, "cur", d->base, &name, e) < 0)))
         goto out;
     *already_r = name.n > 0;
-    int put_it = *already_r ? 1 : put(d, &dirs, &name, e);
+    int put_it = *already_r ? 1 : put(root_fd, d, &dirs, &name, e);
     if (put_it < 0)
         goto out;
     *already_r = put_it;

@@ -74,6 +74,20 @@ mailname_fresh(struct buf *out, int64_t time_s)
              (long long)(wall_us() % 1000000), hex);
 }
 
+void
+mailname_suffix(struct buf *out, uint8_t flags, uint32_t keywords)
+{
+    char text[3 + LETTERS + 26] = ":2,";
+    size_t n = 3;
+    for (size_t k = 0; k < LETTERS; k++)
+        if (flags & letters[k].flag)
+            text[n++] = letters[k].letter;
+    for (unsigned k = 0; k < 26 && keywords >> k; k++)
+        if (keywords >> k & 1)
+            text[n++] = (char)('a' + k);
+    buf_add(out, str_of(text, n));
+}
+
 /* Flags in ASCII order; others' letters stay. */
 static void
 build_info(struct buf *out, const struct mailname *old, const struct mailname_new *with)

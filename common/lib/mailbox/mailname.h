@@ -34,5 +34,7 @@ struct mailname_new {
  * that are not ours are kept. When that would be too long the sizes are left out, and then the base
  * is shortened to a random one. */
 void mailname_build(struct buf *out, const struct mailname *old, const struct mailname_new *with);
+/* ":2," and the flags, as mailname_build() writes them for a name without others' letters. */
+void mailname_suffix(struct buf *out, uint8_t flags, uint32_t keywords);
 /* A new base: seconds, microseconds, random. */
 void mailname_fresh(struct buf *out, int64_t time_s);

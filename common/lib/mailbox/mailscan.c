@@ -37,10 +37,12 @@ add(struct mailscan *s, struct str name, bool in_new)
         s->at = at;
         s->cap = cap;
     }
-    char *copy = strndup(name.p, name.n);
-    if (!copy)
-        return -1;
-    s->at[s->n++] = (struct mailscan_entry){.name = copy,
+    if (s->names.max == 0)
+        s->names = buf_new(SIZE_MAX / 4);
+    size_t name_at = s->names.n;
+    buf_add(&s->names, name);
+    buf_addc(&s->names, '\0');
+    s->at[s->n++] = (struct mailscan_entry){.name_at = name_at,
                                             .size = parsed.size,
                                             .vsize = parsed.vsize,
                                             .time_s = parsed.time_s,
@@ -50,7 +52,13 @@ add(struct mailscan *s, struct str name, bool in_new)
                                             .flags = parsed.flags,
                                             .in_new = in_new,
                                             .recent = in_new};
-    return 0;
+    return buf_ok(&s->names) ? 0 : -1;
+}
+
+const char *
+mailscan_name(const struct mailscan *s, const struct mailscan_entry *x)
+{
+    return s->names.p + x->name_at;
 }
 
 static bool
@@ -88,10 +96,10 @@ read_dir(struct mailscan *s, int dir_fd, const char *sub, bool in_new, struct er
 }
 
 int
-mailscan_read(struct mailscan *s, const struct mailbox *mb, struct err *e)
+mailscan_read(struct mailscan *s, const struct mailbox *mb, bool whole, struct err *e)
 {
     if (read_dir(s, mb->dir_fd, "new", true, e) == 0 &&
-        read_dir(s, mb->dir_fd, "cur", false, e) == 0)
+        (!whole || read_dir(s, mb->dir_fd, "cur", false, e) == 0))
         return 0;
     mailscan_free(s);
     return -1;
@@ -106,9 +114,8 @@ mailview_list_dir(struct mailscan *s, int dir_fd, const char *sub)
 void
 mailscan_free(struct mailscan *s)
 {
-    for (size_t i = 0; i < s->n; i++)
-        free(s->at[i].name);
     free(s->at);
+    buf_free(&s->names);
     *s = (struct mailscan){0};
 }
 
@@ -147,18 +154,62 @@ mailscan_evidence(const struct mailscan *s, struct uid_evidence *seen_r, struct 
     return 0;
 }
 
-/* By UID; those without one behind, by the time in their names. */
+/* For those without a UID: by the time in their names. */
+struct order {
+    const struct mailscan_entry *x;
+    const char *name;
+};
+
+static int
+by_time(const void *a, const void *b)
+{
+    const struct order *x = a, *y = b;
+    if (x->x->time_s != y->x->time_s)
+        return x->x->time_s < y->x->time_s ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
 static int
 by_uid(const void *a, const void *b)
 {
-    const struct mailscan_entry *x = a, *y = b;
-    if (x->uid != y->uid)
-        return !x->uid ? 1 : !y->uid ? -1 : x->uid < y->uid ? -1 : 1;
-    if (!x->uid && x->time_s != y->time_s)
-        return x->time_s < y->time_s ? -1 : 1;
-    if (x->in_new != y->in_new)
-        return x->in_new ? 1 : -1; /* of two sights of one file, the later */
-    return strcmp(x->name, y->name);
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* By UID, those without one behind, by time. Keys are sorted, not entries. */
+static int
+sort_entries(struct mailscan *s)
+{
+    uint64_t *keys = calloc(s->n + 1, sizeof *keys);
+    struct order *loose = calloc(s->n + 1, sizeof *loose);
+    struct mailscan_entry *sorted = calloc(s->n + 1, sizeof *sorted);
+    size_t n = 0, m = 0;
+    int result = keys && loose && sorted ? 0 : -1;
+    for (size_t i = 0; result == 0 && i < s->n; i++)
+        if (s->at[i].lost)
+            continue;
+        else if (s->at[i].uid)
+            /* Of two sights of one file that in new/ is the later one in the order. */
+            keys[n++] = (uint64_t)s->at[i].uid << 32 | i;
+        else
+            loose[m++] = (struct order){&s->at[i], mailscan_name(s, &s->at[i])};
+    if (result == 0) {
+        sort_array(keys, n, sizeof *keys, by_uid);
+        sort_array(loose, m, sizeof *loose, by_time);
+        for (size_t k = 0; k < n; k++)
+            sorted[k] = s->at[(uint32_t)keys[k]];
+        for (size_t k = 0; k < m; k++)
+            sorted[n + k] = *loose[k].x;
+        free(s->at);
+        s->at = sorted;
+        s->cap = s->n + 1;
+        s->n = n + m;
+        sorted = NULL;
+    }
+    free(keys);
+    free(loose);
+    free(sorted);
+    return result;
 }
 
 static bool
@@ -169,59 +220,47 @@ same_base(const char *a, const char *b)
            str_eq(x.base, y.base);
 }
 
-static void
-forget(struct mailscan_entry *x)
+static bool
+is_there(const struct mailscan *s, const struct mailbox *mb, const struct mailscan_entry *x)
 {
-    free(x->name);
-    x->name = NULL;
+    struct stat st;
+    return fstatat(x->in_new ? mb->new_fd : mb->cur_fd, mailscan_name(s, x), &st,
+                   AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 /* Two names with one UID: one file seen twice while it moved, or a copy made by somebody. */
-static void
+static bool
 resolve_doubles(struct mailscan *s, const struct mailbox *mb)
 {
+    bool any = false;
     for (size_t i = 1, last = 0; i < s->n; i++) {
         struct mailscan_entry *a = &s->at[last], *b = &s->at[i];
-        last = i;
-        if (!a->name || !b->name || !a->uid || a->uid != b->uid)
-            continue;
-        if (!same_base(a->name, b->name)) {
-            b->uid = 0; /* a copy: it gets its own */
-            last = (size_t)(a - s->at);
+        if (!a->uid || a->uid != b->uid) {
+            last = i;
             continue;
         }
-        struct stat st;
-        if (fstatat(b->in_new ? mb->new_fd : mb->cur_fd, b->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-            forget(b);
-            last = (size_t)(a - s->at);
-        } else if (fstatat(a->in_new ? mb->new_fd : mb->cur_fd, a->name, &st, AT_SYMLINK_NOFOLLOW) <
-                   0) {
-            forget(a);
+        any = true;
+        if (same_base(mailscan_name(s, a), mailscan_name(s, b)) && !is_there(s, mb, b)) {
+            b->lost = true;
+        } else if (same_base(mailscan_name(s, a), mailscan_name(s, b)) && !is_there(s, mb, a)) {
+            a->lost = true;
+            last = i;
         } else {
-            b->uid = 0;
-            last = (size_t)(a - s->at);
+            b->uid = 0; /* a copy: it gets its own */
         }
     }
-}
-
-static void
-squeeze(struct mailscan *s)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s->n; i++)
-        if (s->at[i].name)
-            s->at[n++] = s->at[i];
-    s->n = n;
+    return any;
 }
 
 /* Rename to the name that says uid, into cur/ unless we only look. */
 static int
-place(struct mailscan_entry *x, struct mailbox *mb, uint32_t uid, struct err *e)
+place(struct mailscan *s, struct mailscan_entry *x, struct mailbox *mb, uint32_t uid, struct err *e)
 {
     struct mailname old;
     struct buf name = buf_new(MAILNAME_MAX + 200);
+    const char *from = mailscan_name(s, x);
     bool to_new = x->in_new && mb->read_only;
-    if (mailname_parse(str_z(x->name), &old) < 0)
+    if (mailname_parse(str_z(from), &old) < 0)
         return err_set(e, ERR_TEMPORARY, "bad name");
     mailname_build(&name, &old,
                    &(struct mailname_new){.size = x->size,
@@ -233,15 +272,17 @@ place(struct mailscan_entry *x, struct mailbox *mb, uint32_t uid, struct err *e)
                                           .info = !to_new});
     const char *to = buf_z(&name);
     int result = 0;
-    if (mailscan_rename(x->in_new ? mb->new_fd : mb->cur_fd, x->name,
+    if (mailview_rename(mb, x->in_new ? mb->new_fd : mb->cur_fd, from,
                         to_new ? mb->new_fd : mb->cur_fd, to) == 0) {
-        char *copy = strdup(to);
-        forget(x);
-        x->name = copy;
+        x->name_at = s->names.n;
+        buf_add(&s->names, buf_str(&name));
+        buf_addc(&s->names, '\0');
         x->uid = uid;
         x->in_new = to_new;
+        if (!buf_ok(&s->names))
+            result = err_set(e, ERR_TEMPORARY, "out of memory");
     } else if (errno == ENOENT || errno == EEXIST) {
-        forget(x);
+        x->lost = true;
     } else {
         result = err_errno(e, "rename a message");
     }
@@ -258,30 +299,45 @@ give_uids(struct mailscan *s, struct mailbox *mb, struct err *e)
     if (first == s->n)
         return 0;
     uint32_t uid, highest = first ? s->at[first - 1].uid : 0;
+    if (mb->n && mb->msgs[mb->n - 1].uid > highest)
+        highest = mb->msgs[mb->n - 1].uid;
+    if (mb->ix.state.next_uid && mb->ix.state.next_uid - 1 > highest)
+        highest = mb->ix.state.next_uid - 1;
     if (uidfile_give(&mb->uids, mb->dir_fd, mb->lock_fd, highest, (uint32_t)(s->n - first), &uid,
                      e) < 0)
         return -1;
     for (size_t i = first; i < s->n; i++)
-        if (place(&s->at[i], mb, uid++, e) < 0)
+        if (place(s, &s->at[i], mb, uid++, e) < 0)
             return -1;
     return 0;
+}
+
+/* A UID that counts: of this folder, and if the index has accounted for it, of a message that is
+ * still there. What was expunged and is put back by a foreign program is a new message (RFC 3501
+ * 2.3.1.1). */
+static bool
+uid_counts(const struct mailscan_entry *x, const struct mailbox *mb)
+{
+    if (x->validity != mb->uids.validity)
+        return false;
+    if (!mb->indexed || x->uid >= mb->ix.state.next_uid)
+        return true;
+    size_t i = mailindex_find(&mb->rows, x->uid);
+    return i < mb->n && mb->msgs[i].uid == x->uid && !mb->msgs[i].gone;
 }
 
 int
 mailscan_settle(struct mailscan *s, struct mailbox *mb, struct err *e)
 {
     for (size_t i = 0; i < s->n; i++)
-        if (s->at[i].validity != mb->uids.validity)
+        if (!uid_counts(&s->at[i], mb))
             s->at[i].uid = 0;
-    sort_array(s->at, s->n, sizeof *s->at, by_uid);
-    resolve_doubles(s, mb);
-    squeeze(s);
-    sort_array(s->at, s->n, sizeof *s->at, by_uid);
+    if (sort_entries(s) < 0 || (resolve_doubles(s, mb) && sort_entries(s) < 0))
+        return err_set(e, ERR_TEMPORARY, "out of memory");
     if (give_uids(s, mb, e) < 0)
         return -1;
     for (size_t i = 0; i < s->n && !mb->read_only; i++)
-        if (s->at[i].name && s->at[i].in_new && place(&s->at[i], mb, s->at[i].uid, e) < 0)
+        if (!s->at[i].lost && s->at[i].in_new && place(s, &s->at[i], mb, s->at[i].uid, e) < 0)
             return -1;
-    squeeze(s);
-    return 0;
+    return sort_entries(s) < 0 ? err_set(e, ERR_TEMPORARY, "out of memory") : 0;
 }

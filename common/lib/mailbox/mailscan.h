@@ -9,7 +9,7 @@
 #include "lib/mailbox/mailbox.h"
 
 struct mailscan_entry {
-    char *name; /* owned until taken (set to NULL) */
+    size_t name_at; /* in names, with a NUL behind it */
     uint64_t size, vsize;
     int64_t time_s;
     uint32_t uid, validity; /* uid 0: none, or not of this folder */
@@ -17,20 +17,24 @@ struct mailscan_entry {
     uint8_t flags;
     bool in_new;
     bool recent; /* was in new/ when we came */
+    bool lost;   /* a foreign program took it meanwhile */
 };
 
 struct mailscan {
     struct mailscan_entry *at;
     size_t n, cap;
+    struct buf names;
 };
 
-int mailscan_read(struct mailscan *s, const struct mailbox *mb, struct err *e);
+/* whole: cur/ too, not new/ only. */
+int mailscan_read(struct mailscan *s, const struct mailbox *mb, bool whole, struct err *e);
 void mailscan_free(struct mailscan *s);
+const char *mailscan_name(const struct mailscan *s, const struct mailscan_entry *x);
 /* The UIDVALIDITY that most names carry and the highest UID under it. */
 int mailscan_evidence(const struct mailscan *s, struct uid_evidence *seen_r, struct err *e);
-/* Give UIDs to all that have none of mb->uids.validity, rename, move from new/ to cur/ unless
- * mb->read_only; then sort by UID. What a foreign program takes away meanwhile is dropped.
- * ERR_LIMIT: UIDs are used up. */
+/* Give UIDs to all that have none of mb->uids.validity (or one that the index knows as gone),
+ * rename, move from new/ to cur/ unless mb->read_only; then sort by UID. What a foreign program
+ * takes away meanwhile is dropped. ERR_LIMIT: UIDs are used up. */
 int mailscan_settle(struct mailscan *s, struct mailbox *mb, struct err *e);
 /* Rename without replacing; -1 with errno. */
 int mailscan_rename(int from_fd, const char *from, int to_fd, const char *to);

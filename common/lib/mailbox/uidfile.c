@@ -7,12 +7,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char file_name[] = "bulkhead-uid";
 static const char validity_name[] = "bulkhead-uidvalidity";
-enum { BYTE_CHANGE, BYTE_HOLD, BYTE_CLAIM, BYTE_VALIDITY };
-enum { LINE_MAX_ = 128, WAIT_STEP_MS = 10 };
+enum { BYTE_CHANGE, BYTE_HOLD, BYTE_CLAIM, BYTE_VALIDITY, BYTE_QUOTA };
+enum { LINE_MAX_ = 192, WAIT_STEP_MS = 10, BOOT_SLACK_S = 5 };
 
 /* One try, without waiting. */
 static int
@@ -34,6 +35,12 @@ lock_wait(int fd, off_t at, struct err *e)
         poll(NULL, 0, WAIT_STEP_MS);
     }
     return 0;
+}
+
+int
+uidfile_lock_quota(int lock_fd, struct err *e)
+{
+    return lock_wait(lock_fd, BYTE_QUOTA, e);
 }
 
 int
@@ -62,14 +69,15 @@ uidfile_claim(int lock_fd, struct err *e)
 static uint64_t
 checksum(struct str s)
 {
-    static const struct sipkey key = {"bulkhead-uid/1"};
+    static const struct sipkey key = {"bulkhead-uid/2"};
     return siphash(&key, s);
 }
 
 static void
 format(const struct uidfile *u, struct buf *line)
 {
-    buf_addf(line, "bulkhead-uid 1 %010u %010u %010u", u->validity, u->next, u->mark);
+    buf_addf(line, "bulkhead-uid 2 %010u %010u %010u %020llu %020llu", u->validity, u->next,
+             u->mark, (unsigned long long)u->modseq_mark, (unsigned long long)u->boot_s);
     uint64_t sum = checksum(buf_str(line));
     buf_addf(line, " %016llx\n", (unsigned long long)sum);
 }
@@ -79,10 +87,12 @@ parse(struct str text, struct uidfile *u)
 {
     struct uidfile got = {0};
     struct cursor c = cursor_of(text);
-    if (!cur_take_str(&c, STR("bulkhead-uid 1 ")) ||
+    if (!cur_take_str(&c, STR("bulkhead-uid 2 ")) ||
         str_u32(cur_take_n(&c, 10), UINT32_MAX, &got.validity) < 0 || !cur_take(&c, ' ') ||
         str_u32(cur_take_n(&c, 10), UINT32_MAX, &got.next) < 0 || !cur_take(&c, ' ') ||
-        str_u32(cur_take_n(&c, 10), UINT32_MAX, &got.mark) < 0)
+        str_u32(cur_take_n(&c, 10), UINT32_MAX, &got.mark) < 0 || !cur_take(&c, ' ') ||
+        str_u64(cur_take_n(&c, 20), INT64_MAX, &got.modseq_mark) < 0 || !cur_take(&c, ' ') ||
+        str_u64(cur_take_n(&c, 20), INT64_MAX, &got.boot_s) < 0)
         return -1;
     char sum[24];
     snprintf(sum, sizeof sum, " %016llx\n", (unsigned long long)checksum(str_sub(text, 0, c.at)));
@@ -91,6 +101,8 @@ parse(struct str text, struct uidfile *u)
     u->validity = got.validity;
     u->next = got.next;
     u->mark = got.mark;
+    u->modseq_mark = got.modseq_mark;
+    u->boot_s = got.boot_s;
     return 0;
 }
 
@@ -101,7 +113,7 @@ uidfile_read(struct uidfile *u, int dir_fd, struct err *e)
     bool there;
     int result = durable_read(dir_fd, file_name, &text, &there, e);
     if (result == 0 && (!there || parse(buf_str(&text), u) < 0))
-        u->validity = u->next = u->mark = 0;
+        *u = (struct uidfile){.holding = u->holding};
     buf_free(&text);
     return result;
 }
@@ -170,6 +182,8 @@ uidfile_make(struct uidfile *u, int dir_fd, int root_fd, const struct uid_eviden
         made.next = 1;
     }
     made.mark = made.next;
+    /* What was given before is not known: no count of changes can have come as far as the clock. */
+    made.modseq_mark = seen->validity ? (uint64_t)wall_us() : 0;
     struct buf line = buf_new(LINE_MAX_);
     format(&made, &line);
     int result = durable_replace(dir_fd, file_name, buf_str(&line), e);
@@ -211,6 +225,36 @@ uidfile_give(struct uidfile *u, int dir_fd, int lock_fd, uint32_t highest, uint3
         return -1;
     *u = after;
     *first_r = (uint32_t)first;
+    return 0;
+}
+
+/* When this system started. It tells whether what was written without a sync can have been lost. */
+static uint64_t
+boot_time(void)
+{
+    struct timespec up;
+    clock_gettime(CLOCK_BOOTTIME, &up);
+    return (uint64_t)(wall_s() - up.tv_sec);
+}
+
+int
+uidfile_modseq(struct uidfile *u, int dir_fd, uint64_t highest, uint64_t *base_r, bool *lost_r,
+               struct err *e)
+{
+    struct uidfile after = *u;
+    uint64_t boot = boot_time(), base = highest;
+    *lost_r = boot + BOOT_SLACK_S < u->boot_s || boot > u->boot_s + BOOT_SLACK_S;
+    if ((*lost_r || highest == 0) && u->modseq_mark > base)
+        base = u->modseq_mark;
+    if (*lost_r)
+        after.boot_s = boot;
+    bool ahead = base + 1 > u->modseq_mark;
+    if (ahead)
+        after.modseq_mark = base + UIDFILE_MODSEQ_BLOCK;
+    *base_r = base;
+    if ((ahead || *lost_r) && write_line(&after, dir_fd, ahead, e) < 0)
+        return -1;
+    *u = after;
     return 0;
 }
 

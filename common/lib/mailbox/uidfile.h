@@ -2,8 +2,9 @@
  * uidfile: who gets which UID: the file bulkhead-uid of a folder, and the locks of bulkhead-lock.
  *
  * Used by mailbox, in the cells. The file is one line of fixed length with a checksum: UIDVALIDITY,
- * the next UID, and a mark. What must hold (RFC 3501 2.3.1.1): a UID is never given twice, UIDs
- * ascend in the order they are given, and when that cannot be kept UIDVALIDITY grows.
+ * the next UID, a mark, and the same kind of mark for mod-sequences. What must hold (RFC
+ * 3501 2.3.1.1): a UID is never given twice, UIDs ascend in the order they are given, and when that
+ * cannot be kept UIDVALIDITY grows.
  *
  * Why it holds across crashes. The mark is always on disk, synced, before a UID below it is given,
  * and it runs ahead by a block, so giving UIDs seldom costs a sync. "next" is written without a
@@ -19,6 +20,12 @@
  * since. With no name left there is nothing to keep: UIDVALIDITY is new, and greater than any of
  * this account, by the file bulkhead-uidvalidity in the Maildir's root and by the wall clock.
  *
+ * Mod-sequences (RFC 7162) must not go back either. They are counted in the index, which is not
+ * synced; modseq_mark is synced before a number above it is given, UIDFILE_MODSEQ_BLOCK ahead.
+ * While the system runs the page cache keeps the index whole, whoever is killed. So it is enough to
+ * know whether the system was started anew since (boot_s): then counting goes on at the mark, and
+ * so it does when the index is lost.
+ *
  * Locks are OFD locks (they die with their holder): byte 0, exclusive: to list or change names;
  * byte 1: above; byte 2, exclusive: a session that must be alone (POP3).
  */
@@ -29,12 +36,15 @@ enum {
     UIDFILE_BLOCK = 64,
     UIDFILE_JUMP = 1 << 20,
     UIDFILE_LOCK_MS = 20000,
+    UIDFILE_MODSEQ_BLOCK = 1 << 16,
 };
 
 struct uidfile {
     uint32_t validity; /* 0: no file yet */
     uint32_t next, mark;
-    bool holding; /* we hold byte 1 shared */
+    uint64_t modseq_mark; /* no mod-sequence above it has been given */
+    uint64_t boot_s;      /* when the system was started that gave the last ones */
+    bool holding;         /* we hold byte 1 shared */
 };
 
 /* The names' evidence, for when the file is lost. */
@@ -46,6 +56,8 @@ struct uid_evidence {
 /* Take the lock (byte 0), waiting at most UIDFILE_LOCK_MS; ERR_TEMPORARY then. And let go. */
 int uidfile_lock(int lock_fd, struct err *e);
 void uidfile_unlock(int lock_fd);
+/* Byte 4, of the root's file: the quota is counted. Let go by closing. */
+int uidfile_lock_quota(int lock_fd, struct err *e);
 /* Byte 2, without waiting. 0, or -1 with ERR_LIMIT when somebody has it. */
 int uidfile_claim(int lock_fd, struct err *e);
 
@@ -58,6 +70,10 @@ int uidfile_make(struct uidfile *u, int dir_fd, int root_fd, const struct uid_ev
  * ERR_LIMIT: the numbers are used up. */
 int uidfile_give(struct uidfile *u, int dir_fd, int lock_fd, uint32_t highest, uint32_t n,
                  uint32_t *first_r, struct err *e);
+/* Under the lock: the next change gets *base_r + 1. highest is that of the index, 0 when there is
+ * none. *lost_r: what the index says since its last sync may have been lost. */
+int uidfile_modseq(struct uidfile *u, int dir_fd, uint64_t highest, uint64_t *base_r, bool *lost_r,
+                   struct err *e);
 /* Lower the mark if we are the last, and close. */
 void uidfile_close(struct uidfile *u, int lock_fd, int dir_fd);
 /* A UIDVALIDITY greater than any given in this account; takes its own lock in the root. */

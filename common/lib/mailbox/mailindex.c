@@ -1,0 +1,453 @@
+#include "lib/mailbox/mailindex.h"
+#include "lib/mailbox/durable.h"
+#include "lib/mailbox/mailbox.h"
+#include "lib/mailbox/mailindexfile.h"
+#include "lib/mailbox/mailname.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char file_name[] = "bulkhead.index";
+
+uint64_t
+mailindex_check(uint64_t seed, const void *p, size_t n)
+{
+    /* Four lanes, so that the multiplications overlap. */
+    static const uint64_t odd = 0x9e3779b97f4a7c15u;
+    uint64_t h[4] = {seed ^ n, seed + odd, ~seed, seed * odd};
+    const unsigned char *at = p;
+    uint64_t w[4];
+    for (; n >= sizeof w; n -= sizeof w, at += sizeof w) {
+        memcpy(w, at, sizeof w);
+        for (int i = 0; i < 4; i++) {
+            h[i] = (h[i] ^ w[i]) * odd;
+            h[i] ^= h[i] >> 29;
+        }
+    }
+    memset(w, 0, sizeof w);
+    if (n)
+        memcpy(w, at, n);
+    for (int i = 0; i < 4; i++)
+        h[0] = ((h[0] ^ h[i] ^ w[i]) * odd) ^ (h[0] >> 32);
+    return h[0] ^ h[0] >> 31;
+}
+
+void
+mailindex_init(struct mailindex *ix)
+{
+    *ix = (struct mailindex){.fd = -1,
+                             .heap = buf_new(UINT32_MAX),
+                             .batch = buf_new(MAILINDEX_LOG_MAX),
+                             .window = buf_new(MAILINDEX_WINDOW)};
+}
+
+void
+mailindex_free(struct mailindex *ix)
+{
+    if (ix->fd >= 0)
+        close(ix->fd);
+    free(ix->gone);
+    buf_free(&ix->heap);
+    buf_free(&ix->batch);
+    buf_free(&ix->window);
+    mailindex_init(ix);
+}
+
+/* ---- rows ---- */
+
+int
+mailindex_reserve(struct mailindex_rows *rows, size_t n)
+{
+    if (n <= rows->cap)
+        return 0;
+    size_t cap = n + n / 4 + 64;
+    struct mailbox_message *at = reallocarray(rows->at, cap, sizeof *at);
+    if (!at)
+        return -1;
+    rows->at = at;
+    rows->cap = cap;
+    return 0;
+}
+
+size_t
+mailindex_find(const struct mailindex_rows *rows, uint32_t uid)
+{
+    size_t low = 0, high = rows->n;
+    if (high && rows->at[high - 1].uid < uid)
+        return high;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (rows->at[mid].uid < uid)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+static struct mailbox_message *
+row_of(struct mailindex_rows *rows, uint32_t uid)
+{
+    size_t i = rows->hint + 1;
+    if (i >= rows->n || rows->at[i].uid != uid)
+        i = mailindex_find(rows, uid);
+    rows->hint = i;
+    return i < rows->n && rows->at[i].uid == uid && !rows->at[i].gone ? &rows->at[i] : NULL;
+}
+
+void
+mailindex_add_gone(struct mailindex *ix, uint32_t uid, uint64_t modseq)
+{
+    struct mailindex_gone *last = ix->ngone ? &ix->gone[ix->ngone - 1] : NULL;
+    if (last && last->modseq == modseq && last->to + 1 == uid) {
+        last->to = uid;
+        return;
+    }
+    if (ix->ngone == MAILINDEX_GONE_MAX) {
+        /* The older half is forgotten, and that it is, is remembered. */
+        size_t drop = ix->ngone / 2;
+        ix->gone_floor = ix->gone[drop - 1].modseq;
+        memmove(ix->gone, ix->gone + drop, (ix->ngone - drop) * sizeof *ix->gone);
+        ix->ngone -= drop;
+    }
+    if (!ix->gone)
+        ix->gone = calloc(MAILINDEX_GONE_MAX, sizeof *ix->gone);
+    if (!ix->gone) {
+        ix->gone_floor = modseq;
+        return;
+    }
+    ix->gone[ix->ngone++] = (struct mailindex_gone){uid, uid, modseq};
+}
+
+/* ---- applying entries ---- */
+
+static void
+take_flags(struct mailindex_rows *rows, struct mailbox_message *m, uint8_t flags, uint32_t keywords,
+           uint64_t modseq)
+{
+    if (m->flags != flags || m->keywords != keywords) {
+        m->flags = flags;
+        m->keywords = keywords;
+        m->changed = rows->news = true;
+    }
+    m->modseq = modseq;
+}
+
+static int
+apply_record(struct mailindex_rows *rows, const struct mailbox_message *r, uint32_t name_at)
+{
+    struct mailbox_message *m = row_of(rows, r->uid);
+    if (!m && (rows->n == 0 || rows->at[rows->n - 1].uid < r->uid) &&
+        rows->n < MAILBOX_MESSAGES_MAX) {
+        if (mailindex_reserve(rows, rows->n + 1) < 0)
+            return -1;
+        m = &rows->at[rows->n++];
+        *m = *r;
+        m->recent = m->gone = m->changed = false;
+        m->name_at = name_at;
+        rows->news = true;
+    } else if (m) {
+        m->name_at = name_at;
+        m->name_n = r->name_n;
+        m->odd = r->odd;
+        m->in_new = r->in_new;
+        m->size = r->size;
+        m->vsize = r->vsize;
+        if (r->date_s)
+            m->date_s = r->date_s;
+        take_flags(rows, m, r->flags, r->keywords, r->modseq);
+    }
+    return 0;
+}
+
+/* One entry; how long it is, or 0: none that we know. */
+static size_t
+apply(struct mailindex *ix, struct mailindex_rows *rows, struct str rest, uint64_t at, int *oom)
+{
+    struct mailindex_entry x;
+    if (rest.n < sizeof x)
+        return 0;
+    memcpy(&x, rest.p, sizeof x);
+    if (x.n < sizeof x || x.n > rest.n || x.n % 8 != 0 || x.n < mailindex_entry_size(x.type))
+        return 0;
+    const char *body = rest.p + sizeof x;
+    struct mailbox_message *m = rows && x.type != MAILINDEX_RECORD ? row_of(rows, x.uid) : NULL;
+    if (x.type == MAILINDEX_RECORD) {
+        struct mailbox_message r;
+        memcpy(&r, body, sizeof r);
+        if (sizeof x + sizeof r + r.name_n > x.n)
+            return 0;
+        if (rows && apply_record(rows, &r, (uint32_t)(at + sizeof x + sizeof r)) < 0)
+            *oom = -1;
+    } else if (x.type == MAILINDEX_FLAGS) {
+        struct mailindex_flags f;
+        memcpy(&f, body, sizeof f);
+        if (m) {
+            m->in_new = false;
+            take_flags(rows, m, (uint8_t)f.flags, f.keywords, f.modseq);
+        }
+    } else if (x.type == MAILINDEX_FACTS) {
+        struct mailindex_facts f;
+        memcpy(&f, body, sizeof f);
+        if (m) {
+            m->size = f.size;
+            m->vsize = f.vsize;
+            m->date_s = f.date_s;
+        }
+    } else if (x.type == MAILINDEX_CACHE) {
+        if (m)
+            memcpy(&m->cache_at, body, sizeof m->cache_at);
+    } else if (x.type == MAILINDEX_GONE) {
+        uint64_t modseq;
+        memcpy(&modseq, body, sizeof modseq);
+        mailindex_add_gone(ix, x.uid, modseq);
+        if (m)
+            m->gone = rows->news = true;
+    } else {
+        memcpy(&ix->state, body, sizeof ix->state);
+    }
+    return x.n;
+}
+
+/* All of a batch, whose check holds. */
+static int
+apply_batch(struct mailindex *ix, struct mailindex_rows *rows, struct str entries, uint64_t at)
+{
+    int oom = 0;
+    while (entries.n) {
+        size_t n = apply(ix, rows, entries, at, &oom);
+        if (n == 0 || oom < 0)
+            return -1;
+        entries = str_from(entries, n);
+        at += n;
+    }
+    return 0;
+}
+
+/* ---- reading ---- */
+
+static int
+read_all(int fd, void *to, size_t n, uint64_t at)
+{
+    char *p = to;
+    while (n) {
+        ssize_t got = pread(fd, p, n, (off_t)at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return -1;
+        p += got;
+        n -= (size_t)got;
+        at += (uint64_t)got;
+    }
+    return 0;
+}
+
+int
+mailindex_follow(struct mailindex *ix, struct mailindex_rows *rows, bool locked)
+{
+    struct stat st;
+    if (ix->fd < 0 || fstat(ix->fd, &st) < 0)
+        return -1;
+    uint64_t end = (uint64_t)st.st_size, from = ix->read_to;
+    if (end <= from)
+        return 0;
+    if (end - ix->log_at > 2u * MAILINDEX_LOG_MAX)
+        return -1;
+    size_t n = (size_t)(end - from);
+    char *p = malloc(n);
+    int result = p ? read_all(ix->fd, p, n, from) : -1;
+    size_t at = 0;
+    while (result == 0 && at < n) {
+        struct mailindex_batch b;
+        if (n - at < sizeof b)
+            break;
+        memcpy(&b, p + at, sizeof b);
+        if (b.magic != MAILINDEX_BATCH || b.n > n - at - sizeof b ||
+            b.check != mailindex_check(ix->id + from + at, p + at + sizeof b, b.n))
+            break;
+        result = apply_batch(ix, rows, str_of(p + at + sizeof b, b.n), from + at + sizeof b);
+        at += sizeof b + b.n;
+        ix->read_to = from + at;
+    }
+    if (locked && at < n)
+        ix->torn = true;
+    ix->saved = ix->state;
+    free(p);
+    return result;
+}
+
+static bool
+head_fits(const struct mailindex_head *h, uint64_t size, uint32_t validity)
+{
+    uint64_t fixed;
+    return memcmp(h->magic, MAILINDEX_MAGIC, sizeof h->magic) == 0 &&
+           h->version == MAILINDEX_VERSION && h->record_size == sizeof(struct mailbox_message) &&
+           h->check == mailindex_check(1, h, offsetof(struct mailindex_head, check)) &&
+           h->state.validity && (!validity || h->state.validity == validity) &&
+           h->n <= MAILBOX_MESSAGES_MAX && h->ngone <= MAILINDEX_GONE_MAX &&
+           !__builtin_add_overflow(sizeof *h + h->n * sizeof(struct mailbox_message) +
+                                       h->ngone * sizeof(struct mailindex_gone),
+                                   h->names_n, &fixed) &&
+           fixed <= size && fixed <= UINT32_MAX;
+}
+
+/* The records: ascending, and nothing in them that only a session may say. */
+static bool
+rows_fit(const struct mailindex_rows *rows)
+{
+    uint32_t last = 0;
+    for (size_t i = 0; i < rows->n; i++) {
+        const struct mailbox_message *m = &rows->at[i];
+        if (m->uid <= last)
+            return false;
+        last = m->uid;
+    }
+    return true;
+}
+
+static int
+load_body(struct mailindex *ix, const struct mailindex_head *h, struct mailindex_rows *rows)
+{
+    size_t rows_n = h->n * sizeof(struct mailbox_message), gone_n = h->ngone * sizeof *ix->gone;
+    ix->gone = calloc(MAILINDEX_GONE_MAX, sizeof *ix->gone);
+    if (!ix->gone || read_all(ix->fd, ix->gone, gone_n, sizeof *h + rows_n) < 0 ||
+        h->gone_check != mailindex_check(3, ix->gone, gone_n))
+        return -1;
+    ix->ngone = h->ngone;
+    if (!rows)
+        return 0;
+    if (mailindex_reserve(rows, h->n + 1) < 0 ||
+        read_all(ix->fd, rows->at, rows_n, sizeof *h) < 0 ||
+        h->rows_check != mailindex_check(2, rows->at, rows_n))
+        return -1;
+    rows->n = h->n;
+    return rows_fit(rows) ? 0 : -1;
+}
+
+static void
+drop_gone(struct mailindex_rows *rows)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < rows->n; i++) {
+        rows->at[i].changed = false;
+        if (!rows->at[i].gone)
+            rows->at[n++] = rows->at[i];
+    }
+    rows->n = n;
+    rows->news = false;
+}
+
+int
+mailindex_load(struct mailindex *ix, int dir_fd, uint32_t validity, struct mailindex_rows *rows)
+{
+    struct mailindex_head h;
+    struct stat st;
+    mailindex_free(ix);
+    if (rows)
+        rows->n = 0;
+    ix->fd = durable_open_rw(dir_fd, file_name, &st);
+    if (ix->fd < 0 || read_all(ix->fd, &h, sizeof h, 0) < 0 ||
+        !head_fits(&h, (uint64_t)st.st_size, validity))
+        goto none;
+    ix->id = h.id;
+    ix->ino = st.st_ino;
+    ix->state = ix->saved = h.state;
+    ix->gone_floor = h.gone_floor;
+    ix->log_at = ix->read_to =
+        sizeof h + h.n * sizeof(struct mailbox_message) + h.ngone * sizeof *ix->gone + h.names_n;
+    if (load_body(ix, &h, rows) < 0)
+        goto none;
+    uint64_t before = ix->read_to;
+    if (mailindex_follow(ix, rows, false) < 0 || (validity && ix->state.validity != validity))
+        goto none;
+    if (rows && ix->read_to != before)
+        drop_gone(rows);
+    return 0;
+none:
+    mailindex_free(ix);
+    if (rows)
+        rows->n = 0;
+    return -1;
+}
+
+enum mailindex_news
+mailindex_look(const struct mailindex *ix, int dir_fd)
+{
+    struct stat st;
+    if (ix->fd < 0 || fstatat(dir_fd, file_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+        (uint64_t)st.st_ino != ix->ino || (uint64_t)st.st_size < ix->read_to)
+        return MAILINDEX_REPLACED;
+    return (uint64_t)st.st_size == ix->read_to ? MAILINDEX_SAME : MAILINDEX_GREW;
+}
+
+/* ---- names ---- */
+
+void
+mailindex_stem(struct buf *stem, struct mailbox_message *m, struct str name)
+{
+    struct mailname parsed;
+    struct buf canonical = buf_new(MAILNAME_MAX + 64);
+    ptrdiff_t colon = str_find(name, STR(":2,"));
+    struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon);
+    buf_add(&canonical, head);
+    if (!m->in_new)
+        mailname_suffix(&canonical, m->flags, m->keywords);
+    m->odd = mailname_parse(name, &parsed) < 0 || !str_eq(buf_str(&canonical), name);
+    buf_free(&canonical);
+    buf_reset(stem);
+    buf_add(stem, m->odd ? name : head);
+    m->name_n = (uint8_t)stem->n;
+}
+
+int
+mailindex_set_name(struct mailindex *ix, struct mailbox_message *m, struct str name)
+{
+    struct buf stem = buf_new(MAILNAME_MAX);
+    mailindex_stem(&stem, m, name);
+    m->name_at = (uint32_t)ix->heap.n;
+    buf_add(&ix->heap, buf_str(&stem));
+    int result = buf_ok(&stem) && buf_ok(&ix->heap) ? 0 : -1;
+    buf_free(&stem);
+    return result;
+}
+
+static struct str
+stored(struct mailindex *ix, const struct mailbox_message *m)
+{
+    if (ix->fd < 0)
+        return str_sub(buf_str(&ix->heap), m->name_at, m->name_n);
+    uint64_t end = (uint64_t)m->name_at + m->name_n;
+    if (m->name_at < ix->window_at || end > ix->window_at + ix->window.n) {
+        buf_reset(&ix->window);
+        char *to = buf_reserve(&ix->window, MAILINDEX_WINDOW);
+        ssize_t n = to ? pread(ix->fd, to, MAILINDEX_WINDOW, m->name_at) : 0;
+        buf_commit(&ix->window, n > 0 ? (size_t)n : 0);
+        ix->window_at = m->name_at;
+    }
+    return str_sub(buf_str(&ix->window), (size_t)(m->name_at - ix->window_at), m->name_n);
+}
+
+int
+mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem)
+{
+    struct mailname parsed;
+    struct str text = stored(ix, m);
+    buf_reset(stem);
+    if (text.n != m->name_n || mailname_parse(text, &parsed) < 0 || parsed.uid != m->uid ||
+        (ix->state.validity && parsed.validity != ix->state.validity))
+        return -1;
+    buf_add(stem, text);
+    return buf_ok(stem) ? 0 : -1;
+}
+
+int
+mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name)
+{
+    if (mailindex_stored(ix, m, name) < 0)
+        return -1;
+    if (!m->odd && !m->in_new)
+        mailname_suffix(name, m->flags, m->keywords);
+    return buf_ok(name) ? 0 : -1;
+}

@@ -1,0 +1,235 @@
+/* Writing bulkhead.index: batches at its end, and whole snapshots. */
+#include "lib/mailbox/durable.h"
+#include "lib/mailbox/mailbox.h"
+#include "lib/mailbox/mailindexfile.h"
+#include "lib/mailbox/mailname.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+static const char file_name[] = "bulkhead.index";
+static const char new_name[] = "bulkhead.index.new";
+
+size_t
+mailindex_entry_size(unsigned type)
+{
+    static const size_t sizes[] = {[MAILINDEX_RECORD] = sizeof(struct mailbox_message),
+                                   [MAILINDEX_FLAGS] = sizeof(struct mailindex_flags),
+                                   [MAILINDEX_FACTS] = sizeof(struct mailindex_facts),
+                                   [MAILINDEX_CACHE] = sizeof(uint64_t),
+                                   [MAILINDEX_GONE] = sizeof(uint64_t),
+                                   [MAILINDEX_STATE] = sizeof(struct mailindex_state)};
+    if (type == 0 || type >= sizeof sizes / sizeof sizes[0])
+        return SIZE_MAX;
+    return sizeof(struct mailindex_entry) + sizes[type];
+}
+
+static void
+put(struct mailindex *ix, enum mailindex_type type, uint32_t uid, const void *body, size_t n,
+    struct str tail)
+{
+    static const char zeros[8];
+    size_t all = sizeof(struct mailindex_entry) + n + tail.n, pad = -all & 7;
+    const struct mailindex_entry x = {
+        .type = (uint16_t)type, .n = (uint32_t)(all + pad), .uid = uid};
+    if (ix->fd < 0)
+        return;
+    buf_add(&ix->batch, str_of((const char *)&x, sizeof x));
+    buf_add(&ix->batch, str_of(body, n));
+    buf_add(&ix->batch, tail);
+    buf_add(&ix->batch, str_of(zeros, pad));
+}
+
+void
+mailindex_put_record(struct mailindex *ix, const struct mailbox_message *m, struct str name)
+{
+    struct buf stem = buf_new(MAILNAME_MAX);
+    struct mailbox_message r = *m;
+    r.recent = r.gone = r.changed = false;
+    mailindex_stem(&stem, &r, name);
+    put(ix, MAILINDEX_RECORD, m->uid, &r, sizeof r, buf_str(&stem));
+    buf_free(&stem);
+}
+
+void
+mailindex_put_flags(struct mailindex *ix, const struct mailbox_message *m)
+{
+    const struct mailindex_flags f = {m->flags, m->keywords, m->modseq};
+    put(ix, MAILINDEX_FLAGS, m->uid, &f, sizeof f, STR(""));
+}
+
+void
+mailindex_put_facts(struct mailindex *ix, const struct mailbox_message *m)
+{
+    const struct mailindex_facts f = {m->size, m->vsize, m->date_s};
+    put(ix, MAILINDEX_FACTS, m->uid, &f, sizeof f, STR(""));
+}
+
+void
+mailindex_put_cache(struct mailindex *ix, const struct mailbox_message *m)
+{
+    put(ix, MAILINDEX_CACHE, m->uid, &m->cache_at, sizeof m->cache_at, STR(""));
+}
+
+void
+mailindex_put_gone(struct mailindex *ix, uint32_t uid, uint64_t modseq)
+{
+    if (ix->fd < 0) /* nobody will read it to us from the log */
+        mailindex_add_gone(ix, uid, modseq);
+    put(ix, MAILINDEX_GONE, uid, &modseq, sizeof modseq, STR(""));
+}
+
+int
+mailindex_commit(struct mailindex *ix, struct mailindex_rows *rows)
+{
+    int result = -1;
+    struct buf *b = &ix->batch;
+    if (ix->fd < 0 || ix->torn)
+        goto out;
+    put(ix, MAILINDEX_STATE, 0, &ix->state, sizeof ix->state, STR(""));
+    struct mailindex_batch head = {.magic = MAILINDEX_BATCH, .n = (uint32_t)b->n};
+    if (!buf_ok(b) || ix->read_to - ix->log_at + b->n + sizeof head > MAILINDEX_LOG_MAX ||
+        ix->read_to + b->n + sizeof head > UINT32_MAX)
+        goto out;
+    head.check = mailindex_check(ix->id + ix->read_to, b->p, b->n);
+    /* The head is written last: what lies behind it is then whole, for whoever reads meanwhile. */
+    if (pwrite(ix->fd, b->p, b->n, (off_t)(ix->read_to + sizeof head)) != (ssize_t)b->n ||
+        pwrite(ix->fd, &head, sizeof head, (off_t)ix->read_to) != (ssize_t)sizeof head) {
+        ix->torn = true;
+        goto out;
+    }
+    result = mailindex_follow(ix, rows, true);
+out:
+    buf_reset(b);
+    if (result < 0)
+        ix->torn = true;
+    return result;
+}
+
+bool
+mailindex_is_long(const struct mailindex *ix, size_t rows)
+{
+    uint64_t log = ix->read_to - ix->log_at;
+    return log > 65536 && log > rows * sizeof(struct mailbox_message) / 8;
+}
+
+/* ---- a snapshot ---- */
+
+/* The names of all rows behind each other; rows_r get their places. */
+static int
+gather(struct mailindex *ix, const struct mailindex_rows *rows, uint64_t names_at, bool bump,
+       struct mailindex_rows *rows_r, struct buf *names)
+{
+    struct buf name = buf_new(MAILNAME_MAX + 64);
+    int result = mailindex_reserve(rows_r, rows->n + 1);
+    for (size_t i = 0; result == 0 && i < rows->n; i++) {
+        struct mailbox_message m = rows->at[i];
+        if (m.gone)
+            continue;
+        result = mailindex_stored(ix, &m, &name);
+        m.recent = m.changed = false;
+        m.name_at = (uint32_t)(names_at + names->n);
+        if (bump)
+            m.modseq = ix->state.modseq;
+        buf_add(names, buf_str(&name));
+        rows_r->at[rows_r->n++] = m;
+    }
+    buf_free(&name);
+    return result == 0 && buf_ok(names) ? 0 : -1;
+}
+
+static int
+write_parts(int fd, const struct mailindex_head *h, const struct mailindex_rows *rows,
+            const struct mailindex_gone *gone, struct str names)
+{
+    return durable_write(fd, str_of((const char *)h, sizeof *h)) < 0 ||
+                   durable_write(fd, str_of((const char *)rows->at,
+                                            rows->n * sizeof(struct mailbox_message))) < 0 ||
+                   durable_write(fd, str_of((const char *)gone, h->ngone * sizeof *gone)) < 0 ||
+                   durable_write(fd, names) < 0
+               ? -1
+               : 0;
+}
+
+/* The places of the names that are now on disk, into the session's rows. */
+static void
+take_places(struct mailindex_rows *rows, const struct mailindex_rows *written)
+{
+    size_t k = 0;
+    for (size_t i = 0; i < rows->n; i++) {
+        if (rows->at[i].gone)
+            continue;
+        rows->at[i].name_at = written->at[k].name_at;
+        rows->at[i].name_n = written->at[k].name_n;
+        rows->at[i].odd = written->at[k].odd;
+        rows->at[i].modseq = written->at[k].modseq;
+        k++;
+    }
+}
+
+static int
+new_file(struct mailindex *ix, int dir_fd, const struct mailindex_rows *rows, struct str names,
+         struct stat *st_r)
+{
+    struct mailindex_head h = {.version = MAILINDEX_VERSION,
+                               .record_size = sizeof(struct mailbox_message),
+                               .n = rows->n,
+                               .ngone = ix->ngone,
+                               .names_n = names.n,
+                               .gone_floor = ix->gone_floor,
+                               .state = ix->state};
+    memcpy(h.magic, MAILINDEX_MAGIC, sizeof h.magic);
+    while (getrandom(&h.id, sizeof h.id, 0) < 0 && errno == EINTR)
+        ;
+    h.rows_check = mailindex_check(2, rows->at, rows->n * sizeof(struct mailbox_message));
+    h.gone_check = mailindex_check(3, ix->gone, ix->ngone * sizeof *ix->gone);
+    h.check = mailindex_check(1, &h, offsetof(struct mailindex_head, check));
+    unlinkat(dir_fd, new_name, 0);
+    int fd = openat(dir_fd, new_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    if (write_parts(fd, &h, rows, ix->gone, names) < 0 || fstat(fd, st_r) < 0 ||
+        renameat(dir_fd, new_name, dir_fd, file_name) < 0) {
+        unlinkat(dir_fd, new_name, 0);
+        close(fd);
+        return -1;
+    }
+    ix->id = h.id;
+    return fd;
+}
+
+int
+mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, bool bump)
+{
+    struct mailindex_rows out = {0};
+    struct buf names = buf_new(UINT32_MAX);
+    struct stat st;
+    size_t live = 0;
+    int fd = -1;
+    for (size_t i = 0; i < rows->n; i++)
+        live += !rows->at[i].gone;
+    uint64_t names_at = sizeof(struct mailindex_head) + live * sizeof(struct mailbox_message) +
+                        ix->ngone * sizeof *ix->gone;
+    buf_reset(&ix->batch);
+    if (gather(ix, rows, names_at, bump, &out, &names) == 0 && names_at + names.n < UINT32_MAX)
+        fd = new_file(ix, dir_fd, &out, buf_str(&names), &st);
+    if (fd >= 0) {
+        take_places(rows, &out);
+        if (ix->fd >= 0)
+            close(ix->fd);
+        ix->fd = fd;
+        ix->ino = st.st_ino;
+        ix->log_at = ix->read_to = (uint64_t)st.st_size;
+        ix->torn = false;
+        ix->saved = ix->state;
+        buf_free(&ix->heap);
+        buf_free(&ix->window);
+        ix->window_at = 0;
+    }
+    free(out.at);
+    buf_free(&names);
+    return fd < 0 ? -1 : 0;
+}

@@ -1,0 +1,27 @@
+/*
+ * quota: the limit of one Maildir as Maildir++ has it: the file maildirsize in its root.
+ *
+ * Used by mailbox, in the cells. Where there is no such file there is no limit, and nothing is
+ * counted. Its first line says the limits ("1000000000S,10000C": bytes, messages); each further
+ * line what came or went ("1234 1", "-1234 -1"). Courier, maildrop and others read and write the
+ * same file. We add our lines under a lock of our own, so that two deliveries cannot both take the
+ * last room; others use none, and what is then wrong goes when the file is made anew from the
+ * names, which is done when it has grown (QUOTA_FILE_MAX) and before anything is refused.
+ */
+#pragma once
+#include "lib/base/err.h"
+
+enum { QUOTA_FILE_MAX = 5120 };
+
+/* Take room for count messages of bytes in all. ERR_LIMIT: over quota. */
+int quota_take(int root_fd, uint64_t bytes, uint64_t count, struct err *e);
+/* Give it back; what cannot be written is found at the next counting. */
+void quota_give(int root_fd, uint64_t bytes, uint64_t count);
+
+struct quota {
+    bool there;
+    uint64_t bytes_max, count_max; /* 0: no limit */
+    int64_t bytes, count;          /* used */
+};
+/* What the file says. */
+int quota_read(int root_fd, struct quota *q_r, struct err *e);
