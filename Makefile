@@ -115,6 +115,12 @@ unit: $(B)/unit
 $(B)/print_tables: $(B)/tests/unit/print_tables.o $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
+# The rigs of tests/fault: the model of the commit protocol, the tracer, the block log.
+RIGS := $(patsubst tests/fault/%.c,$(B)/fault/%,$(wildcard tests/fault/*.c))
+$(B)/fault/%: tests/fault/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $<
+
 # What tests and builds need, from Debian's packages; nothing is done when all is there.
 deps:
 	@sh tests/deps.sh build
@@ -126,7 +132,7 @@ deps-interop:
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
-	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables
+	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(RIGS)
 	@sh tests/run.sh $(B) unit protocol fault
 
 check-interop: deps-interop

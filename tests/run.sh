@@ -16,6 +16,7 @@ if [ "$(id -u)" -eq 0 ] && ! runuser -u nobody -- test -x "$BULKHEAD_BIN/bulkhea
     cp -r "$BULKHEAD_BIN" "$copy/bin"
     chmod 755 "$copy/bin"
     [ ! -e "$build/print_tables" ] || cp "$build/print_tables" "$copy/"
+    [ ! -e "$build/fault" ] || cp -r "$build/fault" "$copy/"
     BULKHEAD_BIN=$copy/bin
 fi
 passed=0
@@ -53,6 +54,7 @@ for part in "$@"; do
         one unit "$build/unit"
         continue
     fi
+    [ "$part" != fault ] || one fault/model "$build/fault/model"
     for t in tests/"$part"/test_*.py tests/"$part"/check_*.py; do
         [ -e "$t" ] && one "$part/$(basename "$t" .py)" python3 "$t"
     done
