@@ -216,7 +216,7 @@ class Instance(Suite):
         while self.queued():
             if time.monotonic() > end:
                 return False
-            if time.monotonic() > asked + 1:
+            if time.monotonic() > asked + 0.3:
                 self.ctl("queue", "retry", "all", check=False)
                 asked = time.monotonic()
             time.sleep(0.02)
