@@ -34,7 +34,7 @@ class Host:
     def __init__(self):
         self.s = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port = self.s.getsockname()[1]
-        self.got = []  # (recipient, text)
+        self.got, self.when = [], []  # (recipient, text), and when
         self.refuse = b""  # an answer to every MAIL, instead of taking it
         self.slow_answers = 1
         self.seen = {}
@@ -91,6 +91,7 @@ class Host:
                     text += line
                 else:
                     return
+                self.when += [time.monotonic()] * len(rcpts)
                 self.got += [(who, text) for who in rcpts]
                 c.sendall(b"250 kept\r\n")
             elif verb == b"QUIT":
