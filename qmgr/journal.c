@@ -100,14 +100,16 @@ append(int fd, const struct buf *records)
 }
 
 /* The name, too, becomes durable, with the directories above it. */
-static int
+static void
 make_durable(struct message *m, int fd, int dir)
 {
+    /* Never a second try, and no going on either: the record may be there for the next reader, or
+     * not, and later ones count the recipients that it adds. The next start sees what is there. */
     if (fsync(fd) < 0 || (!m->named && (fsync(dir) < 0 || fsync(qmgr.journal) < 0)))
-        return -1;
+        log_fatal("leaving after a failed sync of the journal of %.*s: %s", ID_LEN, m->entry->id,
+                  strerror(errno));
     m->named = true;
     m->unsynced = false;
-    return 0;
 }
 
 int
@@ -119,7 +121,9 @@ journal_append(struct message *m, const struct buf *records, bool sync, struct e
     int fd = open_journal(m, O_WRONLY | O_CREAT | O_APPEND, &dir);
     if (fd >= 0 && append(fd, records) == 0) {
         m->journaled = true;
-        ok = sync ? make_durable(m, fd, dir) : 0;
+        if (sync)
+            make_durable(m, fd, dir);
+        ok = 0;
     }
     if (ok < 0)
         err_errno(e, "journal of %.*s", ID_LEN, m->entry->id);

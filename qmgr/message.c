@@ -291,9 +291,17 @@ put_final(struct message *m, struct buf *out)
         if (r->marked || (r->state != RCPT_DONE && r->state != RCPT_BOUNCED))
             continue;
         journal_put_rcpt(out, r->index, r->state);
-        r->marked = any = true;
+        any = true;
     }
     return any;
+}
+
+static void
+set_marked(struct message *m)
+{
+    for (size_t i = 0; i < m->nrcpt; i++)
+        if (m->rcpts[i]->state == RCPT_DONE || m->rcpts[i]->state == RCPT_BOUNCED)
+            m->rcpts[i]->marked = true;
 }
 
 /* The others may take hours yet, and a process after us must not deliver again what is done. It is
@@ -307,6 +315,8 @@ message_mark(struct message *m)
         m->unsynced = true;
         if (journal_append(m, &out, false, &e) < 0)
             log_error("%s", e.text);
+        else
+            set_marked(m);
     }
     buf_free(&out);
 }
@@ -326,6 +336,8 @@ record(struct message *m)
     journal_put_attempt(&out, m->entry->attempts);
     if (journal_append(m, &out, final, &e) < 0)
         log_error("%s", e.text);
+    else
+        set_marked(m);
     buf_free(&out);
 }
 
@@ -368,8 +380,11 @@ message_settle(struct message *m)
         return;
     }
     struct entry *entry = m->entry;
+    if (store_remove(entry, m->journaled) < 0) {
+        put_off(m); /* with all marks on record: what is left to do is its removal */
+        return;
+    }
     log_info("%.*s: removed", ID_LEN, entry->id);
-    store_remove(entry, m->journaled);
     message_free(m);
     entry_drop(entry);
 }

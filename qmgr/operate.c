@@ -144,10 +144,14 @@ remove_one(struct client *c, struct entry *entry)
         return;
     }
     struct message *m = message_load(entry, &e);
-    log_info("%.*s: removed by the operator", ID_LEN, entry->id);
-    store_remove(entry, !m || m->journaled);
+    bool removed = store_remove(entry, !m || m->journaled) == 0;
     if (m)
         message_free(m);
+    if (!removed) {
+        service_fail(c, ERR_TEMPORARY, "its file cannot be removed");
+        return;
+    }
+    log_info("%.*s: removed by the operator", ID_LEN, entry->id);
     entry_drop(entry);
     done(c, 1);
 }

@@ -98,9 +98,9 @@ void store_discard(const char *id);                 /* tmp/ID away */
 int store_commit_name(const char *id, char origin); /* tmp/ID to new/ID.O, not yet synced */
 void store_uncommit(const char *id, char origin);   /* after a failed sync */
 int store_sync_new(void);
-int store_read_fd(const struct entry *entry); /* the message, read-only */
-int store_defer(struct entry *entry);         /* into cur/, mtime = due_s */
-void store_remove(const struct entry *entry, bool journaled);
+int store_read_fd(const struct entry *entry);                /* the message, read-only */
+int store_defer(struct entry *entry);                        /* into cur/, mtime = due_s */
+int store_remove(const struct entry *entry, bool journaled); /* logs; -1: it is still there */
 void store_quarantine(const struct entry *entry, const char *why);
 int store_subdir(int dir, const char *id, bool make); /* dir/XX: a descriptor */
 bool store_room(uint64_t want);                       /* free bytes and inodes */

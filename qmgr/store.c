@@ -140,7 +140,9 @@ int
 store_subdir(int dir, const char *id, bool make)
 {
     char name[3] = {id[ID_LEN - 2], id[ID_LEN - 1], '\0'};
-    if (make && mkdirat(dir, name, 0700) < 0 && errno != EEXIST)
+    /* A new one is made known above at once: a name moved into it may become durable by the sync of
+     * the directory that it was moved from. */
+    if (make && (mkdirat(dir, name, 0700) == 0 ? fsync(dir) < 0 : errno != EEXIST))
         return -1;
     return openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
@@ -182,33 +184,44 @@ store_defer(struct entry *entry)
     return ok;
 }
 
-static void
+static int
+remove_at(int dir, const char *name)
+{
+    int ok = dir < 0 ? -1 : unlinkat(dir, name, 0);
+    if (ok < 0 && errno == ENOENT)
+        ok = 0;
+    if (ok < 0)
+        log_error("cannot remove %s: %s", name, strerror(errno));
+    return ok;
+}
+
+static int
 remove_below(int dir, const char *id, const char *name)
 {
     int sub = store_subdir(dir, id, false);
-    if (sub < 0)
-        return;
-    if (unlinkat(sub, name, 0) < 0 && errno != ENOENT)
-        log_error("%s: %s", name, strerror(errno));
-    close(sub);
+    int ok = remove_at(sub, name);
+    if (sub >= 0)
+        close(sub);
+    return ok;
 }
 
-void
+int
 store_remove(const struct entry *entry, bool journaled)
 {
     const char *name = file_name(entry->id, entry->origin);
     char id[ID_LEN + 1];
     /* The message before its journal: a journal without a message is nothing, a message without its
      * journal would be delivered again. */
-    if (entry->place == PLACE_CUR)
-        remove_below(qmgr.cur, entry->id, name);
-    else if (unlinkat(qmgr.new, name, 0) < 0)
-        log_error("new/%s: %s", name, strerror(errno));
+    int ok = entry->place == PLACE_CUR ? remove_below(qmgr.cur, entry->id, name)
+                                       : remove_at(qmgr.new, name);
+    if (ok < 0)
+        return -1;
     qmgr.new_dirty = true;
     memcpy(id, entry->id, ID_LEN);
     id[ID_LEN] = '\0';
     if (journaled)
-        remove_below(qmgr.journal, id, id);
+        (void)remove_below(qmgr.journal, id, id); /* without its message it means nothing */
+    return 0;
 }
 
 void

@@ -191,7 +191,7 @@ def work(worker, plan):
             plan.note((role, call or got[0].split(" ")[0], what), fault, got)
         used += 1
         restarts = sum(r["restarts"] for r in worker.suite.status())
-        if restarts or used % 40 == 0:
+        if restarts or got[4] or used % 40 == 0:
             worker.fresh()
 
 
