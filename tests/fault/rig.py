@@ -191,8 +191,11 @@ class Instance(Suite):
     def client(self, timeout=20):
         return Client(self.port["smtp"], timeout)
 
+    def queue_dir(self):
+        return self.dir + "/queue"
+
     def queued(self):
-        q = self.dir + "/queue"
+        q = self.queue_dir()
         return glob.glob(f"{q}/new/*") + glob.glob(f"{q}/cur/*/*")
 
     def log_text(self):
