@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 
-from rig import ALIASES, Host, Instance  # noqa: F401
+import peers_debian
+from rig import Instance
 
 
 class Disked(Instance):
@@ -30,6 +31,7 @@ class Disked(Instance):
 
 class Bulkhead:
     name = "bulkhead"
+    promises_once = True
 
     def __init__(self):
         self.suite = Disked()
@@ -73,4 +75,4 @@ class Bulkhead:
         self.suite.stop()
 
 
-PEERS = {"bulkhead": Bulkhead}
+PEERS = {"bulkhead": Bulkhead, **peers_debian.PEERS}

@@ -241,7 +241,8 @@ def arrivals(boxes, far):
     got = {}
     for name, texts in boxes.items():
         for text in texts:
-            if b"multipart/report" in text:
+            text = text.replace(b"\r\n", b"\n")  # as others keep it
+            if b"message/delivery-status" in text:
                 inner = re.findall(rb"^Subject: (\S+)\r?$", text, re.M)
                 tokens = [t.decode() for t in inner if t != b"Undelivered"]
                 for who in re.findall(rb"^Final-Recipient: rfc822; ?(\S+?)\r?$", text, re.M):
@@ -249,7 +250,7 @@ def arrivals(boxes, far):
             else:
                 got.setdefault((token_of(text), "box", name), []).append(text)
     for who, text in far:
-        got.setdefault((token_of(text), "far", who), []).append(text)
+        got.setdefault((token_of(text), "far", who), []).append(text.replace(b"\r\n", b"\n"))
     return got
 
 
@@ -282,7 +283,7 @@ def compare(told, boxes, far):
         if len(texts) > 1:
             (r.twice if where == "box" else r.again).append((token, where, who))
         size = told[token][2] if token in told else 0
-        if where != "bounce" and not all(t.endswith(end_of(token, size)) for t in texts):
+        if where != "bounce" and not all(t.endswith(end_of(token, size).replace(b"\r\n", b"\n")) for t in texts):
             r.cut.append((token, where, who))
     return r
 
