@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-interop asan bench-smtp lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-interop asan bench-smtp lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -128,12 +128,19 @@ deps-test:
 	@sh tests/deps.sh build test
 deps-interop:
 	@sh tests/deps.sh build test interop
+deps-fault:
+	@sh tests/deps.sh build test fault
 
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
 	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(RIGS)
 	@sh tests/run.sh $(B) unit protocol fault
+
+# All rigs whole: about an hour and a half. Each ends by itself after the minutes given here.
+check-fault: deps-fault
+	@$(MAKE) --no-print-directory -j2 all $(RIGS)
+	@sh tests/run.sh $(B) fault-all
 
 check-interop: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
@@ -182,4 +189,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-interop clean check check-interop asan bench-smtp lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-interop asan bench-smtp lint install uninstall

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs parts of the tests: run.sh BUILD_DIR PART... where a part is unit, or a folder of tests/. Each test
+# Runs parts of the tests: run.sh BUILD_DIR PART... where a part is unit, a folder of tests/, or fault-all. Each test
 # program ends with "N passed, N failed"; so does this. The exit status says the same.
 set -u
 build=$1
@@ -22,6 +22,7 @@ fi
 passed=0
 failed=0
 table=""
+show=""
 
 one() { # NAME COMMAND...
     name=$1
@@ -39,7 +40,9 @@ one() { # NAME COMMAND...
     elif [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
         f=1
     fi
-    [ "$f" -eq 0 ] || cat "$out"
+    if [ "$f" -ne 0 ] || [ -n "$show" ]; then
+        cat "$out"
+    fi
     passed=$((passed + p))
     failed=$((failed + f))
     row=$(printf '%-36s %6d %6d %5ds' "$name" "$p" "$f" $(($(date +%s) - start)))
@@ -52,6 +55,16 @@ printf '%-36s %6s %6s %6s\n' test passed failed time
 for part in "$@"; do
     if [ "$part" = unit ]; then
         one unit "$build/unit"
+        continue
+    fi
+    if [ "$part" = fault-all ]; then
+        show=1 # their tables are what they are run for
+        one fault/model "$build/fault/model"
+        one fault/flips python3 tests/fault/check_flips.py --all
+        one fault/kill python3 tests/fault/check_kill.py
+        one fault/calls python3 tests/fault/check_calls.py --all --minutes 40
+        one fault/crash python3 tests/fault/check_crash.py --all --minutes 15
+        one fault/powercut python3 tests/fault/check_powercut.py --cuts 340 --fs ext4,xfs,btrfs --minutes 15
         continue
     fi
     [ "$part" != fault ] || one fault/model "$build/fault/model"

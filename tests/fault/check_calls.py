@@ -257,7 +257,7 @@ def main():
         jobs = slice_of(count_calls(workers[0], plan), plan)
         for j in jobs:
             plan.jobs.put(j)
-        threads = [threading.Thread(target=work, args=(w, plan)) for w in workers]
+        threads = [threading.Thread(target=work, args=(w, plan), daemon=True) for w in workers]
         for t in threads:
             t.start()
         for t in threads:

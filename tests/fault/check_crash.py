@@ -163,7 +163,7 @@ class Runs:
 
 def walk(todo, workers, minutes, stop_at_first=False):
     runs = Runs(todo, minutes, stop_at_first)
-    threads = [threading.Thread(target=runs.work, args=(w,)) for w in workers]
+    threads = [threading.Thread(target=runs.work, args=(w,), daemon=True) for w in workers]
     for t in threads:
         t.start()
     for t in threads:

@@ -7,6 +7,7 @@ address that the other host puts off at first; gone@ to one that it refuses, so 
 import glob
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -19,6 +20,7 @@ from harness import Report, Suite, free_ports, wait_for  # noqa: E402, F401
 BUILD = os.path.dirname(os.environ.get("BULKHEAD_BIN", os.path.join(ROOT, "build", "bin")))
 TRACE = os.path.join(BUILD, "fault", "trace")
 SENDER = "box@example.org"
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped, what was mounted unmounted
 ALIASES = ("team: box, bin, far@far.example\nslow: slow@far.example\ngone: gone@far.example\n"
            "both: team, slow\n")
 # What each recipient must come to: (where, who).
@@ -246,7 +248,9 @@ def arrivals(boxes, far):
                 inner = re.findall(rb"^Subject: (\S+)\r?$", text, re.M)
                 tokens = [t.decode() for t in inner if t != b"Undelivered"]
                 for who in re.findall(rb"^Final-Recipient: rfc822; ?(\S+?)\r?$", text, re.M):
-                    got.setdefault((tokens[-1] if tokens else "", "bounce", who.decode()), []).append(text)
+                    # Exim names the address as the client gave it.
+                    who = "gone@far.example" if who.startswith(b"gone@") else who.decode()
+                    got.setdefault((tokens[-1] if tokens else "", "bounce", who), []).append(text)
             else:
                 got.setdefault((token_of(text), "box", name), []).append(text)
     for who, text in far:
