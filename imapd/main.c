@@ -1,4 +1,4 @@
-/* imapd: the front of the IMAP server: TLS, and who somebody is. See imapd(8). */
+/* imapd: the front of the IMAP server: who somebody is. See imapd(8). */
 #include "imapd/front.h"
 #include "lib/guard/guard.h"
 #include "lib/login/login.h"
@@ -6,11 +6,10 @@
 int
 main(int argc, char **argv)
 {
-    static struct login_front front;
+    static struct login_front front = {.name = "imap-login", .delay_ms = LOGIN_DELAY_MS};
     start_read(&front.start, R_IMAPD, argc, argv);
     start_config(&front.start, &front.conf);
     start_sockets(&front.start, &front.conf);
-    login_prepare(&front, "imap-login", "imap");
     guard_enter(&(struct guard){.role = R_IMAPD, .root_fd = start_fd(&front.start, "root")});
     listener_serve(&(struct listener){
         .start = &front.start,

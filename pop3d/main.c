@@ -1,4 +1,4 @@
-/* pop3d: the front of the POP3 server: TLS, and who somebody is. See pop3d(8). */
+/* pop3d: the front of the POP3 server: who somebody is. See pop3d(8). */
 #include "pop3d/front.h"
 #include "lib/guard/guard.h"
 #include "lib/login/login.h"
@@ -6,11 +6,10 @@
 int
 main(int argc, char **argv)
 {
-    static struct login_front front;
+    static struct login_front front = {.name = "pop3-login", .delay_ms = LOGIN_DELAY_MS};
     start_read(&front.start, R_POP3D, argc, argv);
     start_config(&front.start, &front.conf);
     start_sockets(&front.start, &front.conf);
-    login_prepare(&front, "pop3-login", "pop3");
     guard_enter(&(struct guard){.role = R_POP3D, .root_fd = start_fd(&front.start, "root")});
     listener_serve(&(struct listener){
         .start = &front.start,

@@ -8,7 +8,7 @@
 /* One message being brought by a session. */
 struct intake {
     char id[ID_LEN + 1];
-    bool committing; /* renamed, waits for the sync of this turn */
+    bool committing; /* renamed, waits for a sync */
     char origin;
     struct arena arena;
     struct envelope env;
@@ -16,7 +16,9 @@ struct intake {
     struct intake *next;
 };
 
-static struct intake *turn; /* all that wait for the sync */
+static struct intake *named;   /* renamed, and the sync that makes it durable has not begun */
+static struct intake *syncing; /* the sync is under way */
+static size_t open_intakes;    /* sessions between QUEUE_NEW and their answer */
 
 static char
 origin_of(enum role role)
@@ -27,6 +29,7 @@ origin_of(enum role role)
 static void
 forget(struct intake *in)
 {
+    open_intakes--;
     arena_free(&in->arena);
     free(in);
 }
@@ -71,6 +74,7 @@ on_new(struct client *c)
         free(in);
         return;
     }
+    open_intakes++;
     c->state = in;
     msg_begin(&out, M_QUEUE_FILE);
     msg_put_str(&out, str_z(in->id));
@@ -131,8 +135,8 @@ on_commit(struct client *c)
     } else {
         in->committing = true;
         in->client = c;
-        in->next = turn;
-        turn = in;
+        in->next = named;
+        named = in;
         return;
     }
     service_fail(c, e.class, e.text);
@@ -168,23 +172,25 @@ accepted(struct intake *in)
     message_adopt(entry, &in->arena, &in->env);
 }
 
+static bool
+has(const struct intake *in, struct str id)
+{
+    while (in && !str_eq(str_z(in->id), id))
+        in = in->next;
+    return in != NULL;
+}
+
 bool
 intake_has(struct str id)
 {
-    for (const struct intake *in = turn; in; in = in->next)
-        if (str_eq(str_z(in->id), id))
-            return true;
-    return false;
+    return has(named, id) || has(syncing, id);
 }
 
 void
-intake_after_turn(void)
+intake_synced(int synced)
 {
-    struct intake *list = turn;
-    if (!list)
-        return;
-    turn = NULL;
-    int synced = store_sync_new();
+    struct intake *list = syncing;
+    syncing = NULL;
     if (synced < 0)
         log_error("cannot sync the queue: %s", strerror(errno));
     for (struct intake *in = list; in; in = in->next) {
@@ -202,6 +208,21 @@ intake_after_turn(void)
     /* A failed sync is never tried again: pages may be gone and marked clean. Start afresh. */
     if (synced < 0)
         log_fatal("leaving after a failed sync");
+}
+
+void
+intake_after_turn(void)
+{
+    if (!named || syncing)
+        return;
+    syncing = named;
+    named = NULL;
+    qmgr.new_dirty = false;
+    /* With nobody else to serve meanwhile, the way to the syncer and back would only cost time. */
+    if (open_intakes == 1)
+        intake_synced(store_sync_new());
+    else
+        syncer_ask();
 }
 
 void

@@ -81,6 +81,7 @@ main(int argc, char **argv)
     qmgr.dir = start_fd(&start, "dir.queue");
     if (store_open(qmgr.dir < 0 ? conf.queue_dir.p : NULL, &e) < 0)
         log_fatal("%s", e.text);
+    syncer_start();
     struct guard_dir dirs[] = {{.dirfd = qmgr.dir, .write = true}};
     struct guard guard = {
         .role = R_QMGR, .root_fd = start_fd(&start, "root"), .dirs = dirs, .ndirs = 1};
@@ -89,7 +90,8 @@ main(int argc, char **argv)
     qmgr.loop.on_signal = on_signal;
     qmgr.loop.after_turn = after_turn;
     qmgr.service = (struct service){.clients_max = 12000, .message = on_message, .gone = on_gone};
-    if (loop_init(&qmgr.loop, signals) < 0 || service_init(&qmgr.service, &qmgr.loop, &start) < 0)
+    if (loop_init(&qmgr.loop, signals) < 0 || service_init(&qmgr.service, &qmgr.loop, &start) < 0 ||
+        syncer_serve(intake_synced) < 0)
         log_fatal("event loop: %s", strerror(errno));
     control = (struct loop_io){.fd = start_fd(&start, "control"), .ready = on_control};
     if (control.fd >= 0 && loop_add(&qmgr.loop, &control, EPOLLIN) < 0)

@@ -115,11 +115,18 @@ size_t entry_count(void);
 size_t entry_page(struct str after, struct entry **page_r, size_t max, bool *more_r);
 bool entry_for_each(bool (*fn)(struct entry *, void *), void *arg);
 
+/* syncer.c: a process that syncs new/ while this one goes on. */
+void syncer_start(void); /* before the role is entered */
+/* done is called in the loop, with 0, or -1 and errno. */
+int syncer_serve(void (*done)(int synced));
+void syncer_ask(void); /* not again before it is done */
+
 /* intake.c: sessions that bring messages. */
 void intake_message(struct client *c, struct msg *m);
 void intake_gone(struct client *c);
-bool intake_has(struct str id); /* in new/, and becomes an entry at the end of this turn */
-void intake_after_turn(void);   /* one sync for all commits of the turn */
+bool intake_has(struct str id); /* in new/, and becomes an entry when that is synced */
+void intake_after_turn(void);   /* one sync for all commits that wait for one */
+void intake_synced(int synced); /* the syncer's answer */
 
 /* message.c: a message's life while it is being delivered. */
 struct message *message_load(struct entry *entry, struct err *e); /* reads file and journal */

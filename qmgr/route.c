@@ -238,7 +238,7 @@ open_lane(struct route *route)
     struct msg m = {0};
     enum role role = route->domain[0] ? R_RELAY : R_LOCAL;
     struct lane *lane = calloc(1, sizeof *lane);
-    int fd = lane ? start_channel(qmgr.start, role, &e) : -1;
+    int fd = lane ? start_channel(qmgr.start, role, NULL, &e) : -1;
     if (fd >= 0) {
         msg_begin(&m, M_ROUTE);
         msg_put_str(&m, str_z(route->domain));

@@ -22,7 +22,7 @@ ask(struct route *r, enum msg_type question, enum msg_type answer, struct str na
     struct err *e)
 {
     if (r->dns < 0)
-        r->dns = start_channel(r->relay->start, R_DNSD, e);
+        r->dns = start_channel(r->relay->start, R_DNSD, NULL, e);
     if (r->dns < 0)
         return DNS_TRY_AGAIN;
     msg_begin(m, question);

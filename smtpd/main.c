@@ -6,20 +6,17 @@ int
 main(int argc, char **argv)
 {
     static struct smtpd d;
-    static struct conf conf;
     start_read(&d.start, R_SMTPD, argc, argv);
-    start_config(&d.start, &conf);
-    start_sockets(&d.start, &conf);
-    d.conf = &conf;
-    smtpd_prepare(&d);
+    start_config(&d.start, &d.conf);
+    start_sockets(&d.start, &d.conf);
     guard_enter(&(struct guard){
         .role = R_SMTPD,
         .root_fd = start_fd(&d.start, "root"),
     });
     listener_serve(&(struct listener){
         .start = &d.start,
-        .sessions_max = conf.smtpd.sessions_max,
-        .sessions_per_ip_max = conf.smtpd.sessions_per_ip_max,
+        .sessions_max = d.conf.smtpd.sessions_max,
+        .sessions_per_ip_max = d.conf.smtpd.sessions_per_ip_max,
         .busy_line = "421 4.3.2 too many connections, try again later\r\n",
         .session = smtpd_session,
         .arg = &d,

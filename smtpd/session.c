@@ -1,6 +1,6 @@
 #include "smtpd/session.h"
 #include "lib/log/log.h"
-#include <stdio.h>
+#include <string.h>
 
 static bool
 any_sender(struct smtp_server *s, const struct address *a)
@@ -39,58 +39,20 @@ our_recipient(struct smtp_server *s, const struct address *a)
     return smtp_reject(s, "RCPT", text, 550, "5.7.1", "Relay access denied");
 }
 
-struct connection {
-    const struct smtpd *d;
-    struct tls *tls;
-};
-
-static int
-start_tls(struct smtp_server *s, struct err *e)
-{
-    struct connection *c = s->arg;
-    if (tls_accept(c->d->tls, &s->io, &c->tls, e) < 0)
-        return -1;
-    snprintf(s->tls_text, sizeof s->tls_text, "%s %s", tls_version(c->tls), tls_cipher(c->tls));
-    return 0;
-}
-
-void
-smtpd_serve(const struct smtpd *d, const struct peer *peer, smtpd_starttls *starttls)
-{
-    static struct smtp_server s; /* large */
-    struct connection c = {.d = d};
-    const struct smtp_policy policy = {
-        .sender = any_sender,
-        .recipient = our_recipient,
-        .starttls = starttls,
-    };
-    s = (struct smtp_server){.policy = &policy,
-                             .start = &c.d->start,
-                             .conf = c.d->conf,
-                             .limits = &c.d->conf->smtpd,
-                             .peer = peer,
-                             .arg = &c,
-                             .role = R_SMTPD,
-                             .origin = "smtp",
-                             .tls_first = strcmp(peer->service, "smtps") == 0};
-    smtp_server_run(&s);
-    if (c.tls)
-        tls_close(c.tls, &s.io);
-}
-
 void
 smtpd_session(const struct peer *peer, void *arg)
 {
+    static struct smtp_server s; /* large */
+    static const struct smtp_policy policy = {.sender = any_sender, .recipient = our_recipient};
     const struct smtpd *d = arg;
-    smtpd_serve(d, peer, d->tls ? start_tls : NULL);
-}
-
-void
-smtpd_prepare(struct smtpd *d)
-{
-    struct err e = {0};
-    struct tls_server *tls = tls_server_new(&d->start, d->conf, "smtp", &e);
-    if (!tls)
-        log_warn("no certificate, STARTTLS is not offered: %s", e.text);
-    d->tls = tls;
+    s = (struct smtp_server){.policy = &policy,
+                             .start = &d->start,
+                             .conf = &d->conf,
+                             .limits = &d->conf.smtpd,
+                             .peer = peer,
+                             .role = R_SMTPD,
+                             .origin = "smtp",
+                             .tls_possible = starttls_possible(&d->start, &d->conf),
+                             .tls_first = strcmp(peer->service, "smtps") == 0};
+    smtp_server_run(&s);
 }

@@ -6,20 +6,17 @@ int
 main(int argc, char **argv)
 {
     static struct submitd d;
-    static struct conf conf;
     start_read(&d.start, R_SUBMITD, argc, argv);
-    start_config(&d.start, &conf);
-    start_sockets(&d.start, &conf);
-    d.conf = &conf;
-    submitd_prepare(&d);
+    start_config(&d.start, &d.conf);
+    start_sockets(&d.start, &d.conf);
     guard_enter(&(struct guard){
         .role = R_SUBMITD,
         .root_fd = start_fd(&d.start, "root"),
     });
     listener_serve(&(struct listener){
         .start = &d.start,
-        .sessions_max = conf.submitd.sessions_max,
-        .sessions_per_ip_max = conf.submitd.sessions_per_ip_max,
+        .sessions_max = d.conf.submitd.sessions_max,
+        .sessions_per_ip_max = d.conf.submitd.sessions_per_ip_max,
         .busy_line = "421 4.3.2 too many connections, try again later\r\n",
         .session = submitd_session,
         .arg = &d,

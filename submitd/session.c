@@ -3,8 +3,6 @@
 #include <stdio.h>
 
 struct connection {
-    const struct submitd *d;
-    struct tls *tls;
     bool unknown; /* authd could not say which account the local user has */
 };
 
@@ -90,16 +88,6 @@ extensions(const struct smtp_server *s)
     return s->local ? SMTP_XQUEUE : s->tls ? SMTP_AUTH_PLAIN : 0;
 }
 
-static int
-start_tls(struct smtp_server *s, struct err *e)
-{
-    struct connection *c = s->arg;
-    if (tls_accept(c->d->tls, &s->io, &c->tls, e) < 0)
-        return -1;
-    snprintf(s->tls_text, sizeof s->tls_text, "%s %s", tls_version(c->tls), tls_cipher(c->tls));
-    return 0;
-}
-
 /* The account of a local user, if it has one. */
 static void
 know_user(struct smtp_server *s)
@@ -114,14 +102,15 @@ know_user(struct smtp_server *s)
 }
 
 void
-submitd_serve(const struct submitd *d, const struct peer *peer, submitd_starttls *starttls)
+submitd_session(const struct peer *peer, void *arg)
 {
     static struct smtp_server s; /* large */
     static const struct smtp_verb verbs[] = {
         {"AUTH", SMTP_GREETED, .last = true, .junk = false, submitd_auth},
         {"XQUEUE", SMTP_NEW | SMTP_GREETED, .last = false, .junk = true, submitd_xqueue},
     };
-    struct connection c = {.d = d};
+    const struct submitd *d = arg;
+    struct connection c = {0};
     bool local = strcmp(peer->service, "submit") == 0;
     const struct smtp_policy policy = {
         .verbs = verbs,
@@ -130,38 +119,19 @@ submitd_serve(const struct submitd *d, const struct peer *peer, submitd_starttls
         .recipient = any_recipient,
         .extensions = extensions,
         .head = submitd_fixup,
-        .starttls = local ? NULL : starttls,
     };
     s = (struct smtp_server){.policy = &policy,
-                             .start = &c.d->start,
-                             .conf = c.d->conf,
-                             .limits = &c.d->conf->submitd,
+                             .start = &d->start,
+                             .conf = &d->conf,
+                             .limits = &d->conf.submitd,
                              .peer = peer,
                              .arg = &c,
                              .role = R_SUBMITD,
                              .origin = local ? "sendmail" : "submission",
+                             .tls_possible = !local && starttls_possible(&d->start, &d->conf),
                              .tls_first = strcmp(peer->service, "submissions") == 0,
                              .qualify = local,
                              .local = local,
                              .prepare = local && peer->uid ? know_user : NULL};
     smtp_server_run(&s);
-    if (c.tls)
-        tls_close(c.tls, &s.io);
-}
-
-void
-submitd_session(const struct peer *peer, void *arg)
-{
-    const struct submitd *d = arg;
-    submitd_serve(d, peer, d->tls ? start_tls : NULL);
-}
-
-void
-submitd_prepare(struct submitd *d)
-{
-    struct err e = {0};
-    struct tls_server *tls = tls_server_new(&d->start, d->conf, "submission", &e);
-    if (!tls)
-        log_warn("no certificate, nobody can log in: %s", e.text);
-    d->tls = tls;
 }

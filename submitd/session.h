@@ -8,21 +8,16 @@
  */
 #pragma once
 #include "lib/smtp/server.h"
-#include "lib/tls/tls.h"
 
 enum { SUBMITD_AUTH_FAILURES_MAX = 3 };
 
 struct submitd { /* the listener's state, which its sessions inherit */
     struct start start;
-    const struct conf *conf;
-    struct tls_server *tls; /* NULL: no certificate, only the local socket is of use */
+    struct conf conf;
 };
 
-void submitd_prepare(struct submitd *d);
+/* One connection. */
 void submitd_session(const struct peer *peer, void *arg);
-/* The same with its way to TLS given (a test has one of its own); NULL: none. */
-typedef int submitd_starttls(struct smtp_server *s, struct err *e);
-void submitd_serve(const struct submitd *d, const struct peer *peer, submitd_starttls *starttls);
 
 /* The login owns this address: 1; somebody else does, or nobody: 0; cannot be said now: -1. */
 int submitd_owns(struct smtp_server *s, struct str address);

@@ -67,7 +67,7 @@ static int
 launcher_channel(struct err *e)
 {
     if (authd.launcher < 0)
-        authd.launcher = start_channel(authd.start, R_LAUNCHER, e);
+        authd.launcher = start_channel(authd.start, R_LAUNCHER, NULL, e);
     return authd.launcher;
 }
 

@@ -46,7 +46,6 @@ struct kind {
 static const struct kind kinds[] = {
     {M_DNS_MX, M_DNS_MX_IS, 'm', {DNS_T_MX}, 1},
     {M_DNS_ADDR, M_DNS_ADDR_IS, 'a', {DNS_T_A, DNS_T_AAAA}, 2},
-    {M_DNS_PTR, M_DNS_PTR_IS, 'p', {DNS_T_PTR}, 1},
 };
 
 static void
@@ -54,12 +53,7 @@ build(struct msg *m, const struct kind *kind, enum dns_status status, uint32_t n
 {
     msg_begin(m, kind->answer);
     msg_put_u32(m, status);
-    if (kind->ask == M_DNS_PTR) {
-        if (n == 0)
-            msg_put_str(m, STR(""));
-    } else {
-        msg_put_u32(m, n);
-    }
+    msg_put_u32(m, n);
     buf_add(&m->fields, rows);
 }
 
@@ -83,8 +77,6 @@ add_rows(struct lookup *l, const struct dns_answer *a)
 {
     for (size_t i = 0; i < a->n; i++) {
         const struct dns_record *at = &a->at[i];
-        if (l->kind->ask == M_DNS_PTR && l->n > 0)
-            return; /* one is enough */
         if (l->kind->ask == M_DNS_MX)
             msg_put_u32(&l->rows, at->preference);
         msg_put_str(&l->rows, str_of(at->data, at->n));
@@ -243,31 +235,10 @@ ask(struct client *c, const struct kind *kind, const char *key)
         start_lookup(d, l);
 }
 
-/* RFC 1035 3.5 and RFC 3596 2.5; false when raw is not an address. */
-static bool
-reverse_name(struct str raw, char *to, size_t size)
-{
-    struct buf b = {.p = to, .cap = size, .max = size - 1};
-    if (raw.n != 4 && raw.n != 16)
-        return false;
-    for (size_t i = raw.n; i-- > 0;) {
-        unsigned byte = (unsigned char)raw.p[i];
-        if (raw.n == 4)
-            buf_addf(&b, "%u.", byte);
-        else
-            buf_addf(&b, "%x.%x.", byte & 15, byte >> 4);
-    }
-    buf_addz(&b, raw.n == 4 ? "in-addr.arpa" : "ip6.arpa");
-    to[b.n] = '\0';
-    return buf_ok(&b);
-}
-
 static bool
 make_key(const struct kind *kind, struct str s, char key[KEY_MAX + 1])
 {
     key[0] = kind->letter;
-    if (kind->ask == M_DNS_PTR)
-        return reverse_name(s, key + 1, KEY_MAX);
     if (!dns_host_ok(s))
         return false;
     for (size_t i = 0; i < s.n; i++)

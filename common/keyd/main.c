@@ -1,7 +1,7 @@
 /*
  * keyd: holds the TLS private keys, and signs.
  *
- * The fronts have certificates and no keys. What a handshake needs signed comes here, over a
+ * tlsd has certificates and no keys. What a handshake needs signed comes here, over a
  * channel; what comes back is a signature. See keyd(8).
  */
 #include "keyd/serve.h"

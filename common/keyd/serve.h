@@ -1,7 +1,7 @@
 /*
- * serve: keyd's event loop: questions from the fronts, each answered at once.
+ * serve: keyd's event loop: tlsd's questions, each answered at once.
  *
- * keyd only. A front that breaks a rule loses its channel. When master wants other keys it starts
+ * keyd only. A session that breaks a rule loses its channel. When master wants other keys it starts
  * keyd anew.
  */
 #pragma once

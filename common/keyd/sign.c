@@ -77,17 +77,10 @@ keyd_sign(const struct keyd_key *key, enum key_how how, struct str data, struct 
     return 0;
 }
 
-static struct keyd_usage *
-usage_of(struct keyd *k, enum role from)
-{
-    unsigned bit = (unsigned)__builtin_ctz((unsigned)from | 1u << (KEYD_ROLES - 1));
-    return &k->usage[bit];
-}
-
 bool
-keyd_allow(struct keyd *k, enum role from, int64_t at_ms)
+keyd_allow(struct keyd *k, int64_t at_ms)
 {
-    struct keyd_usage *u = usage_of(k, from);
+    struct keyd_usage *u = &k->usage;
     const int64_t full = (int64_t)KEYD_BURST * 1000;
     if (u->filled_ms == 0)
         u->tokens_milli = full;
@@ -119,7 +112,7 @@ answer_chain(struct keyd *k, struct msg *m, struct msg *reply, struct err *e)
 }
 
 static int
-answer_sign(struct keyd *k, enum role from, struct msg *m, struct msg *reply, struct err *e)
+answer_sign(struct keyd *k, struct msg *m, struct msg *reply, struct err *e)
 {
     uint32_t index = msg_get_u32(m), how = msg_get_u32(m);
     struct str data = msg_get_str(m);
@@ -128,11 +121,11 @@ answer_sign(struct keyd *k, enum role from, struct msg *m, struct msg *reply, st
         return err_set(e, ERR_PROTOCOL, "bad KEY_SIGN");
     if (index >= k->keys.n)
         return err_set(e, ERR_PERMANENT, "no key %u here, of %u", index, k->keys.n);
-    if (!keyd_allow(k, from, now_ms()))
+    if (!keyd_allow(k, now_ms()))
         return err_set(e, ERR_LIMIT, "more than %d signatures a second", KEYD_RATE);
     int r = keyd_sign(&k->keys.at[index], (enum key_how)how, data, &out, e);
     if (r == 0) {
-        usage_of(k, from)->signed_n++;
+        k->usage.signed_n++;
         msg_begin(reply, M_KEY_SIGNED);
         msg_put_str(reply, buf_str(&out));
     }
@@ -147,11 +140,11 @@ keyd_answer(struct keyd *k, enum role from, struct msg *m, struct msg *reply, st
     if (m->type == M_KEY_CHAIN)
         r = answer_chain(k, m, reply, e);
     else if (m->type == M_KEY_SIGN)
-        r = answer_sign(k, from, m, reply, e);
+        r = answer_sign(k, m, reply, e);
     else
         err_set(e, ERR_PROTOCOL, "not a question for keyd");
     if (r < 0) {
-        struct keyd_usage *u = usage_of(k, from);
+        struct keyd_usage *u = &k->usage;
         u->refused_n++;
         /* A taken front must not fill the log: the first ten, and then each 1000th. */
         if (u->refused_n <= 10 || u->refused_n % 1000 == 0)

@@ -7,6 +7,7 @@ is synced before 250 (Postfix: one fsync of the file; Bulkhead: the file and its
 Neither delivers meanwhile: the delivery agent of each (Bulkhead's local, Postfix's virtual) is stopped
 (SIGSTOP) with the first message in its hands, so both queue managers take messages in and schedule them.
 The bare loop: P processes create, write 4 KiB, fsync, rename, and sync the directory.
+Both count the connections of an address, with a limit (1,000) that is not reached.
 CPU: of all processes of each system, ended ones too (a cgroup each).
 """
 import argparse
@@ -116,7 +117,7 @@ class Postfix:
                     f"virtual_mailbox_base = {self.dir}/mail\nvirtual_mailbox_maps = static:sink/\n"
                     "virtual_uid_maps = static:65534\nvirtual_gid_maps = static:65534\n"
                     "virtual_destination_concurrency_limit = 1\nmynetworks = 127.0.0.0/8\nalias_maps =\nalias_database =\n"
-                    "default_process_limit = 200\nsmtpd_client_connection_count_limit = 0\n"
+                    "default_process_limit = 200\nsmtpd_client_connection_count_limit = 1000\n"
                     "smtpd_client_connection_rate_limit = 0\nin_flow_delay = 0\n"
                     f"minimal_backoff_time = 1h\nmaillog_file = {self.dir}/log\nmaillog_file_prefixes = {self.dir}\n")
         text = open("/usr/share/postfix/master.cf.dist").read() \

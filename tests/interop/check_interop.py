@@ -231,7 +231,7 @@ def users(a):
     print(f"     {'program':10} user")
     for program, names in sorted(seen.items()):
         print(f"     {program:10} {' '.join(sorted(names))}")
-    want = {r: {PREFIX + r} for r in ("authd", "keyd", "dnsd", "qmgr", "local", "relay", "submitd", "smtpd",
+    want = {r: {PREFIX + r} for r in ("authd", "keyd", "tlsd", "dnsd", "qmgr", "local", "relay", "submitd", "smtpd",
                                       "pop3d", "imapd")}
     ok = all(seen.get(r) == u for r, u in want.items())
     REPORT.check("ps: each program under a user of its own", ok, str(seen))

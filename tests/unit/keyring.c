@@ -1,11 +1,14 @@
 #include "tests/unit/keyring.h"
 #include "keyd/serve.h"
 #include "lib/base/str.h"
+#include "lib/ipc/message.h"
 #include "lib/log/log.h"
 #include "tests/unit/unit.h"
+#include "tlsd/session.h"
 #include <fcntl.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,4 +106,35 @@ keyring_stop(struct keyring *k)
     kill(k->pid, SIGTERM);
     waitpid(k->pid, NULL, 0);
     close(k->start.fds[0].fd);
+}
+
+pid_t
+keyring_tlsd(struct keyring *k, struct start *front)
+{
+    static struct tlsd d;
+    struct start service = {.role = R_TLSD};
+    struct msg m = {0};
+    keyring_door(front, &service, front->role, R_TLSD);
+    pid_t pid = fork();
+    if (pid == 0) {
+        signal(SIGCHLD, SIG_IGN);
+        close(start_door(front, R_TLSD));
+        d.start = k->start;
+        tlsd_prepare(&d);
+        struct pollfd p = {.fd = service.fds[0].fd, .events = POLLIN};
+        while (poll(&p, 1, -1) == 1 && msg_recv(p.fd, &m, front->role, R_TLSD) == 1) {
+            struct peer peer = {.fd_in = msg_take_fd(&m, 0), .from = front->role};
+            peer.fd_out = peer.fd_in;
+            tlsd_before_session(&d);
+            if (fork() == 0) {
+                close(service.fds[0].fd);
+                tlsd_session(&peer, &d);
+                _exit(0);
+            }
+            close(peer.fd_in);
+        }
+        _exit(0);
+    }
+    close(service.fds[0].fd);
+    return pid;
 }

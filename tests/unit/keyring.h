@@ -12,6 +12,8 @@ struct keyring {
 /* names: of the certificates, NULL at the end; "rsa." or "ec." in front says which kind of key. */
 void keyring_start(struct keyring *k, enum role client, const char *const *names);
 void keyring_stop(struct keyring *k);
+/* A tlsd for one front: door gets the front's end ("to.tlsd"). Sessions are its children. */
+pid_t keyring_tlsd(struct keyring *k, struct start *front);
 /* One key and its certificate as files (memory): the descriptors. */
 void keyring_pair(const char *name, int *key_fd, int *chain_fd);
 /* The child's end of a door pair: what a service calls "from.CLIENT". */

@@ -186,6 +186,21 @@ qmgr(struct service_loop *l, size_t i)
 }
 
 static void
+tlsd(struct service_loop *l, size_t i)
+{
+    int client = msg_take_fd(&l->m, 0);
+    pthread_mutex_lock(&l->f->lock);
+    l->f->ntls++;
+    pthread_mutex_unlock(&l->f->lock);
+    msg_begin(&l->m, M_TLS_STARTED);
+    msg_put_str(&l->m, STR("TLSv1.3"));
+    msg_put_str(&l->m, STR("PRETEND"));
+    msg_add_fd(&l->m, client);
+    ck_assert_int_eq(msg_send(l->channels[i], &l->m), 0);
+    close(client);
+}
+
+static void
 drop(struct service_loop *l, size_t i)
 {
     close(l->channels[i]);
@@ -215,6 +230,8 @@ serve(void *arg)
                 drop(l, i);
             } else if (l->me == R_AUTHD) {
                 authd(l, i);
+            } else if (l->me == R_TLSD) {
+                tlsd(l, i);
             } else {
                 qmgr(l, i);
             }
@@ -238,7 +255,7 @@ serve(void *arg)
 void
 fakes_start(struct fakes *f, enum role role)
 {
-    static const enum role services[2] = {R_AUTHD, R_QMGR};
+    static const enum role services[FAKE_SERVICES] = {R_AUTHD, R_QMGR, R_TLSD};
     *f = (struct fakes){.role = role, .start = {.role = role}};
     log_open(open("/dev/null", O_WRONLY | O_CLOEXEC), "test");
     pthread_mutex_init(&f->lock, NULL);
@@ -251,7 +268,7 @@ fakes_start(struct fakes *f, enum role role)
     f->conf.delimiter = STR("+");
     f->conf.smtpd.idle_s = f->conf.submitd.idle_s = 10;
     f->conf.smtpd.session_s = f->conf.submitd.session_s = 60;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < FAKE_SERVICES; i++) {
         int pair[2];
         char name[32];
         ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
@@ -266,9 +283,9 @@ fakes_start(struct fakes *f, enum role role)
 void
 fakes_stop(struct fakes *f)
 {
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < FAKE_SERVICES; i++)
         close(f->start.fds[i].fd);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < FAKE_SERVICES; i++)
         pthread_join(f->threads[i], NULL);
     for (size_t i = 0; i < f->nmessages; i++)
         free(f->messages[i].text);
@@ -278,8 +295,10 @@ static void *
 run_session(void *arg)
 {
     struct chat *c = arg;
+    size_t before = c->fakes->ntls;
     c->session(c);
-    close(c->peer.fd_in);
+    if (c->fakes->ntls == before) /* else it has closed its client itself */
+        close(c->peer.fd_in);
     return NULL;
 }
 

@@ -1,5 +1,6 @@
 /*
- * smtp_fakes: an authd and a qmgr that speak the real messages, and an SMTP client, for the tests
+ * smtp_fakes: an authd, a qmgr and a tlsd that speak the real messages (but TLS is none: the tlsd
+ * gives the client back as it is), and an SMTP client, for the tests
  * of smtpd's and submitd's sessions in one process.
  */
 #pragma once
@@ -9,7 +10,7 @@
 #include "tests/unit/unit.h"
 #include <pthread.h>
 
-enum { FAKE_MESSAGES_MAX = 64, FAKE_MESSAGE_MAX = 4 << 20 };
+enum { FAKE_MESSAGES_MAX = 64, FAKE_MESSAGE_MAX = 4 << 20, FAKE_SERVICES = 3 };
 
 struct fake_message {
     char sender[512], origin[32], client[64], login[64];
@@ -22,11 +23,10 @@ struct fakes {
     struct start start;
     struct conf conf;
     enum role role;
-    int doors[2]; /* the services' ends */
-    pthread_t threads[2];
+    pthread_t threads[FAKE_SERVICES];
     pthread_mutex_t lock;
     struct fake_message messages[FAKE_MESSAGES_MAX];
-    size_t nmessages, nnew, naborted, nverify;
+    size_t nmessages, nnew, naborted, nverify, ntls;
     /* What shall go wrong. */
     bool authd_fails, qmgr_fails, qmgr_full, commit_fails, qmgr_drops;
 };

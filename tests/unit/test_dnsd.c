@@ -537,7 +537,7 @@ static int
 channel(struct stage *s)
 {
     struct err e = {0};
-    int fd = start_channel(&s->start, R_DNSD, &e);
+    int fd = start_channel(&s->start, R_DNSD, NULL, &e);
     ck_assert_msg(fd >= 0, "%s", e.text);
     return fd;
 }

@@ -122,18 +122,17 @@ START_TEST(ecdsa_signs_only_digests)
 }
 END_TEST
 
-START_TEST(signatures_are_rationed_by_role)
+START_TEST(signatures_are_rationed)
 {
     for (int i = 0; i < KEYD_BURST; i++)
-        ck_assert(keyd_allow(&keyd, R_SMTPD, 1000));
-    ck_assert(!keyd_allow(&keyd, R_SMTPD, 1000));
-    ck_assert(keyd_allow(&keyd, R_IMAPD, 1000));
-    ck_assert(keyd_allow(&keyd, R_SMTPD, 1001));
-    ck_assert(keyd_allow(&keyd, R_SMTPD, 1001));
-    ck_assert(!keyd_allow(&keyd, R_SMTPD, 1001));
+        ck_assert(keyd_allow(&keyd, 1000));
+    ck_assert(!keyd_allow(&keyd, 1000));
+    ck_assert(keyd_allow(&keyd, 1001));
+    ck_assert(keyd_allow(&keyd, 1001));
+    ck_assert(!keyd_allow(&keyd, 1001));
     for (int i = 0; i < KEYD_BURST; i++)
-        ck_assert(keyd_allow(&keyd, R_SMTPD, 100000000));
-    ck_assert(!keyd_allow(&keyd, R_SMTPD, 100000000));
+        ck_assert(keyd_allow(&keyd, 100000000));
+    ck_assert(!keyd_allow(&keyd, 100000000));
 }
 END_TEST
 
@@ -143,7 +142,7 @@ ask_chain(int fd, uint32_t index, struct err *e)
     struct msg m = {0};
     msg_begin(&m, M_KEY_CHAIN);
     msg_put_u32(&m, index);
-    int r = chan_ask(fd, &m, M_KEY_CHAIN_IS, R_SMTPD, R_KEYD, 5000, e);
+    int r = chan_ask(fd, &m, M_KEY_CHAIN_IS, R_TLSD, R_KEYD, 5000, e);
     if (r == 0)
         ck_assert_uint_eq(msg_get_u32(&m), 1);
     msg_free(&m);
@@ -156,20 +155,21 @@ START_TEST(garbage_closes_one_peer_only)
     struct keyring k;
     struct err e = {0};
     struct msg m = {0};
-    keyring_start(&k, R_SMTPD, (const char *const[]){"ec.example", NULL});
-    int good = start_channel(&k.start, R_KEYD, &e), bad = start_channel(&k.start, R_KEYD, &e);
+    keyring_start(&k, R_TLSD, (const char *const[]){"ec.example", NULL});
+    int good = start_channel(&k.start, R_KEYD, NULL, &e),
+        bad = start_channel(&k.start, R_KEYD, NULL, &e);
     ck_assert(good >= 0 && bad >= 0);
     ck_assert_int_eq(ask_chain(bad, 0, &e), 0);
     ck_assert_int_eq(ask_chain(bad, 1, &e), -1);
     ck_assert_int_eq(e.class, ERR_PERMANENT);
     ck_assert_int_eq(ask_chain(bad, 0, &e), 0);
     ck_assert_int_eq(write(bad, "garbage", 7), 7);
-    ck_assert_int_eq(chan_recv(bad, &m, R_KEYD, R_SMTPD, 5000, &e), 0);
+    ck_assert_int_eq(chan_recv(bad, &m, R_KEYD, R_TLSD, 5000, &e), 0);
     close(bad);
-    bad = start_channel(&k.start, R_KEYD, &e);
+    bad = start_channel(&k.start, R_KEYD, NULL, &e);
     msg_begin(&m, M_KEY_SIGN); /* fields missing */
     ck_assert_int_eq(chan_send(bad, &m, 1000, &e), 0);
-    ck_assert_int_eq(chan_recv(bad, &m, R_KEYD, R_SMTPD, 5000, &e), 0);
+    ck_assert_int_eq(chan_recv(bad, &m, R_KEYD, R_TLSD, 5000, &e), 0);
     msg_free(&m);
     ck_assert_int_eq(ask_chain(good, 0, &e), 0);
     keyring_stop(&k);
@@ -187,7 +187,7 @@ suite_keyd(void)
     tcase_add_test(t, what_is_no_key_is_refused);
     tcase_add_test(t, rsa_signs_only_what_tls_needs);
     tcase_add_test(t, ecdsa_signs_only_digests);
-    tcase_add_test(t, signatures_are_rationed_by_role);
+    tcase_add_test(t, signatures_are_rationed);
     tcase_add_test(t, garbage_closes_one_peer_only);
     suite_add_tcase(s, t);
     return s;

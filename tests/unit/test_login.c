@@ -4,6 +4,7 @@
 #include "lib/ipc/service.h"
 #include "lib/log/log.h"
 #include "lib/login/login.h"
+#include "lib/tls/tls.h"
 #include "pop3d/front.h"
 #include "tests/unit/keyring.h"
 #include "tests/unit/unit.h"
@@ -20,7 +21,7 @@
 
 static struct {
     struct login_front front;
-    pid_t authd, session;
+    pid_t authd, tlsd, session;
     int client;
     unsigned *asked; /* questions to authd, in shared memory */
     struct keyring ring;
@@ -104,22 +105,19 @@ setup_for(enum role role, bool tls)
     the.asked = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     the.front = (struct login_front){0};
     the.has_ring = tls;
+    the.front.start.role = role;
     if (tls) {
-        keyring_start(&the.ring, role, (const char *const[]){"ec.mail.example", NULL});
-        the.front.start = the.ring.start;
+        keyring_start(&the.ring, R_TLSD, (const char *const[]){"ec.mail.example", NULL});
+        the.tlsd = keyring_tlsd(&the.ring, &the.front.start);
         the.front.conf.nkeys = 1;
     }
-    the.front.start.role = role;
     the.front.conf.imapd.idle_s = the.front.conf.pop3d.idle_s = 5;
     keyring_door(&the.front.start, &authd, role, R_AUTHD);
     the.authd = fork();
     if (the.authd == 0)
         play_authd(&authd);
     close(authd.fds[0].fd);
-    if (role == R_IMAPD)
-        login_prepare(&the.front, "imap-login", "imap");
-    else
-        login_prepare(&the.front, "pop3-login", "pop3");
+    the.front.name = role == R_IMAPD ? "imap-login" : "pop3-login";
     the.front.delay_ms = 100;
 }
 
@@ -152,9 +150,11 @@ teardown(void)
 {
     kill(the.authd, SIGKILL);
     waitpid(the.authd, NULL, 0);
-    tls_server_free(the.front.tls);
-    if (the.has_ring)
-        keyring_stop(&the.ring);
+    if (!the.has_ring)
+        return;
+    close(start_door(&the.front.start, R_TLSD));
+    waitpid(the.tlsd, NULL, 0);
+    keyring_stop(&the.ring);
 }
 
 static void
@@ -172,7 +172,6 @@ begin(const char *ip, const char *service)
             imapd_session(&peer, &the.front);
         else
             pop3d_session(&peer, &the.front);
-        tls_server_free(the.front.tls);
         exit(0); /* so that a leak checker has its say */
     }
     close(pair[1]);
@@ -220,7 +219,7 @@ talk(struct str text)
 static const char *
 dialogue(const char *ip, struct str text)
 {
-    begin(ip, the.front.service);
+    begin(ip, the.front.start.role == R_IMAPD ? "imap" : "pop3");
     return talk(text);
 }
 

@@ -546,7 +546,7 @@ misbehave(int lane, int how)
         expand(lane, 9, to, 1);
         break;
     case 4:
-        ck_assert_int_ge(chan_open(lane, &e), 0);
+        ck_assert_int_ge(chan_open(lane, NULL, &e), 0);
         break;
     case 5:
         ck_assert_int_eq(send(lane, "", 0, 0), 0);

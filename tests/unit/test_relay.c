@@ -4,6 +4,7 @@
 #include "lib/log/log.h"
 #include "relay/session.h"
 #include "tests/unit/keyring.h"
+#include "tlsd/server.h"
 #include "tests/unit/unit.h"
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -153,7 +154,7 @@ converse(int fd, const struct script *given, struct heard *h)
         if (!answer(&io, &script, h, line, &messages))
             break;
         if (starttls && script.tls &&
-            (stream_flush(&io, &e) < 0 || tls_accept(the.tls, &io, &tls, &e) < 0))
+            (stream_flush(&io, &e) < 0 || tls_server_accept(the.tls, &io, &tls, &e) < 0))
             break;
         if (starttls && script.tls)
             hear(h, STR("<TLS>\r\n"));
@@ -660,8 +661,8 @@ END_TEST
 START_TEST(tls_is_used_when_offered)
 {
     struct err e = {0};
-    keyring_start(&the.ring, R_SMTPD, (const char *const[]){"ec.mx0.example", NULL});
-    the.tls = tls_server_new(&the.ring.start, &the.conf, "smtp", &e);
+    keyring_start(&the.ring, R_TLSD, (const char *const[]){"ec.mx0.example", NULL});
+    the.tls = tls_server_new(&the.ring.start, "smtp", &e);
     ck_assert_msg(the.tls != NULL, "%s", e.text);
     play((const struct script[]){{.ehlo = "250-me\r\n250-SIZE 1\r\n250 STARTTLS", .tls = true}}, 1);
     send_route("example.org");

@@ -47,7 +47,7 @@ START_TEST(a_descriptor_is_sent_again)
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, door), 0);
     start_add_fd(&st, door[0], "to.authd");
     remote_init(&r, &st, R_LOCAL, R_AUTHD);
-    r.fd = start_channel(&st, R_AUTHD, &e);
+    r.fd = start_channel(&st, R_AUTHD, NULL, &e);
     close(accept_channel(door[1])); /* and that service has gone */
     pid_t pid = serve_one(door[1]);
     msg_begin(&m, M_CELL);

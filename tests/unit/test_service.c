@@ -87,7 +87,7 @@ static int
 channel(void)
 {
     struct err e;
-    int fd = start_channel(&st, R_AUTHD, &e);
+    int fd = start_channel(&st, R_AUTHD, NULL, &e);
     ck_assert_int_ge(fd, 0);
     turn();
     return fd;
@@ -165,7 +165,7 @@ START_TEST(a_channel_is_no_door)
     struct msg m = {0};
     struct err e;
     int fd = channel();
-    int inner = chan_open(fd, &e);
+    int inner = chan_open(fd, NULL, &e);
     ck_assert_int_ge(inner, 0);
     turn();
     turn();
@@ -239,10 +239,10 @@ START_TEST(a_path_is_a_door_too)
     ck_assert_msg(outer >= 0, "%s", e.text);
     turn();
     ck_assert_int_eq(ask(outer), 1);
-    int inner = chan_open(outer, &e);
+    int inner = chan_open(outer, NULL, &e);
     turn();
     ck_assert_int_eq(ask(inner), 1);
-    ck_assert_int_ge(chan_open(inner, &e), 0); /* but a channel through it is none */
+    ck_assert_int_ge(chan_open(inner, NULL, &e), 0); /* but a channel through it is none */
     turn();
     ck_assert_uint_eq(service.nclients, 1);
     temp_remove(dir);

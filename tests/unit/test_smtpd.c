@@ -22,27 +22,19 @@ teardown(void)
     fakes_stop(&f);
 }
 
-/* TLS without TLS: the session believes it. */
-static int
-pretend_tls(struct smtp_server *s, struct err *e)
-{
-    (void)e;
-    snprintf(s->tls_text, sizeof s->tls_text, "TLSv1.3 PRETEND");
-    return 0;
-}
-
 static void
 session(struct chat *chat)
 {
-    struct smtpd d = {.start = chat->fakes->start, .conf = &chat->fakes->conf};
-    smtpd_serve(&d, &chat->peer, NULL);
+    struct smtpd d = {.start = chat->fakes->start, .conf = chat->fakes->conf};
+    smtpd_session(&chat->peer, &d);
 }
 
 static void
 session_tls(struct chat *chat)
 {
-    struct smtpd d = {.start = chat->fakes->start, .conf = &chat->fakes->conf};
-    smtpd_serve(&d, &chat->peer, pretend_tls);
+    struct smtpd d = {.start = chat->fakes->start, .conf = chat->fakes->conf};
+    d.conf.nkeys = 1;
+    smtpd_session(&chat->peer, &d);
 }
 
 static void

@@ -30,19 +30,12 @@ teardown(void)
     fakes_stop(&f);
 }
 
-static int
-pretend_tls(struct smtp_server *s, struct err *e)
-{
-    (void)e;
-    snprintf(s->tls_text, sizeof s->tls_text, "TLSv1.3 PRETEND");
-    return 0;
-}
-
 static void
 session(struct chat *chat)
 {
-    struct submitd d = {.start = chat->fakes->start, .conf = &chat->fakes->conf};
-    submitd_serve(&d, &chat->peer, pretend_tls);
+    struct submitd d = {.start = chat->fakes->start, .conf = chat->fakes->conf};
+    d.conf.nkeys = 1;
+    submitd_session(&chat->peer, &d);
 }
 
 static void
@@ -386,10 +379,10 @@ static void *
 accept_one(void *arg)
 {
     struct listening *l = arg;
-    struct submitd d = {.start = f.start, .conf = &f.conf};
+    struct submitd d = {.start = f.start, .conf = f.conf};
     int fd = accept(l->fd, NULL, NULL);
     struct peer peer = {.fd_in = fd, .fd_out = fd, .service = "submit", .uid = l->uid};
-    submitd_serve(&d, &peer, NULL);
+    submitd_session(&peer, &d);
     close(fd);
     return NULL;
 }

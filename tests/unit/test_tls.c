@@ -1,5 +1,5 @@
 /* tls: handshakes with the key in another process, and what must never come out of one. */
-#include "lib/tls/tls.h"
+#include "tlsd/server.h"
 #include "tests/unit/keyring.h"
 #include "tests/unit/unit.h"
 #include <errno.h>
@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 static struct keyring ring;
-static struct conf conf;
 
 /* What the client, a child process, does; and what it must see, else it exits with 1. */
 struct act {
@@ -91,7 +90,7 @@ static struct tls_server *
 server(const char *service)
 {
     struct err e = {0};
-    struct tls_server *s = tls_server_new(&ring.start, &conf, service, &e);
+    struct tls_server *s = tls_server_new(&ring.start, service, &e);
     ck_assert_msg(s != NULL, "%s", e.text);
     return s;
 }
@@ -99,7 +98,7 @@ server(const char *service)
 static void
 start_ring(void)
 {
-    keyring_start(&ring, R_SMTPD,
+    keyring_start(&ring, R_TLSD,
                   (const char *const[]){"rsa.first.example", "ec.second.example", NULL});
 }
 
@@ -114,7 +113,7 @@ meet(struct tls_server *s, const struct act *a)
     int fd;
     pid_t pid = start_client(a, &fd);
     stream_init(&io, fd, fd, 4096, 5000);
-    int r = tls_accept(s, &io, &tls, &e);
+    int r = tls_server_accept(s, &io, &tls, &e);
     ck_assert_msg((r == 0) == !a->refused, "%s", r < 0 ? e.text : "accepted");
     if (r == 0 && a->say) {
         ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
@@ -211,7 +210,7 @@ START_TEST(buffered_input_ends_the_handshake)
     ck_assert_int_eq(write(pair[1], "STARTTLS\r\nRSET\r\n", 16), 16);
     stream_init(&io, pair[0], pair[0], 4096, 1000);
     ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
-    ck_assert_int_eq(tls_accept(s, &io, &tls, &e), -1);
+    ck_assert_int_eq(tls_server_accept(s, &io, &tls, &e), -1);
     ck_assert_int_eq(e.class, ERR_PROTOCOL);
     ck_assert_int_eq(tls_connect(c, &io, "x.example", &tls, &e), -1);
     ck_assert_int_eq(e.class, ERR_PROTOCOL);
@@ -236,7 +235,7 @@ START_TEST(a_silent_client_is_cut)
     ck_assert_int_eq(write(pair[1], "\x16\x03\x01", 3), 3);
     stream_init(&io, pair[0], pair[0], 4096, 60000);
     io.deadline_ms = now_ms() + 100;
-    ck_assert_int_eq(tls_accept(s, &io, &tls, &e), -1);
+    ck_assert_int_eq(tls_server_accept(s, &io, &tls, &e), -1);
     ck_assert_int_eq(e.class, ERR_TIMEOUT);
     stream_free(&io);
     tls_server_free(s);
@@ -256,12 +255,12 @@ START_TEST(without_keyd_the_handshake_fails_and_says_why)
     waitpid(ring.pid, NULL, 0);
     pid_t pid = start_client(&(struct act){.refused = true}, &fd);
     stream_init(&io, fd, fd, 4096, 5000);
-    ck_assert_int_eq(tls_accept(s, &io, &tls, &e), -1);
+    ck_assert_int_eq(tls_server_accept(s, &io, &tls, &e), -1);
     ck_assert_msg(strstr(e.text, "keyd") != NULL, "%s", e.text);
     stream_free(&io);
     close(fd);
     client_was_content(pid);
-    ck_assert_ptr_null(tls_server_new(&ring.start, &conf, "smtp", &e));
+    ck_assert_ptr_null(tls_server_new(&ring.start, "smtp", &e));
     tls_server_free(s);
 }
 END_TEST
@@ -292,7 +291,7 @@ START_TEST(aborted_handshakes_leave_nothing)
         ck_assert_int_eq(write(pair[1], hello, k), (ssize_t)k);
         close(pair[1]);
         stream_init(&io, pair[0], pair[0], 4096, 1000);
-        ck_assert_int_eq(tls_accept(s, &io, &tls, &e), -1);
+        ck_assert_int_eq(tls_server_accept(s, &io, &tls, &e), -1);
         stream_free(&io);
         close(pair[0]);
     }
@@ -341,6 +340,15 @@ resume_client(const int *fds)
     return resumed;
 }
 
+static int64_t renew_at_ms;
+static void (*before_resumption)(struct tls_server *s);
+
+static void
+renew_smtp(struct tls_server *s)
+{
+    tls_server_renew_tickets(s, renew_at_ms);
+}
+
 static int
 try_to_resume(struct tls_server *a, struct tls_server *b)
 {
@@ -357,8 +365,10 @@ try_to_resume(struct tls_server *a, struct tls_server *b)
         struct stream io;
         struct tls *tls = NULL;
         int fd = i ? two[0] : one[0];
+        if (i && before_resumption)
+            before_resumption(b);
         stream_init(&io, fd, fd, 4096, 5000);
-        ck_assert_msg(tls_accept(i ? b : a, &io, &tls, &e) == 0, "%s", e.text);
+        ck_assert_msg(tls_server_accept(i ? b : a, &io, &tls, &e) == 0, "%s", e.text);
         stream_putz(&io, "x");
         ck_assert_int_eq(stream_flush(&io, &e), 0);
         tls_close(tls, &io);
@@ -376,6 +386,14 @@ START_TEST(tickets_are_good_for_one_service_only)
     struct tls_server *smtp = server("smtp"), *imap = server("imap");
     ck_assert_int_eq(try_to_resume(smtp, smtp), 1);
     ck_assert_int_eq(try_to_resume(smtp, imap), 0);
+    tls_server_renew_tickets(smtp, 1000);
+    ck_assert_int_eq(try_to_resume(smtp, smtp), 1);
+    before_resumption = renew_smtp;
+    renew_at_ms = 1000 + TICKET_KEYS_MS - 1;
+    ck_assert_int_eq(try_to_resume(smtp, smtp), 1);
+    renew_at_ms = 1000 + TICKET_KEYS_MS;
+    ck_assert_int_eq(try_to_resume(smtp, smtp), 0);
+    before_resumption = NULL;
     tls_server_free(smtp);
     tls_server_free(imap);
     keyring_stop(&ring);
@@ -406,7 +424,7 @@ START_TEST(our_client_talks_to_our_server)
         tls_close(tls, &io);
         _exit(str_eq(line, STR("from the server")) ? 0 : 3);
     }
-    ck_assert_msg(tls_accept(s, &io, &tls, &e) == 0, "%s", e.text);
+    ck_assert_msg(tls_server_accept(s, &io, &tls, &e) == 0, "%s", e.text);
     ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
     ck_str(line, "from the client");
     stream_putz(&io, "from the server\r\n");

@@ -105,6 +105,23 @@ filter(unsigned sets)
 #endif
 }
 
+/* A session's list is part of its listener's (a test holds it so): what is over will go. */
+static void
+prepare_session(const struct guard_row *row)
+{
+    int had[CALLS_MAX], keeps[CALLS_MAX], over[CALLS_MAX];
+    size_t nhad = guard_calls(row->sets, had, CALLS_MAX), n = 0;
+    size_t nkeeps = guard_calls(row->session_sets, keeps, CALLS_MAX);
+    for (size_t i = 0; i < nhad; i++) {
+        size_t k = 0;
+        while (k < nkeeps && keeps[k] != had[i])
+            k++;
+        if (k == nkeeps)
+            over[n++] = had[i];
+    }
+    sandbox_deny_prepare(over, n);
+}
+
 void
 guard_enter(const struct guard *g)
 {
@@ -122,7 +139,9 @@ guard_enter(const struct guard *g)
         die("Landlock");
     if (landlock == 0)
         log_debug("this kernel has no Landlock");
-    filter(row->sets);
+    if (row->session_sets)
+        prepare_session(row);
+    filter(g->as_session ? row->session_sets : row->sets);
 }
 
 void
@@ -135,5 +154,8 @@ guard_session(enum role role)
     /* Not fewer descriptors: the kernel holds the number of those in flight over sockets, summed
      * over all processes of the user, against this limit, and each session sends one to each
      * service. */
-    filter(row->session_sets);
+#ifndef BH_SANITIZE
+    if (sandbox_deny() < 0)
+        die("seccomp");
+#endif
 }

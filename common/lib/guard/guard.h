@@ -26,6 +26,7 @@ struct guard {
     gid_t gid;
     int root_fd;        /* the empty directory, or -1 */
     bool keep_root_dir; /* do not change the root directory (a cell's is its Maildir already) */
+    bool as_session;    /* with the list of a session at once: for a part that needs no more */
     bool no_landlock;   /* the launcher: Landlock would be inherited by its cells */
     const struct guard_dir *dirs;
     size_t ndirs;

@@ -9,3 +9,7 @@
 int sandbox_landlock(const struct guard_dir *dirs, size_t ndirs, bool connects);
 /* Allow these system calls and no other (SIGSYS kills the process). -1 with errno. */
 int sandbox_seccomp(const int *calls, size_t ncalls);
+/* Take these away from what is allowed already, in a session: a short filter on top of the first,
+ * since the kernel compiles it for each session. Prepared once, in the listener; -1 with errno. */
+void sandbox_deny_prepare(const int *calls, size_t ncalls);
+int sandbox_deny(void);

@@ -6,6 +6,7 @@
 #include <linux/seccomp.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -113,8 +114,7 @@ put_special(struct program *p, int nr)
     }
 }
 
-/* The rest: one comparison each, which jumps to the common end. Short programs matter: the kernel
- * compiles one for each session. */
+/* The rest: one comparison each, which jumps to the common end. */
 static void
 put_plain(struct program *p, const int *calls, size_t n)
 {
@@ -122,6 +122,16 @@ put_plain(struct program *p, const int *calls, size_t n)
         put(p, IF_EQ((unsigned)calls[i], (unsigned char)(n - i), 0));
     put(p, RETURN(SECCOMP_RET_KILL_PROCESS));
     put(p, RETURN(SECCOMP_RET_ALLOW));
+}
+
+static int
+install(const struct program *p)
+{
+    struct sock_fprog program = {p->n, (struct sock_filter *)(uintptr_t)p->code};
+    if (p->n < PROGRAM_MAX)
+        return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+    errno = E2BIG;
+    return -1;
 }
 
 int
@@ -140,10 +150,27 @@ sandbox_seccomp(const int *calls, size_t ncalls)
         if (!put_special(&p, calls[i]))
             plain[nplain++] = calls[i];
     put_plain(&p, plain, nplain);
-    if (p.n == PROGRAM_MAX || nplain == PLAIN_MAX) {
-        errno = E2BIG;
-        return -1;
-    }
-    struct sock_fprog program = {p.n, p.code};
-    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+    if (nplain == PLAIN_MAX)
+        p.n = PROGRAM_MAX;
+    return install(&p);
+}
+
+static struct program session;
+
+void
+sandbox_deny_prepare(const int *calls, size_t ncalls)
+{
+    struct program *p = &session;
+    p->n = 0;
+    put(p, LOAD(NR));
+    for (size_t i = 0; i < ncalls; i++)
+        put(p, IF_EQ((unsigned)calls[i], (unsigned char)(ncalls - i), 0));
+    put(p, RETURN(SECCOMP_RET_ALLOW));
+    put(p, RETURN(SECCOMP_RET_KILL_PROCESS));
+}
+
+int
+sandbox_deny(void)
+{
+    return install(&session);
 }

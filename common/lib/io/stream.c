@@ -16,6 +16,35 @@ set_nonblocking(int fd)
         fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
+static bool
+set_timeout(struct stream *s, int ms)
+{
+    const struct timeval tv = {ms / 1000, ms % 1000 * 1000};
+    if (setsockopt(s->fd_in, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) < 0)
+        return false;
+    s->timeout_ms = ms;
+    return true;
+}
+
+/* A socket that was not made non-blocking, and takes a timeout. */
+static void
+choose_mode(struct stream *s)
+{
+    int flags = s->fd_in == s->fd_out && s->idle_ms > 0 ? fcntl(s->fd_in, F_GETFL) : -1;
+    s->blocking = flags >= 0 && !(flags & O_NONBLOCK) && set_timeout(s, s->idle_ms);
+    if (!s->blocking)
+        stream_unblock(s);
+}
+
+void
+stream_unblock(struct stream *s)
+{
+    s->blocking = false;
+    set_nonblocking(s->fd_in);
+    if (s->fd_out != s->fd_in)
+        set_nonblocking(s->fd_out);
+}
+
 void
 stream_init(struct stream *s, int fd_in, int fd_out, size_t in_max, int idle_ms)
 {
@@ -25,9 +54,7 @@ stream_init(struct stream *s, int fd_in, int fd_out, size_t in_max, int idle_ms)
                          .out = buf_new(OUT_MAX),
                          .idle_ms = idle_ms,
                          .deadline_ms = now_ms() + STREAM_FOREVER_MS};
-    set_nonblocking(fd_in);
-    if (fd_out != fd_in)
-        set_nonblocking(fd_out);
+    choose_mode(s);
 }
 
 void
@@ -35,6 +62,13 @@ stream_preload(struct stream *s, struct str data)
 {
     buf_add(&s->in, data);
     s->bytes_in += data.n;
+}
+
+void
+stream_switch(struct stream *s, int fd)
+{
+    s->fd_in = s->fd_out = fd;
+    choose_mode(s);
 }
 
 void
@@ -75,7 +109,21 @@ raw_read(struct stream *s, char *to, size_t n, short *wait_r)
     if (s->under.read)
         return s->under.read(s->under.self, to, n, wait_r);
     *wait_r = POLLIN;
-    return read(s->fd_in, to, n);
+    return s->blocking ? recv(s->fd_in, to, n, MSG_DONTWAIT) : read(s->fd_in, to, n);
+}
+
+/* Wait in recv(), as long as idle time and deadline allow. */
+static ssize_t
+patient_read(struct stream *s, char *to, size_t n)
+{
+    int left = ms_left(s->deadline_ms), want = left < s->idle_ms ? left : s->idle_ms;
+    if (want <= 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    if (want != s->timeout_ms && !set_timeout(s, want))
+        return -1;
+    return recv(s->fd_in, to, n, 0);
 }
 
 static ssize_t
@@ -84,7 +132,7 @@ raw_write(struct stream *s, const char *from, size_t n, short *wait_r)
     if (s->under.write)
         return s->under.write(s->under.self, from, n, wait_r);
     *wait_r = POLLOUT;
-    ssize_t sent = send(s->fd_out, from, n, MSG_NOSIGNAL);
+    ssize_t sent = send(s->fd_out, from, n, MSG_NOSIGNAL | (s->blocking ? MSG_DONTWAIT : 0));
     return sent < 0 && errno == ENOTSOCK ? write(s->fd_out, from, n) : sent;
 }
 
@@ -168,7 +216,7 @@ fill(struct stream *s, struct err *e)
         /* Output first: the peer may be waiting for it before it says more. */
         if (s->out.n && stream_flush(s, e) < 0)
             return -1;
-        ssize_t n = raw_read(s, to, want, &wait);
+        ssize_t n = s->blocking ? patient_read(s, to, want) : raw_read(s, to, want, &wait);
         if (n > 0) {
             buf_commit(&s->in, (size_t)n);
             s->bytes_in += (uint64_t)n;
@@ -176,6 +224,8 @@ fill(struct stream *s, struct err *e)
         }
         if (n == 0)
             return fail(s, e, ERR_CLOSED, "connection closed by peer");
+        if (errno == EAGAIN && s->blocking)
+            return fail(s, e, ERR_TIMEOUT, "timeout");
         if (errno == EAGAIN) {
             if (wait_for(s, wait == POLLOUT ? s->fd_out : s->fd_in, wait, -1, e) < 0)
                 return -1;

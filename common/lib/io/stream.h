@@ -2,8 +2,9 @@
  * stream: a peer's connection, read and written in a straight line with deadlines.
  *
  * Used by sessions, cells and clients: processes that serve one connection and have no event loop.
- * The bytes that come in are a stranger's. Descriptors are non-blocking (stream_init() sets that)
- * and stay the caller's to close. Output is gathered, and written when 16 KiB are waiting, at
+ * The bytes that come in are a stranger's. Descriptors stay the caller's to close. A plain socket
+ * that blocks is read with the kernel's own timeout, which costs one system call a wait; all others
+ * are made non-blocking and polled. Output is gathered, and written when 16 KiB are waiting, at
  * stream_flush(), and before any read that would wait: so pipelined commands are answered in one
  * write.
  *
@@ -32,6 +33,8 @@ struct stream {
     size_t in_at; /* bytes of in already taken */
     int idle_ms;
     int64_t deadline_ms;
+    bool blocking;  /* the kernel waits in recv(), */
+    int timeout_ms; /* this long */
     bool broken;
     uint64_t bytes_in, bytes_out; /* in all, for logs */
 };
@@ -42,6 +45,10 @@ enum { STREAM_FOREVER_MS = 24 * 3600 * 1000 };
 void stream_init(struct stream *s, int fd_in, int fd_out, size_t in_max, int idle_ms);
 /* Input that somebody else has read already, to come before what is read here. */
 void stream_preload(struct stream *s, struct str data);
+/* Over another descriptor from here on. Both buffers are to be empty. */
+void stream_switch(struct stream *s, int fd);
+/* For what reads and writes the descriptors itself: they never block from here on. */
+void stream_unblock(struct stream *s);
 void stream_free(struct stream *s); /* frees buffers; closes nothing */
 
 /* The next line. *line_r is without its end, and valid until the next read. *bare_r says that the

@@ -9,15 +9,17 @@
 enum { SEND_MS = 10000 };
 
 int
-chan_open(int door_fd, struct err *e)
+chan_open(int door_fd, const struct msg *first, struct err *e)
 {
     int pair[2];
     struct msg m = {0};
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return err_errno(e, "socketpair");
+    int sent = first ? chan_send(pair[0], first, SEND_MS, e) : 0;
     msg_begin(&m, M_DOOR_OPEN);
     msg_add_fd(&m, pair[1]);
-    int sent = chan_send(door_fd, &m, SEND_MS, e);
+    if (sent == 0)
+        sent = chan_send(door_fd, &m, SEND_MS, e);
     msg_free(&m);
     close(pair[1]);
     if (sent == 0)
@@ -105,6 +107,13 @@ chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role serv
 {
     if (chan_send(fd, m, timeout_ms, e) < 0)
         return -1;
+    return chan_answer(fd, m, want, me, service, timeout_ms, e);
+}
+
+int
+chan_answer(int fd, struct msg *m, enum msg_type want, enum role me, enum role service,
+            int timeout_ms, struct err *e)
+{
     int n = chan_recv(fd, m, service, me, timeout_ms, e);
     if (n < 0)
         return -1;

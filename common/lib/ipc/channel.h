@@ -9,8 +9,9 @@
 #pragma once
 #include "lib/ipc/message.h"
 
-/* A new channel through a door: its descriptor (close-on-exec, blocking), or -1. */
-int chan_open(int door_fd, struct err *e);
+/* A new channel through a door: its descriptor (close-on-exec, blocking), or -1. first, or NULL, is
+ * sent ahead: the service finds it when it finds the channel, and wakes up once and not twice. */
+int chan_open(int door_fd, const struct msg *first, struct err *e);
 /* A new channel to the service that listens at a path; for commands and inetd mode. */
 int chan_connect(const char *path, struct err *e);
 /* Send request m, and receive the answer into m. A FAILED answer becomes -1 with its class and
@@ -19,6 +20,9 @@ int chan_connect(const char *path, struct err *e);
  * but FAILED (e->class ERR_TEMPORARY, ERR_PERMANENT or ERR_LIMIT) close the channel. */
 int chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role service,
              int timeout_ms, struct err *e);
+/* The second half of chan_ask(), for a request that has been sent. */
+int chan_answer(int fd, struct msg *m, enum msg_type want, enum role me, enum role service,
+                int timeout_ms, struct err *e);
 /* Wait at most timeout_ms and receive one message: 1; 0 the peer has closed; -1 with e. */
 int chan_recv(int fd, struct msg *m, enum role from, enum role me, int timeout_ms, struct err *e);
 /* Send, waiting at most timeout_ms for room. */

@@ -18,9 +18,16 @@ remote_close(struct remote *s)
 static int
 ask_once(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, struct err *e)
 {
-    if (s->fd < 0 && (s->fd = start_channel(s->start, s->it, e)) < 0)
-        return -1;
-    if (chan_ask(s->fd, m, want, s->me, s->it, timeout_ms, e) == 0)
+    int n;
+    if (s->fd >= 0) {
+        n = chan_ask(s->fd, m, want, s->me, s->it, timeout_ms, e);
+    } else {
+        s->fd = start_channel(s->start, s->it, m, e);
+        if (s->fd < 0)
+            return -1;
+        n = chan_answer(s->fd, m, want, s->me, s->it, timeout_ms, e);
+    }
+    if (n == 0)
         return 0;
     if (e->class == ERR_CLOSED || e->class == ERR_PROTOCOL || e->class == ERR_TIMEOUT)
         remote_close(s);

@@ -11,7 +11,7 @@
 
 enum { PER_TURN = 32 };
 
-static int adopt_outside(struct service *s, int fd, enum role role, bool door);
+static struct client *adopt_outside(struct service *s, int fd, enum role role, bool door);
 
 static size_t
 place_of(enum role role)
@@ -70,7 +70,7 @@ take_one(struct client *c)
     if (s->in.type == M_DOOR_OPEN) {
         /* A program that was started by hand has no other door than its connection to a path. */
         int fd = msg_take_fd(&s->in, 0);
-        if (!c->door || !is_seqpacket(fd) || adopt_outside(s, fd, c->role, false) < 0)
+        if (!c->door || !is_seqpacket(fd) || !adopt_outside(s, fd, c->role, false))
             close(fd);
         if (c->door)
             return 1;
@@ -116,22 +116,22 @@ service_adopt(struct service *s, int fd, enum role role, void *state)
     return c;
 }
 
-/* A channel that somebody else made. 0; -1 when there is no place for it. */
-static int
+/* A channel that somebody else made. NULL when there is no place for it. */
+static struct client *
 adopt_outside(struct service *s, int fd, enum role role, bool door)
 {
     size_t *n = &s->by_role[place_of(role)];
     if (*n >= s->clients_max - s->clients_max / 4) {
         log_warn("%zu channels of %s: one more refused", *n, role_name(role));
-        return -1;
+        return NULL;
     }
     struct client *c = service_adopt(s, fd, role, NULL);
     if (!c)
-        return -1;
+        return NULL;
     c->outside = true;
     c->door = door;
     ++*n;
-    return 0;
+    return c;
 }
 
 static size_t
@@ -159,7 +159,10 @@ on_door(struct loop_io *io, unsigned events)
             continue;
         }
         int fd = msg_take_fd(&s->in, 0);
-        if (!is_seqpacket(fd) || adopt_outside(s, fd, role, false) < 0)
+        struct client *c = is_seqpacket(fd) ? adopt_outside(s, fd, role, false) : NULL;
+        if (c)
+            (void)take_one(c); /* the first question often lies there already */
+        else
             close(fd);
     }
 }
@@ -173,7 +176,7 @@ on_path(struct loop_io *io, unsigned events)
         int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0)
             return;
-        if (adopt_outside(s, fd, s->entry_roles[entry_of(s, io)], true) < 0)
+        if (!adopt_outside(s, fd, s->entry_roles[entry_of(s, io)], true))
             close(fd);
     }
 }

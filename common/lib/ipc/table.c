@@ -6,9 +6,9 @@ static const struct msg_row rows[] = {
 #undef MSG
 };
 
-static const char *const names[] = {"master",  "authd",    "keyd",  "dnsd",     "smtpd",
-                                    "submitd", "qmgr",     "relay", "local",    "pop3d",
-                                    "imapd",   "launcher", "cell",  "bulkhead", "user"};
+static const char *const names[] = {"master", "authd",    "keyd",  "dnsd",  "smtpd", "submitd",
+                                    "qmgr",   "relay",    "local", "pop3d", "imapd", "launcher",
+                                    "cell",   "bulkhead", "user",  "tlsd"};
 enum { ROWS = sizeof rows / sizeof rows[0], NAMES = sizeof names / sizeof names[0] };
 
 const struct msg_row *

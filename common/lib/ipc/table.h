@@ -23,7 +23,8 @@ enum role {
     R_CELL = 1 << 12, /* of imapd, pop3d or local */
     R_CTL = 1 << 13,  /* the operator's command bulkhead(8) */
     R_USER = 1 << 14, /* sendmail(1), run by anybody */
-    R_ANY = (1 << 15) - 1,
+    R_TLSD = 1 << 15,
+    R_ANY = (1 << 16) - 1,
 };
 
 enum msg_type {

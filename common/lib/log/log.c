@@ -78,15 +78,27 @@ priority(enum log_level level)
     return 2 * 8 + of[level]; /* facility mail */
 }
 
+const char *
+log_stamp(void)
+{
+    static char stamp[32];
+    static time_t of;
+    time_t now = time(NULL);
+    struct tm tm;
+    if (now == of)
+        return stamp;
+    stamp[0] = '\0';
+    if (localtime_r(&now, &tm))
+        strftime(stamp, sizeof stamp, "%b %e %H:%M:%S", &tm);
+    of = now;
+    return stamp;
+}
+
 /* The syslog header that log parsers know: "Nov 21 20:33:00 host bulkhead/smtpd[123]: ". */
 static void
 head(struct buf *line, enum log_level level)
 {
-    char stamp[32] = "";
-    time_t now = time(NULL);
-    struct tm tm;
-    if (localtime_r(&now, &tm))
-        strftime(stamp, sizeof stamp, "%b %e %H:%M:%S", &tm);
+    const char *stamp = log_stamp();
     if (the.datagram)
         buf_addf(line, "<%d>%s ", priority(level), stamp);
     else
@@ -107,10 +119,9 @@ static void
 emit(enum log_level level, const char *fmt, va_list ap)
 {
     static const char *const mark[] = {"debug: ", "", "warning: ", "error: "};
-    static char text[LOG_LINE_MAX], room[LOG_LINE_MAX * 2]; /* not zeroed at each call */
+    static char room[LOG_LINE_MAX + 2]; /* not zeroed at each call */
     int saved = errno;
-    vsnprintf(text, sizeof text, fmt, ap);
-    struct buf line = {.p = room, .cap = sizeof room, .max = sizeof room - 2};
+    struct buf line = {.p = room, .cap = sizeof room, .max = LOG_LINE_MAX};
     if (the.dropped) {
         unsigned long dropped = the.dropped;
         the.dropped = 0;
@@ -121,10 +132,14 @@ emit(enum log_level level, const char *fmt, va_list ap)
     }
     head(&line, level);
     buf_addz(&line, mark[level]);
-    for (const char *p = text; *p && line.n < LOG_LINE_MAX; p++)
-        buf_addc(&line, ch_print(*p) ? *p : '?');
+    size_t from = line.n;
+    int n = vsnprintf(room + from, LOG_LINE_MAX + 1 - from, fmt, ap);
+    line.n += n < 0 ? 0 : (size_t)n < LOG_LINE_MAX - from ? (size_t)n : LOG_LINE_MAX - from;
+    for (size_t i = from; i < line.n; i++)
+        if (!ch_print(room[i]))
+            room[i] = '?';
     if (!the.datagram)
-        buf_addc(&line, '\n');
+        room[line.n++] = '\n';
     put(&line);
     errno = saved;
 }

@@ -29,6 +29,9 @@ void log_debug(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  */
 void log_fatal(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
+/* The time in front of lines, made once a second. A listener calls this before it forks, so that
+ * its sessions need not make it. */
+const char *log_stamp(void);
 /* A stranger's bytes, quoted and cut to LOG_FIELD_MAX, for use as a %s argument. The text lives in
  * one of eight static places: use at most eight in one call. */
 const char *log_str(struct str s);

@@ -1,7 +1,6 @@
 #include "lib/login/login.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
-#include "lib/login/proxy.h"
 #include "lib/sasl/plain.h"
 #include <errno.h>
 #include <netinet/in.h>
@@ -10,18 +9,6 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-void
-login_prepare(struct login_front *f, const char *name, const char *service)
-{
-    struct err e = {0};
-    f->name = name;
-    f->service = service;
-    f->delay_ms = LOGIN_DELAY_MS;
-    f->tls = f->conf.nkeys ? tls_server_new(&f->start, &f->conf, service, &e) : NULL;
-    if (f->conf.nkeys && !f->tls)
-        log_fatal("TLS: %s", e.text);
-}
 
 bool
 login_is_secure(const struct login *l)
@@ -33,14 +20,16 @@ login_is_secure(const struct login *l)
 bool
 login_has_starttls(const struct login *l)
 {
-    return l->front->tls && !l->tls;
+    return starttls_possible(&l->front->start, &l->front->conf) && !l->tls;
 }
 
 int
 login_start_tls(struct login *l)
 {
     struct err e = {0};
-    if (tls_accept(l->front->tls, &l->io, &l->tls, &e) == 0)
+    char text[STARTTLS_TEXT_MAX];
+    l->tls = true;
+    if (starttls(&l->front->start, &l->io, text, &e) == 0)
         return 0;
     log_info("%s: %s: rip=%s", l->front->name, e.text, l->peer->ip);
     l->ended = "TLS handshake failed";
@@ -53,19 +42,15 @@ login_begin(struct login *l, struct login_front *f, const struct peer *peer)
     const struct conf_service *block = f->start.role == R_POP3D ? &f->conf.pop3d : &f->conf.imapd;
     uint32_t idle_s =
         block->idle_s && block->idle_s < LOGIN_SECONDS ? block->idle_s : LOGIN_SECONDS;
-    *l = (struct login){.front = f,
-                        .peer = peer,
-                        .began_ms = now_ms(),
-                        .method = "",
-                        .ended = "Connection closed",
-                        .proxied = -1};
+    *l = (struct login){
+        .front = f, .peer = peer, .began_ms = now_ms(), .method = "", .ended = "Connection closed"};
     stream_init(&l->io, peer->fd_in, peer->fd_out, (size_t)2 * LOGIN_LINE_MAX, (int)idle_s * 1000);
     l->io.deadline_ms = l->began_ms + LOGIN_SECONDS * 1000;
     static const int on = 1; /* for the cell, too: it is the same socket */
     setsockopt(peer->fd_out, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (!str_ends(str_z(peer->service), STR("s")))
         return 0;
-    if (!f->tls) {
+    if (!login_has_starttls(l)) {
         l->ended = "no certificate is configured";
         return -1;
     }
@@ -113,7 +98,7 @@ enter(struct login *l, struct str user, struct str password, int cell_end, struc
     struct msg m = {0};
     enum login_result result = LOGIN_UNAVAILABLE;
     enum role me = l->front->start.role;
-    int channel = start_channel(&l->front->start, R_AUTHD, &e);
+    int channel = start_channel(&l->front->start, R_AUTHD, NULL, &e);
     if (channel < 0) {
         log_error("%s: authd: %s", l->front->name, e.text);
         return LOGIN_UNAVAILABLE;
@@ -164,7 +149,7 @@ send_client(struct login *l, int cell, struct str account, struct str tag, int c
     msg_begin(&m, M_CELL_CLIENT);
     msg_put_str(&m, account);
     msg_put_str(&m, str_z(l->peer->ip));
-    msg_put_bool(&m, l->tls != NULL);
+    msg_put_bool(&m, l->tls);
     msg_put_str(&m, tag);
     msg_put_str(&m, unread);
     msg_put_u64(&m, l->front->conf.message_size_max);
@@ -186,28 +171,16 @@ log_login(const struct login *l)
                                   : "");
 }
 
-/* The client's connection goes to the cell; with TLS we stay in between until its end: see
- * login_end(). */
+/* The client's connection goes to the cell, and we are finished. */
 static enum login_result
 hand_over(struct login *l, int cell, struct str account, struct str tag)
 {
-    int pair[2] = {-1, -1};
     if (stream_flush(&l->io, NULL) < 0)
         return LOGIN_GRANTED; /* the client has gone; so will the cell */
-    if (l->tls && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+    if (send_client(l, cell, account, tag, l->io.fd_in) < 0)
         return LOGIN_UNAVAILABLE;
-    int sent = send_client(l, cell, account, tag, l->tls ? pair[1] : l->io.fd_in);
-    if (pair[1] >= 0)
-        close(pair[1]);
-    if (sent < 0) {
-        if (pair[0] >= 0)
-            close(pair[0]);
-        return LOGIN_UNAVAILABLE;
-    }
     l->ended = NULL;
     log_login(l);
-    stream_take(&l->io, stream_buffered(&l->io));
-    l->proxied = pair[0];
     return LOGIN_GRANTED;
 }
 
@@ -288,32 +261,16 @@ log_end(const struct login *l)
              l->tls ? ", TLS" : "");
 }
 
-/* For hours, perhaps: without what the login was made with, and without the ways to the services.
- */
-static void
-serve_proxied(struct login *l)
-{
-    const int doors[] = {start_door(&l->front->start, R_AUTHD),
-                         start_door(&l->front->start, R_KEYD)};
-    for (size_t i = 0; i < 2; i++)
-        if (doors[i] >= 0)
-            close(doors[i]);
-    buf_wipe(&l->io.in);
-    l->io.in_at = 0;
-    proxy_run(&l->io, l->proxied, LOGIN_PROXY_IDLE_MS);
-    close(l->proxied);
-}
-
 void
 login_end(struct login *l)
 {
-    if (l->proxied >= 0)
-        serve_proxied(l);
     if (l->ended) {
         if (!l->io.broken)
             (void)stream_flush(&l->io, NULL);
         log_end(l);
     }
-    tls_close(l->tls, &l->io);
+    buf_wipe(&l->io.in);
+    if (l->tls && l->io.fd_in >= 0)
+        close(l->io.fd_in); /* what starttls() gave */
     stream_free(&l->io);
 }

@@ -5,8 +5,8 @@
  * Used by the sessions of imapd and pop3d before anybody is logged in: every byte is a stranger's,
  * and the process holds nothing but the client's connection and doors to authd and keyd. A login
  * goes to authd with one end of a fresh socket pair; when the proof holds, authd gives that end to
- * a cell that runs as the account's user, and we send the client's connection into ours. Without
- * TLS the front is then finished; with TLS it stays as a proxy that understands nothing (proxy.c).
+ * a cell that runs as the account's user, and we send the client's connection into ours; with TLS
+ * that is the socket to tlsd. The front is then finished.
  *
  * Limits: LOGIN_SECONDS in all before the login, LOGIN_FAILURES_MAX wrong passwords, each answered
  * LOGIN_DELAY_MS after it came, LOGIN_BAD_MAX bad commands. Passwords are accepted only under TLS
@@ -15,7 +15,7 @@
 #pragma once
 #include "lib/io/stream.h"
 #include "lib/loop/listener.h"
-#include "lib/tls/tls.h"
+#include "lib/role/starttls.h"
 
 enum {
     LOGIN_SECONDS = 180,
@@ -26,24 +26,21 @@ enum {
     LOGIN_PASSWORD_MAX = 1024,
     LOGIN_LINE_MAX = 8192,
     LOGIN_ASK_MS = 30000,
-    LOGIN_PROXY_IDLE_MS = 31 * 60 * 1000, /* longer than any client waits (RFC 2177) */
 };
 
 /* Made once in the listener; the sessions have copies. */
 struct login_front {
     struct start start;
     struct conf conf;
-    struct tls_server *tls; /* NULL: no certificates are configured */
-    const char *name;       /* "imap-login", in log lines */
-    const char *service;    /* "imap", for TLS */
-    int delay_ms;           /* LOGIN_DELAY_MS; tests are in more of a hurry */
+    const char *name; /* "imap-login", in log lines */
+    int delay_ms;     /* LOGIN_DELAY_MS; tests are in more of a hurry */
 };
 
 struct login {
     struct login_front *front;
     const struct peer *peer;
     struct stream io;
-    struct tls *tls;
+    bool tls;
     int64_t began_ms;
     unsigned failures, bad;
     bool disallowed;                   /* somebody showed us a password in clear */
@@ -51,7 +48,6 @@ struct login {
     char user[LOGIN_USER_MAX * 4 + 8]; /* the last one tried, quoted */
     const char *method;
     int cell_pid;
-    int proxied; /* the cell's end of a connection under TLS, or -1 */
 };
 
 enum login_result {
@@ -61,8 +57,6 @@ enum login_result {
     LOGIN_MALFORMED,   /* not a response at all: a bad command */
 };
 
-/* For main(): read what start gave, fetch the chains. Exits with a message when that fails. */
-void login_prepare(struct login_front *f, const char *name, const char *service);
 /* A session begins, with TLS when its service name ends in 's'. -1: over, go to login_end(). */
 int login_begin(struct login *l, struct login_front *f, const struct peer *peer);
 /* After the positive answer to STARTTLS or STLS. -1: over. */
@@ -79,6 +73,5 @@ enum login_result login_try_plain(struct login *l, struct str response, struct s
 bool login_may_go_on(struct login *l);
 /* A line of a web browser that was led here (catalogue B14). */
 bool login_is_http(struct str line);
-/* With TLS and a login: carry bytes until its end (whoever holds a password wipes it before this).
- * Log how it ended, close TLS, free and wipe. */
+/* Log how it ended, free and wipe. */
 void login_end(struct login *l);

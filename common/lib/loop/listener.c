@@ -20,7 +20,7 @@ enum { PER_TURN = 16, BUCKETS = 1024, PAUSE_MS = 100 };
 
 struct session { /* one running child */
     pid_t pid;
-    uint64_t address; /* keyed hash of the peer's address; 0: not counted */
+    uint64_t address; /* keyed hash of the peer's address, or its door; 0: not counted */
     struct session *next;
 };
 
@@ -69,6 +69,23 @@ sessions_of(uint64_t address)
         for (struct session *s = the.by_pid[i]; s; s = s->next)
             n += s->address == address;
     return n;
+}
+
+/* A door counts as an address: the client program behind it may be taken over. */
+static uint64_t
+door_key(enum role client)
+{
+    return (uint64_t)client;
+}
+
+static bool
+within_door(enum role client)
+{
+    unsigned max = the.l->door_max ? the.l->door_max(the.l->arg, client) : the.l->sessions_max;
+    if (the.sessions < max || sessions_of(door_key(client)) < max)
+        return true;
+    log_warn("too many sessions of %s: one more refused", role_name(client));
+    return false;
 }
 
 static bool
@@ -130,6 +147,9 @@ static void
 start_session(struct peer *peer, uint64_t address)
 {
     struct session *s = malloc(sizeof *s);
+    (void)log_stamp(); /* made once a second here, and not in each session */
+    if (the.l->before_session)
+        the.l->before_session(the.l->arg);
     pid_t pid = s ? fork() : -1;
     if (pid == 0) {
         become_session(peer);
@@ -203,7 +223,7 @@ on_accept(struct loop_io *io, unsigned events)
     for (int i = 0; i < PER_TURN; i++) {
         struct sockaddr_storage ss = {0};
         socklen_t n = sizeof ss;
-        int fd = accept4(io->fd, (struct sockaddr *)&ss, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = accept4(io->fd, (struct sockaddr *)&ss, &n, SOCK_CLOEXEC);
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
                 pause_accepting("accept");
@@ -244,8 +264,8 @@ on_door(struct loop_io *io, unsigned events)
         int fd = msg_take_fd(&the.in, 0);
         struct peer peer = {
             .fd_in = fd, .fd_out = fd, .service = entry->name, .from = entry->door_of};
-        if (within_limits(0, ""))
-            start_session(&peer, 0);
+        if (within_limits(0, "") && within_door(entry->door_of))
+            start_session(&peer, door_key(entry->door_of));
         else
             close(fd);
     }

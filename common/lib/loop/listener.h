@@ -27,6 +27,10 @@ struct listener {
     unsigned sessions_per_ip_max; /* IPv6: per /64 */
     /* Says no to a TCP peer beyond the limits: one line, sent without waiting; or NULL. */
     const char *busy_line;
+    /* Sessions at once through the door of one client program; NULL: no limit of its own. */
+    unsigned (*door_max)(const void *arg, enum role client);
+    /* In the listener, before each fork; or NULL. */
+    void (*before_session)(void *arg);
     void (*session)(const struct peer *peer, void *arg);
     void *arg;
 };

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-enum { SEND_MS = 5000 };
+enum { SEND_MS = 5000, USUAL_MESSAGE = 12000 };
 
 void
 qclient_init(struct qclient *q, const struct start *start, enum role me)
@@ -101,6 +101,7 @@ qclient_envelope(struct qclient *q, const struct envelope *env, struct err *e)
 {
     q->env = env;
     buf_reset(&q->waiting);
+    (void)buf_reserve(&q->waiting, USUAL_MESSAGE); /* most need not grow it step by step */
     if (qfile_write(&q->waiting, env, e) < 0)
         return -1;
     q->head_size = q->waiting.n;

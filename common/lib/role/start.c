@@ -168,12 +168,12 @@ start_door(const struct start *st, enum role service)
 }
 
 int
-start_channel(const struct start *st, enum role service, struct err *e)
+start_channel(const struct start *st, enum role service, const struct msg *first, struct err *e)
 {
     int door = start_door(st, service);
     if (door < 0)
         return err_set(e, ERR_TEMPORARY, "no way to %s", role_name(service));
-    return chan_open(door, e);
+    return chan_open(door, first, e);
 }
 
 void

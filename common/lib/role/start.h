@@ -18,7 +18,7 @@
 #pragma once
 #include "lib/base/err.h"
 #include "lib/conf/conf.h"
-#include "lib/ipc/table.h"
+#include "lib/ipc/message.h"
 #include <netinet/in.h>
 
 enum { START_FDS_MAX = 96 };
@@ -54,8 +54,10 @@ void start_sockets(struct start *st, const struct conf *conf);
 int start_fd(const struct start *st, const char *name);
 /* The door to a service, or -1 when this launch has none. */
 int start_door(const struct start *st, enum role service);
-/* A channel to a service, through the door. ERR_TEMPORARY when there is none. */
-int start_channel(const struct start *st, enum role service, struct err *e);
+/* A channel to a service, through the door; first, or NULL, is sent ahead. ERR_TEMPORARY when there
+ * is none. */
+int start_channel(const struct start *st, enum role service, const struct msg *first,
+                  struct err *e);
 /* Add a descriptor under a name. */
 void start_add_fd(struct start *st, int fd, const char *name);
 /* Tell master that we serve. */

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 enum {
     IN_MAX = 256 * 1024,
@@ -282,7 +283,7 @@ talks_early(struct smtp_server *s)
 {
     char byte;
     struct pollfd p = {.fd = s->io.fd_in, .events = POLLIN};
-    if (s->tls || s->local)
+    if (s->local)
         return talks_ahead(s);
     return poll(&p, 1, 0) > 0 && recv(s->io.fd_in, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
@@ -308,7 +309,7 @@ part(struct smtp_server *s)
     bool quit = s->last_verb && strcmp(s->last_verb, "QUIT") == 0;
     if (quit && !stream_buffered(&s->io)) /* it has said all it wanted to */
         return;
-    if (!s->tls && shutdown(s->io.fd_out, SHUT_WR) < 0)
+    if (shutdown(s->io.fd_out, SHUT_WR) < 0)
         return;
     for (size_t drained = 0; drained < DRAIN_MAX && stream_peek(&s->io, &data, NULL) == 0;) {
         drained += data.n;
@@ -367,5 +368,7 @@ smtp_server_run(struct smtp_server *s)
     qclient_close(&s->queue);
     remote_close(&s->authd);
     arena_free(&s->tx.arena);
+    if (s->tls)
+        close(s->io.fd_in); /* what starttls() gave */
     stream_free(&s->io);
 }

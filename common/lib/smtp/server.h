@@ -19,6 +19,7 @@
 #include "lib/ipc/remote.h"
 #include "lib/loop/listener.h"
 #include "lib/queue/qclient.h"
+#include "lib/role/starttls.h"
 #include "lib/smtp/command.h"
 #include "lib/smtp/ehlo.h"
 #include "lib/smtp/head.h"
@@ -60,8 +61,6 @@ struct smtp_policy {
     /* The header as it came to the header as it is to be queued. NULL: it stays as it is. On false,
      * the refusal is in s->refusal (smtp_refuse). */
     bool (*head)(struct smtp_server *s, struct str head, struct buf *out);
-    /* Put TLS under s->io and set s->tls_text. NULL: STARTTLS is not offered. */
-    int (*starttls)(struct smtp_server *s, struct err *e);
 };
 
 struct smtp_transaction {
@@ -89,6 +88,7 @@ struct smtp_server {
     void *arg;
     enum role role;
     const char *origin;                     /* of the envelope: "smtp", "submission", "sendmail" */
+    bool tls_possible;                      /* STARTTLS is offered */
     bool tls_first;                         /* TLS before the first line */
     bool qualify;                           /* addresses without a domain get ours */
     bool local;                             /* the peer is a local user, peer->uid */
@@ -102,7 +102,7 @@ struct smtp_server {
     enum smtp_state state;
     char helo[ADDRESS_DOMAIN_MAX + 1];
     bool esmtp, tls;
-    char tls_text[96];
+    char tls_text[STARTTLS_TEXT_MAX];
     char login[QFILE_ADDR_MAX + 1]; /* the account, after AUTH */
     char client[64];                /* "[192.0.2.1]", "uid 1000": for logs */
     unsigned errors, junk, rejected, auth_failures;

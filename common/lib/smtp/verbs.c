@@ -6,7 +6,7 @@ static unsigned
 extensions(const struct smtp_server *s)
 {
     unsigned set = SMTP_PIPELINING | SMTP_SIZE | SMTP_ENHANCED | SMTP_8BITMIME;
-    if (s->policy->starttls && !s->tls)
+    if (s->tls_possible && !s->tls)
         set |= SMTP_STARTTLS;
     if (s->policy->extensions)
         set |= s->policy->extensions(s);
@@ -244,7 +244,7 @@ cmd_help(struct smtp_server *s, struct str argument)
 {
     (void)argument;
     smtp_say(s, 214, "2.0.0", "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY QUIT%s",
-             s->policy->starttls ? " STARTTLS" : "");
+             s->tls_possible ? " STARTTLS" : "");
 }
 
 static void
@@ -258,9 +258,9 @@ int
 smtp_enter_tls(struct smtp_server *s)
 {
     struct err e = {0};
-    if (!s->policy->starttls || s->policy->starttls(s, &e) < 0) {
+    if (!s->tls_possible || starttls(s->start, &s->io, s->tls_text, &e) < 0) {
         log_info("TLS handshake failed from %s: %s", s->client,
-                 s->policy->starttls ? e.text : "no certificate");
+                 s->tls_possible ? e.text : "no certificate");
         s->io.broken = true;
         return -1;
     }
@@ -279,7 +279,7 @@ cmd_starttls(struct smtp_server *s, struct str argument)
     struct err e = {0};
     if (!no_argument(s, argument))
         return;
-    if (s->tls || !s->policy->starttls) {
+    if (s->tls || !s->tls_possible) {
         smtp_say(s, s->tls ? 503 : 502, "5.5.1", "Error: %s",
                  s->tls ? "TLS is already active" : "STARTTLS is not offered");
         return;

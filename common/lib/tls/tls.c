@@ -246,6 +246,7 @@ tls_handshake(SSL_CTX *ctx, bool server, const char *sni, struct stream *s, stru
         return err_set(e, ERR_PROTOCOL, "TLS is already there");
     if (stream_flush(s, e) < 0)
         return -1;
+    stream_unblock(s);
     struct tls *t = tls_new(ctx, server, sni, s);
     if (!t)
         return tls_library_error(e, ERR_TEMPORARY, "TLS");

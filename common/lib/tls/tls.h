@@ -1,40 +1,28 @@
 /*
- * tls: TLS under a stream, with the private key in another process.
+ * tls: TLS under a stream.
  *
- * Used by the fronts (smtpd, submitd, pop3d, imapd) as a server and by relay as a client. The
- * peer's bytes are a stranger's; OpenSSL reads them, inside a session process that can reach
- * nothing.
+ * Used by relay as a client, and by tlsd as a server (tlsd/server.h). The peer's bytes are a
+ * stranger's; OpenSSL reads them, inside a session process that can reach nothing else.
  *
- * A server context holds certificate chains from keyd and no private key: RSA and ECDSA method
- * hooks send what is to be signed to keyd (KEY_SIGN) through a channel that each session opens at
- * its first handshake. TLS 1.2 and later, AEAD and ECDHE suites only, no renegotiation, no
- * compression, no early data; tickets are bound to the service's name. A cut without close_notify
- * reads as ECONNABORTED, never as the end of data.
+ * TLS 1.2 and later, no renegotiation, no compression. A cut without close_notify reads as
+ * ECONNABORTED, never as the end of data.
  */
 #pragma once
 #include "lib/io/stream.h"
-#include "lib/role/start.h"
 
-struct tls_server; /* made once in a listener, shared by its sessions */
 struct tls_client;
 struct tls; /* one connection */
 
 enum { TLS_HANDSHAKE_MS = 30000 };
 
-/* Asks keyd for the chains. service: "smtp" and so on, for tickets. NULL with e when keyd has none.
- */
-struct tls_server *tls_server_new(const struct start *st, const struct conf *conf,
-                                  const char *service, struct err *e);
-void tls_server_free(struct tls_server *server);
 /* Certificate not checked (opportunistic, RFC 3207 and 7435). */
 struct tls_client *tls_client_new(struct err *e);
 void tls_client_free(struct tls_client *client);
 
 /* Handshake on the stream's descriptors, at most TLS_HANDSHAKE_MS, and put TLS under it. Input that
  * was read before the handshake must be gone: -1 with ERR_PROTOCOL when the stream has any buffered
- * (catalogue B1, B3). On -1 the connection is to be closed. */
-int tls_accept(struct tls_server *server, struct stream *s, struct tls **tls_r, struct err *e);
-/* host: sent as SNI unless it is an address literal. */
+ * (catalogue B1, B3). On -1 the connection is to be closed.
+ * host: sent as SNI unless it is an address literal. */
 int tls_connect(struct tls_client *client, struct stream *s, const char *host, struct tls **tls_r,
                 struct err *e);
 /* "TLSv1.3 TLS_AES_256_GCM_SHA384": for logs and Received. */

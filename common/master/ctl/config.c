@@ -72,7 +72,7 @@ wanted(const struct conf *conf, enum role role)
     const struct conf_service *block = sockets_block(conf, role);
     if (block)
         return block->present;
-    if (role == R_KEYD)
+    if (role == R_KEYD || role == R_TLSD)
         return conf->nkeys > 0;
     return true;
 }
@@ -80,8 +80,8 @@ wanted(const struct conf *conf, enum role role)
 static int
 plan_roles(const struct conf *conf, bool privileged, struct plan *plan)
 {
-    static const enum role all[] = {R_AUTHD, R_KEYD,    R_DNSD,  R_QMGR,  R_LAUNCHER, R_LOCAL,
-                                    R_RELAY, R_SUBMITD, R_SMTPD, R_POP3D, R_IMAPD};
+    static const enum role all[] = {R_AUTHD, R_KEYD,  R_TLSD,    R_DNSD,  R_QMGR,  R_LAUNCHER,
+                                    R_LOCAL, R_RELAY, R_SUBMITD, R_SMTPD, R_POP3D, R_IMAPD};
     /* master says whether it is root: this process is nobody even then. */
     bool same = !privileged;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {

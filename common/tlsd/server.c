@@ -1,11 +1,18 @@
+#include "tlsd/server.h"
 #include "lib/tls/connection.h"
-#include "lib/tls/keyclient.h"
+#include "tlsd/keyclient.h"
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/rand.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
 
-enum { KEYS_MAX = CONF_KEYS_MAX, CHAIN_CERTS_MAX = 10, TICKET_LIFE_S = 2 * 3600 };
+enum {
+    KEYS_MAX = CONF_KEYS_MAX,
+    CHAIN_CERTS_MAX = 10,
+    TICKET_LIFE_S = 3600,
+    TICKET_KEYS_BYTES = 80
+};
 
 static const char ciphers[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
                               "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
@@ -22,7 +29,8 @@ struct tls_server {
     struct keyclient client;
     struct identity identities[KEYS_MAX];
     uint32_t n;
-    struct str protocol; /* for ALPN: "smtp", "imap", "pop3" */
+    struct str protocol;      /* for ALPN: "smtp", "imap", "pop3" */
+    int64_t tickets_until_ms; /* then their keys are made anew */
 };
 
 static struct str
@@ -144,9 +152,8 @@ load_identity(struct tls_server *server, uint32_t index, const char *service, st
 }
 
 struct tls_server *
-tls_server_new(const struct start *st, const struct conf *conf, const char *service, struct err *e)
+tls_server_new(const struct start *st, const char *service, struct err *e)
 {
-    (void)conf;
     if (tls_library_ready(e) < 0)
         return NULL;
     struct tls_server *server = calloc(1, sizeof *server);
@@ -183,8 +190,20 @@ tls_server_free(struct tls_server *server)
     free(server);
 }
 
+void
+tls_server_renew_tickets(struct tls_server *server, int64_t at_ms)
+{
+    unsigned char keys[TICKET_KEYS_BYTES];
+    if (at_ms < server->tickets_until_ms || RAND_priv_bytes(keys, sizeof keys) != 1)
+        return;
+    server->tickets_until_ms = at_ms + TICKET_KEYS_MS;
+    for (uint32_t i = 0; i < server->n; i++)
+        SSL_CTX_set_tlsext_ticket_keys(server->identities[i].ctx, keys, sizeof keys);
+    explicit_bzero(keys, sizeof keys);
+}
+
 int
-tls_accept(struct tls_server *server, struct stream *s, struct tls **tls_r, struct err *e)
+tls_server_accept(struct tls_server *server, struct stream *s, struct tls **tls_r, struct err *e)
 {
     server->client.why = (struct err){0};
     int r = tls_handshake(server->identities[0].ctx, true, NULL, s, tls_r, e);

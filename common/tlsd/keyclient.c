@@ -1,6 +1,6 @@
 /* The method hooks are deprecated in OpenSSL 3.0, and are what it has for keys elsewhere. */
 #define OPENSSL_API_COMPAT 0x10100000L
-#include "lib/tls/keyclient.h"
+#include "tlsd/keyclient.h"
 #include "lib/ipc/channel.h"
 #include <openssl/ec.h>
 #include <openssl/rsa.h>
@@ -31,7 +31,7 @@ static int
 ask_once(struct keyclient *k, struct msg *m, enum msg_type want, struct err *e)
 {
     if (k->fd < 0)
-        k->fd = start_channel(k->start, R_KEYD, e);
+        k->fd = start_channel(k->start, R_KEYD, NULL, e);
     if (k->fd < 0)
         return -1;
     if (chan_ask(k->fd, m, want, k->start->role, R_KEYD, KEYCLIENT_ASK_MS, e) == 0)

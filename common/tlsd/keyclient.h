@@ -1,7 +1,7 @@
 /*
- * keyclient: how a front uses private keys it does not have.
+ * keyclient: how tlsd uses private keys it does not have.
  *
- * Used by tls_server only. The chains come from keyd at start; what a handshake needs signed goes
+ * Used by server.c only. The chains come from keyd at start; what a handshake needs signed goes
  * to keyd over a channel that is opened at the first signature and closed after the handshake. keyd
  * is trusted; still its answers are bounded (KEYCLIENT_CHAIN_MAX) and parsed by OpenSSL.
  *

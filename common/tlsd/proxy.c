@@ -1,4 +1,4 @@
-#include "lib/login/proxy.h"
+#include "tlsd/proxy.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,8 +16,8 @@ struct flow {
 
 struct proxy {
     struct stream *client;
-    int cell_fd;
-    struct flow up, down; /* to the cell, to the client */
+    int clear_fd;
+    struct flow up, down; /* to the server, to the client */
     bool broken;
 };
 
@@ -34,17 +34,17 @@ client_write(struct proxy *p, const char *from, size_t n, short *wait)
 }
 
 static ssize_t
-cell_read(struct proxy *p, char *to, size_t n, short *wait)
+clear_read(struct proxy *p, char *to, size_t n, short *wait)
 {
     *wait = POLLIN;
-    return recv(p->cell_fd, to, n, 0);
+    return recv(p->clear_fd, to, n, 0);
 }
 
 static ssize_t
-cell_write(struct proxy *p, const char *from, size_t n, short *wait)
+clear_write(struct proxy *p, const char *from, size_t n, short *wait)
 {
     *wait = POLLOUT;
-    return send(p->cell_fd, from, n, MSG_NOSIGNAL);
+    return send(p->clear_fd, from, n, MSG_NOSIGNAL);
 }
 
 typedef ssize_t reader(struct proxy *p, char *to, size_t n, short *wait);
@@ -101,7 +101,7 @@ wait_any(struct proxy *p, int idle_ms)
     short client = p->up.read_wait | p->down.write_wait;
     watch(&at[0], p->client->fd_in, client & POLLIN);
     watch(&at[1], p->client->fd_out, client & POLLOUT);
-    watch(&at[2], p->cell_fd, (short)(p->up.write_wait | p->down.read_wait));
+    watch(&at[2], p->clear_fd, (short)(p->up.write_wait | p->down.read_wait));
     int n;
     do
         n = poll(at, 3, idle_ms);
@@ -109,25 +109,26 @@ wait_any(struct proxy *p, int idle_ms)
     return n > 0;
 }
 
-void
-proxy_run(struct stream *client, int cell_fd, int idle_ms)
+bool
+proxy_run(struct stream *client, int clear_fd, int idle_ms, int last_ms)
 {
     static struct proxy the;
     struct proxy *p = &the;
+    bool whole = false;
     p->client = client;
-    p->cell_fd = cell_fd;
-    fcntl(cell_fd, F_SETFL, fcntl(cell_fd, F_GETFL) | O_NONBLOCK);
+    p->clear_fd = clear_fd;
+    fcntl(clear_fd, F_SETFL, fcntl(clear_fd, F_GETFL) | O_NONBLOCK);
     for (;;) {
-        bool moved = move(p, &p->down, cell_read, client_write);
-        moved |= move(p, &p->up, client_read, cell_write);
+        bool moved = move(p, &p->down, clear_read, client_write);
+        moved |= move(p, &p->up, client_read, clear_write);
         if (p->up.ended && p->up.at == p->up.n && !p->up.shut) {
             p->up.shut = true;
-            shutdown(cell_fd, SHUT_WR);
+            shutdown(clear_fd, SHUT_WR);
         }
-        if (p->down.ended && p->down.at == p->down.n)
-            break;
-        if (p->broken || (!moved && !wait_any(p, idle_ms)))
+        whole = p->down.ended && p->down.at == p->down.n;
+        if (whole || p->broken || (!moved && !wait_any(p, p->down.ended ? last_ms : idle_ms)))
             break;
     }
     explicit_bzero(p, sizeof *p);
+    return whole;
 }

@@ -1,0 +1,29 @@
+/*
+ * tlsd: TLS for the fronts.
+ *
+ * A front gives its client away and gets the bytes in clear; OpenSSL is in this process alone, one
+ * for each connection. See tlsd(8).
+ */
+#include "lib/guard/guard.h"
+#include "tlsd/session.h"
+
+int
+main(int argc, char **argv)
+{
+    static struct tlsd d;
+    start_read(&d.start, R_TLSD, argc, argv);
+    start_config(&d.start, &d.conf);
+    start_sockets(&d.start, &d.conf);
+    tlsd_prepare(&d);
+    guard_enter(&(struct guard){.role = R_TLSD, .root_fd = start_fd(&d.start, "root")});
+    listener_serve(&(struct listener){
+        .start = &d.start,
+        .sessions_max = d.conf.smtpd.sessions_max + d.conf.submitd.sessions_max +
+                        d.conf.imapd.sessions_max + d.conf.pop3d.sessions_max,
+        .door_max = tlsd_door_max,
+        .before_session = tlsd_before_session,
+        .session = tlsd_session,
+        .arg = &d,
+    });
+    return 0;
+}

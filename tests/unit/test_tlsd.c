@@ -1,0 +1,249 @@
+/* tlsd's sessions and the fronts' way to them: requests that are none, handshakes that fail, and
+ * bytes that must arrive before the end does. */
+#include "lib/ipc/channel.h"
+#include "lib/role/starttls.h"
+#include "lib/tls/tls.h"
+#include "tests/unit/keyring.h"
+#include "tests/unit/unit.h"
+#include "tlsd/session.h"
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static struct keyring ring;
+static struct start front;
+static struct conf conf;
+static pid_t tlsd;
+
+static void
+setup(void)
+{
+    front = (struct start){.role = R_SMTPD};
+    conf = (struct conf){.nkeys = 1};
+    keyring_start(&ring, R_TLSD, (const char *const[]){"ec.mail.example", NULL});
+    tlsd = keyring_tlsd(&ring, &front);
+}
+
+static void
+teardown(void)
+{
+    int status;
+    close(start_door(&front, R_TLSD));
+    ck_assert_int_eq(waitpid(tlsd, &status, 0), tlsd);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "tlsd: status %d", status);
+    keyring_stop(&ring);
+}
+
+/* A client over TLS says something, reads until the end, and exits with 0 when it was want. */
+static pid_t
+client(int fd, const char *say, const char *want, bool cut)
+{
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    struct err e = {0};
+    struct tls_client *c = tls_client_new(&e);
+    struct tls *tls = NULL;
+    struct stream io;
+    static char all[1 << 21];
+    size_t n = 0;
+    struct str data;
+    close(start_door(&front, R_TLSD));
+    stream_init(&io, fd, fd, 1 << 17, 10000);
+    if (tls_connect(c, &io, "ec.mail.example", &tls, &e) < 0)
+        _exit(1);
+    stream_putz(&io, say);
+    if (stream_flush(&io, &e) < 0)
+        _exit(2);
+    if (cut)
+        _exit(0);
+    while (stream_peek(&io, &data, &e) == 0) {
+        if (n + data.n < sizeof all)
+            memcpy(all + n, data.p, data.n);
+        n += data.n;
+        stream_take(&io, data.n);
+    }
+    all[n < sizeof all ? n : 0] = '\0';
+    if (strcmp(e.text, "connection closed by peer") != 0) /* that is by close_notify */
+        _exit(3);
+    _exit(strcmp(all, want) == 0 ? 0 : 4);
+}
+
+static void
+content(pid_t pid)
+{
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "client: status %d", status);
+}
+
+static void
+begin(int *client_fd, struct stream *io)
+{
+    int pair[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    *client_fd = pair[0];
+    stream_init(io, pair[1], pair[1], 1 << 17, 10000);
+}
+
+START_TEST(a_front_gets_the_bytes_in_clear)
+{
+    static char big[1000001];
+    struct stream io;
+    struct err e = {0};
+    struct str line;
+    char text[STARTTLS_TEXT_MAX];
+    bool bare;
+    int fd;
+    memset(big, 'x', sizeof big - 1);
+    ck_assert(starttls_possible(&front, &conf));
+    begin(&fd, &io);
+    pid_t pid = client(fd, "hello\r\n", big, false);
+    close(fd);
+    ck_assert_msg(starttls(&front, &io, text, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(strncmp(text, "TLSv1.3 TLS_", 12), 0);
+    ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
+    ck_str(line, "hello");
+    /* All of it arrives, although we close at once. */
+    stream_put(&io, str_of(big, sizeof big - 1));
+    ck_assert_int_eq(stream_flush(&io, &e), 0);
+    close(io.fd_in);
+    content(pid);
+    stream_free(&io);
+}
+END_TEST
+
+START_TEST(a_cut_client_is_an_end)
+{
+    struct stream io;
+    struct err e = {0};
+    struct str line;
+    char text[STARTTLS_TEXT_MAX];
+    bool bare;
+    int fd;
+    begin(&fd, &io);
+    pid_t pid = client(fd, "hello\r\nhalf", "", true);
+    close(fd);
+    ck_assert_int_eq(starttls(&front, &io, text, &e), 0);
+    ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
+    ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), -1);
+    ck_assert_int_eq(e.class, ERR_CLOSED);
+    close(io.fd_in);
+    content(pid);
+    stream_free(&io);
+}
+END_TEST
+
+START_TEST(a_handshake_that_fails_says_why)
+{
+    struct stream io;
+    struct err e = {0};
+    char text[STARTTLS_TEXT_MAX];
+    int fd;
+    begin(&fd, &io);
+    ck_assert_int_eq(write(fd, "GET / HTTP/1.0\r\n\r\n", 18), 18);
+    ck_assert_int_eq(starttls(&front, &io, text, &e), -1);
+    ck_assert_msg(strstr(e.text, "TLS handshake: ") != NULL, "%s", e.text);
+    ck_assert(io.broken);
+    ck_assert_int_eq(io.fd_in, -1);
+    close(fd);
+    stream_free(&io);
+}
+END_TEST
+
+/* Catalogue B1, B3. */
+START_TEST(what_was_said_in_clear_ends_it)
+{
+    struct stream io;
+    struct err e = {0};
+    struct str line;
+    char text[STARTTLS_TEXT_MAX];
+    bool bare;
+    int fd;
+    begin(&fd, &io);
+    ck_assert_int_eq(write(fd, "STARTTLS\r\nRSET\r\n", 16), 16);
+    ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
+    ck_assert_int_eq(starttls(&front, &io, text, &e), -1);
+    ck_assert_int_eq(e.class, ERR_PROTOCOL);
+    close(fd);
+    stream_free(&io);
+}
+END_TEST
+
+START_TEST(without_tlsd_or_keys_there_is_no_tls)
+{
+    struct start none = {.role = R_SMTPD};
+    struct conf bare_conf = {0};
+    struct stream io;
+    struct err e = {0};
+    char text[STARTTLS_TEXT_MAX];
+    int fd;
+    ck_assert(!starttls_possible(&none, &conf));
+    ck_assert(!starttls_possible(&front, &bare_conf));
+    begin(&fd, &io);
+    ck_assert_int_eq(starttls(&none, &io, text, &e), -1);
+    ck_assert_int_eq(e.class, ERR_TEMPORARY);
+    close(fd);
+    stream_free(&io);
+}
+END_TEST
+
+/* Catalogue E9: a channel that says something else is closed, and the next is served. */
+START_TEST(requests_that_are_none_close_their_channel)
+{
+    struct err e = {0};
+    struct msg m = {0};
+    for (int i = 0; i < 3; i++) {
+        int channel = start_channel(&front, R_TLSD, NULL, &e);
+        ck_assert_msg(channel >= 0, "%d: %s", i, e.text);
+        if (i == 0) {
+            ck_assert_int_eq(send(channel, "garbage", 7, 0), 7);
+        } else if (i == 1) {
+            msg_begin(&m, M_TLS_START); /* with one descriptor too few */
+            msg_add_fd(&m, channel);
+            (void)msg_send(channel, &m);
+        } else {
+            msg_begin(&m, M_TLS_START);
+            msg_put_u32(&m, 1);
+            msg_add_fd(&m, channel);
+            msg_add_fd(&m, channel);
+            (void)msg_send(channel, &m);
+        }
+        shutdown(channel, SHUT_WR);
+        ck_assert_int_eq(chan_recv(channel, &m, R_TLSD, R_SMTPD, 10000, &e), 0);
+        close(channel);
+    }
+    msg_free(&m);
+}
+END_TEST
+
+START_TEST(a_front_has_as_many_sessions_here_as_it_has_itself)
+{
+    struct tlsd d = {.conf.smtpd.sessions_max = 7, .conf.imapd.sessions_max = 9};
+    ck_assert_uint_eq(tlsd_door_max(&d, R_SMTPD), 7);
+    ck_assert_uint_eq(tlsd_door_max(&d, R_IMAPD), 9);
+    ck_assert_uint_eq(tlsd_door_max(&d, R_RELAY), 0);
+}
+END_TEST
+
+Suite *suite_tlsd(void);
+Suite *
+suite_tlsd(void)
+{
+    Suite *s = suite_create("tlsd");
+    TCase *t = tcase_create("tlsd");
+    tcase_set_timeout(t, 300);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, a_front_gets_the_bytes_in_clear);
+    tcase_add_test(t, a_cut_client_is_an_end);
+    tcase_add_test(t, a_handshake_that_fails_says_why);
+    tcase_add_test(t, what_was_said_in_clear_ends_it);
+    tcase_add_test(t, without_tlsd_or_keys_there_is_no_tls);
+    tcase_add_test(t, requests_that_are_none_close_their_channel);
+    tcase_add_test(t, a_front_has_as_many_sessions_here_as_it_has_itself);
+    suite_add_tcase(s, t);
+    return s;
+}
