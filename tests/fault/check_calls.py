@@ -16,12 +16,11 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from rig import TRACE, Instance, outcome  # noqa: E402
+from rig import Instance, Traced, outcome, parents  # noqa: E402
 
 RCPTS = ("both", "gone")
-FOLLOWED = ("qmgr", "smtpd", "local", "relay", "launcher")
 # A "+" is a process that was forked from it: a session, or a cell before its exec.
-ROLES = ("qmgr", "smtpd+", "smtpd", "local+", "local", "local-cell", "launcher+", "launcher", "relay+")
+ROLES = ("qmgr", "qmgr+", "smtpd+", "smtpd", "local+", "local", "local-cell", "launcher+", "launcher", "relay+")
 FULL = ("ENOSPC", "EDQUOT", "EIO")
 ERRORS = {
     "openat": ("EMFILE", "ENOSPC", "EIO"), "write": (*FULL, "EINTR", "short"),
@@ -36,19 +35,6 @@ ERRORS = {
 LARGE = 300_000  # so that a session writes it in pieces
 
 
-def parents():
-    """{process: its parent}"""
-    out = {}
-    for p in os.listdir("/proc"):
-        if p.isdigit():
-            try:
-                with open(f"/proc/{p}/stat") as f:
-                    out[int(p)] = int(f.read().rpartition(")")[2].split()[1])
-            except OSError:
-                pass
-    return out
-
-
 def end_idle(suite):
     """Sessions of local and relay and cells that wait for more work are ended, so that each run starts its own."""
     programs = {r["pid"]: r["program"] for r in suite.status()}
@@ -59,24 +45,6 @@ def end_idle(suite):
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
-
-
-class Traced:
-    """trace, following the programs of an instance as they are now."""
-
-    def __init__(self, suite, *options):
-        pids = [f"{r['program']}={r['pid']}" for r in suite.status() if r["program"] in FOLLOWED and r["pid"]]
-        self.p = subprocess.Popen([TRACE, *options, *pids], stdout=subprocess.PIPE, text=True)
-        if self.p.stdout.readline().strip() != "ready":
-            raise RuntimeError("trace cannot follow")
-
-    def end(self):
-        """(what was hit, or '', how many calls were counted)"""
-        self.p.send_signal(signal.SIGTERM)
-        out = self.p.communicate(timeout=20)[0].split("\n")
-        hit = next((line[4:] for line in out if line.startswith("hit ")), "")
-        count = next((int(line[6:]) for line in out if line.startswith("count ")), 0)
-        return hit, count
 
 
 class Worker:

@@ -10,7 +10,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,9 +17,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from disk import Record, hash_of  # noqa: E402
-from rig import TRACE, Host, Instance, compare  # noqa: E402
+from rig import Host, Instance, Traced, compare  # noqa: E402
 
-FOLLOWED = ("qmgr", "smtpd", "local", "relay", "launcher")
 SLICE = 20
 
 
@@ -33,9 +31,7 @@ def record():
     suite.ready()
     os.makedirs(suite.dir + "/mail/example.org", exist_ok=True)
     os.chmod(suite.dir + "/mail/example.org", 0o711)
-    pids = [f"{r['program']}={r['pid']}" for r in suite.status() if r["program"] in FOLLOWED]
-    t = subprocess.Popen([TRACE, "-o", path, *pids], stdout=subprocess.PIPE, text=True)
-    assert t.stdout.readline().strip() == "ready"
+    t = Traced(suite, "-o", path)
     client = suite.client()
     for token, rcpts, size in (("first", ("box",), 200), ("many", ("both", "gone"), 200), ("large", ("bin",), 200_000),
                                ("two", ("bin", "box"), 100), ("late", ("slow",), 100)):
@@ -43,8 +39,7 @@ def record():
         suite.host.seen.clear()
     time.sleep(0.3)
     assert suite.drain(20), suite.queued()
-    t.terminate()
-    t.wait()
+    t.end()
     suite.ctl("stop")
     owners = {n: os.stat(suite.maildir(n)) for n in ("box", "bin")}
     return path, suite, client, owners

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -227,6 +228,43 @@ class Instance(Suite):
                 asked = time.monotonic()
             time.sleep(0.02)
         return True
+
+
+FOLLOWED = ("qmgr", "smtpd", "local", "relay", "launcher")
+
+
+def parents():
+    """{process: its parent}"""
+    out = {}
+    for p in os.listdir("/proc"):
+        if p.isdigit():
+            try:
+                with open(f"/proc/{p}/stat") as f:
+                    out[int(p)] = int(f.read().rpartition(")")[2].split()[1])
+            except OSError:
+                pass
+    return out
+
+
+class Traced:
+    """trace, following the programs of an instance, and the processes that they have forked ("NAME+")."""
+
+    def __init__(self, suite, *options):
+        programs = {r["pid"]: r["program"] for r in suite.status() if r["program"] in FOLLOWED and r["pid"]}
+        up = parents()
+        pids = [f"{name}={pid}" for pid, name in programs.items()]
+        pids += [f"{programs[up[pid]]}+={pid}" for pid in up if up[pid] in programs and pid not in programs]
+        self.p = subprocess.Popen([TRACE, *options, *pids], stdout=subprocess.PIPE, text=True)
+        if self.p.stdout.readline().strip() != "ready":
+            raise RuntimeError("trace cannot follow")
+
+    def end(self):
+        """(what was hit, or '', how many calls were counted)"""
+        self.p.send_signal(signal.SIGTERM)
+        out = self.p.communicate(timeout=20)[0].split("\n")
+        hit = next((line[4:] for line in out if line.startswith("hit ")), "")
+        count = next((int(line[6:]) for line in out if line.startswith("count ")), 0)
+        return hit, count
 
 
 def end_of(token, size):

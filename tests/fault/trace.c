@@ -446,8 +446,11 @@ seize(char *text)
     pid_t n = pid ? (pid_t)strtol(pid, NULL, 10) : 0;
     if (n <= 0)
         die("ROLE=PID");
-    if (ptrace(PTRACE_SEIZE, n, 0, options) < 0)
+    if (ptrace(PTRACE_SEIZE, n, 0, options) < 0) {
+        if (errno == ESRCH) /* it has just gone */
+            return;
         die(role);
+    }
     add(n, role);
     ptrace(PTRACE_INTERRUPT, n, 0, 0);
 }
