@@ -33,6 +33,7 @@ ERRORS = {
     "epoll_wait": ("EINTR",), "epoll_ctl": ("ENOMEM",), "mmap": ("ENOMEM",),
 }
 LARGE = 300_000  # so that a session writes it in pieces
+AGAIN_LARGE = {(role, call) for role in ("smtpd+", "local-cell") for call in ("write", "pwrite64", "fsync", "pread64")}
 
 
 def end_idle(suite):
@@ -149,25 +150,21 @@ def options_of(role, call, n, what):
 
 
 def count_calls(worker, plan):
-    """How often each role makes each call for one message: the list of jobs."""
+    """What each role calls for one message: the list of jobs."""
     jobs = []
-    sizes = (200,) if not plan.everything else (200, LARGE)
-    for role in ROLES:
-        if plan.only and role != plan.only:
-            continue
-        if plan.what != "errors":
-            worker.fresh()
-            count = worker.run(["-i", f"{role}:1000000:kill"])[1]
-            jobs += [(role, "", n, "kill", 200) for n in range(1, count + 1)]
-        if plan.what == "kill":
-            continue
-        for call, errors in ERRORS.items():
-            for size in sizes:
-                if size == LARGE and (role not in ("smtpd+", "local-cell") or call not in
-                                      ("write", "pwrite64", "fsync", "pread64")):
+    for size in (200, LARGE) if plan.everything else (200,):
+        worker.fresh()
+        counts = worker.run([], size)[1]
+        for role in ROLES:
+            if plan.only and role != plan.only:
+                continue
+            total = sum(n for (r, _), n in counts.items() if r == role)
+            if plan.what != "errors" and size != LARGE:
+                jobs += [(role, "", n, "kill", size) for n in range(1, total + 1)]
+            for call, errors in ERRORS.items():
+                if plan.what == "kill" or (size == LARGE and (role, call) not in AGAIN_LARGE):
                     continue
-                count = worker.run(["-i", f"{role}:1000000:kill", "-c", call], size)[1]
-                jobs += [(role, call, n, e, size) for n in range(1, count + 1) for e in errors]
+                jobs += [(role, call, n, e, size) for n in range(1, counts.get((role, call), 0) + 1) for e in errors]
     return jobs
 
 

@@ -259,12 +259,12 @@ class Traced:
             raise RuntimeError("trace cannot follow")
 
     def end(self):
-        """(what was hit, or '', how many calls were counted)"""
+        """(what was hit, or '', {(role, call): how often it was made})"""
         self.p.send_signal(signal.SIGTERM)
         out = self.p.communicate(timeout=20)[0].split("\n")
         hit = next((line[4:] for line in out if line.startswith("hit ")), "")
-        count = next((int(line[6:]) for line in out if line.startswith("count ")), 0)
-        return hit, count
+        rows = [line.split() for line in out if line.startswith("calls ")]
+        return hit, {(role, call): int(n) for _, role, call, n in rows}
 
 
 def end_of(token, size):

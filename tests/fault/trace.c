@@ -34,7 +34,14 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PROCS_MAX = 4096, ROLE_MAX = 40, PATH_SIZE = 4200, DATA_MAX = 64 << 20, SAY_MAX = 200 };
+enum {
+    PROCS_MAX = 4096,
+    ROLE_MAX = 40,
+    PATH_SIZE = 4200,
+    DATA_MAX = 64 << 20,
+    SAY_MAX = 200,
+    TALLIES_MAX = 32
+};
 
 enum how { NOT_LOGGED, FD, FD_DATA, AT, AT_AT, OPEN, SAY, SAY_MSG }; /* what its arguments are */
 static const struct call {
@@ -90,7 +97,14 @@ struct proc {
     char path[PATH_SIZE], path2[PATH_SIZE];
 };
 
+/* How often each role has made each call; at the end those of no name. */
+struct tally {
+    char role[ROLE_MAX];
+    long n[NCALLS + 1];
+};
+
 static struct {
+    struct tally tallies[TALLIES_MAX];
     struct proc procs[PROCS_MAX];
     size_t nprocs;
     FILE *log;
@@ -310,6 +324,30 @@ strike(struct proc *p, long nr)
 }
 
 static void
+tally(const struct proc *p)
+{
+    for (size_t i = 0; i < TALLIES_MAX; i++) {
+        struct tally *t = &the.tallies[i];
+        if (!t->role[0])
+            snprintf(t->role, sizeof t->role, "%s", p->role);
+        if (strcmp(t->role, p->role) == 0) {
+            t->n[p->call ? p->call - calls : NCALLS]++;
+            return;
+        }
+    }
+}
+
+static void
+print_tallies(void)
+{
+    for (size_t i = 0; i < TALLIES_MAX && the.tallies[i].role[0]; i++)
+        for (size_t k = 0; k <= NCALLS; k++)
+            if (the.tallies[i].n[k])
+                printf("calls %s %s %ld\n", the.tallies[i].role,
+                       k < NCALLS ? calls[k].name : "other", the.tallies[i].n[k]);
+}
+
+static void
 on_entry(struct proc *p, const struct ptrace_syscall_info *info)
 {
     p->call = NULL;
@@ -319,6 +357,7 @@ on_entry(struct proc *p, const struct ptrace_syscall_info *info)
     memcpy(p->args, info->entry.args, sizeof p->args);
     fill_paths(p);
     log_entry(p);
+    tally(p);
     if (counts(p) && ++the.seen == the.nth)
         strike(p, (long)info->entry.nr);
 }
@@ -447,7 +486,7 @@ seize(char *text)
     if (n <= 0)
         die("ROLE=PID");
     if (ptrace(PTRACE_SEIZE, n, 0, options) < 0) {
-        if (errno == ESRCH) /* it has just gone */
+        if (errno == ESRCH || strchr(role, '+')) /* it has just gone, or is a zombie */
             return;
         die(role);
     }
@@ -476,7 +515,7 @@ main(int argc, char **argv)
     puts("ready");
     fflush(stdout);
     follow();
-    printf("count %ld\n", the.seen);
+    print_tallies();
     if (the.log && fclose(the.log) != 0)
         die("log");
     return 0;
