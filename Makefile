@@ -137,7 +137,7 @@ check: deps-test
 	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(RIGS)
 	@sh tests/run.sh $(B) unit protocol fault
 
-# All rigs whole: about an hour and a half. Each ends by itself after the minutes given here.
+# All rigs whole: half an hour. Each ends by itself after the minutes that tests/run.sh gives it.
 check-fault: deps-fault
 	@$(MAKE) --no-print-directory -j2 all $(RIGS)
 	@sh tests/run.sh $(B) fault-all

@@ -26,8 +26,8 @@ HEAD = struct.Struct("<QQq")
 FLUSH = 2 ** 64 - 1
 MAKE = {"ext4": (["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"], 128),
         "xfs": (["mkfs.xfs", "-q", "-K", "-f"], 320), "btrfs": (["mkfs.btrfs", "-q", "-K", "-f"], 160)}
-# What the disk writes whole. XFS, mounted after a write of a metadata block of which only some sectors of 512 bytes had
-# arrived, finds a wrong checksum and gives up (measured: 3 of 340 cuts); ext4 and Btrfs bear it.
+# What the disk writes whole. XFS finds a wrong checksum, and gives up, where only some sectors of 512 bytes of a metadata
+# block have arrived (docs/RELIABILITY.md); ext4 and Btrfs bear it.
 SECTOR = {"ext4": 512, "btrfs": 512, "xfs": 4096}
 RCPTS = (("box",), ("both", "gone"), ("bin", "box"), ("slow",), ("team",), ("gone",))
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -57,6 +57,8 @@ def why_not(fs):
 class Mounted:
     """A file system in an image, at a directory. The disks of several cuts have one UUID."""
 
+    all = set()
+
     def __init__(self, image, at, fs):
         self.at, self.fs = at, fs
         self.loop = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True,
@@ -66,8 +68,12 @@ class Mounted:
         except RuntimeError:
             sh("losetup", "-d", self.loop)
             raise
+        Mounted.all.add(self)
 
     def end(self):
+        if self not in Mounted.all:
+            return
+        Mounted.all.discard(self)
         for _ in range(100):
             if subprocess.run(["umount", self.at], capture_output=True).returncode == 0:
                 break
@@ -76,7 +82,7 @@ class Mounted:
             subprocess.run(["umount", "-l", self.at])
         if self.fs == "btrfs":
             subprocess.run(["btrfs", "device", "scan", "--forget", self.loop], capture_output=True)
-        sh("losetup", "-d", self.loop)
+        subprocess.run(["losetup", "-d", self.loop], capture_output=True)
 
 
 class Logged:
@@ -282,6 +288,8 @@ def run(peer_class, fs, cuts, minutes, messages, lie=0):
         accepted = sum(len(x.accepted()) for x in logged.clients)
         return c, len(logged.records), accepted
     finally:
+        for m in list(Mounted.all):
+            m.end()
         for p in peers:
             p.remove()
         shutil.rmtree(directory, ignore_errors=True)
