@@ -89,7 +89,7 @@ on_new(struct client *c)
 static bool
 may_go(char origin, const struct envelope *env)
 {
-    if (origin != 's' || qmgr.conf->relayclient)
+    if (origin != 's' || qmgr.conf->relayclient || qmgr.conf->nrelay_from)
         return true;
     for (size_t i = 0; i < env->nrcpt; i++)
         if (!message_is_local(env->rcpts[i].address))

@@ -33,8 +33,9 @@ our_recipient(struct smtp_server *s, const struct address *a)
     case ADDRESS_FOREIGN:
         break;
     }
-    if (s->peer->relayclient &&
-        s->conf->relayclient) /* the operator allows it, and the variable is set */
+    /* The operator named its network, or allows the variable and it is set. */
+    if (conf_relays_for(s->conf, str_z(s->peer->ip)) ||
+        (s->conf->relayclient && s->peer->relayclient))
         return true;
     return smtp_reject(s, "RCPT", text, 550, "5.7.1", "Relay access denied");
 }

@@ -6,6 +6,7 @@ the catalogue of failures.
 import base64
 import os
 import re
+import smtplib
 import socket
 import ssl
 import subprocess
@@ -14,6 +15,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from fake_mx import FakeMX  # noqa: E402
 from harness import BIN, Report, Suite, wait_for  # noqa: E402
 
 TLS = ssl.create_default_context()
@@ -345,8 +347,25 @@ def sendmail_command(suite):
         assert p.returncode == 0, p
 
 
+def relays_for(suite, mx, address, relays):
+    """A client with this address, and mail for another domain: taken and sent on, or refused."""
+    before = len(mx.messages)
+    with smtplib.SMTP("127.0.0.1", suite.port["smtp"], timeout=20, source_address=(address, 0)) as c:
+        c.ehlo("client.example")
+        assert c.mail("a@client.example")[0] == 250
+        code, text = c.rcpt("far@far.example")
+        assert (code == 250) == relays, (code, text)
+        if relays:
+            assert c.data(b"Subject: x\r\n\r\nbody\r\n")[0] == 250
+            wait_for(lambda: len(mx.messages) > before)
+
+
 def main():
     r = Report()
+    mx = FakeMX()
+    with Suite(blocks={"smtpd": ["relay-from 127.0.0.2 10.0.0.0/8"], "relay": [f"via 127.0.0.1 port {mx.port}"]}) as suite:
+        r.run("relay-from: a client of the network", relays_for, suite, mx, "127.0.0.2", True)
+        r.run("relay-from: another one", relays_for, suite, mx, "127.0.0.1", False)
     with Suite() as suite:
         suite.add("user", "secret")
         suite.add("other", "secret")

@@ -1,4 +1,5 @@
 /* str, buf, arena, cursor, encode, siphash: at their edges. */
+#include "lib/base/network.h"
 #include "lib/base/arena.h"
 #include "lib/base/buf.h"
 #include "lib/base/cursor.h"
@@ -128,6 +129,41 @@ START_TEST(distance_finds_the_nearest_word)
 }
 END_TEST
 
+START_TEST(networks_have_their_addresses)
+{
+    static const struct {
+        const char *network, *address;
+        bool has;
+    } rows[] = {
+        {"192.0.2.0/24", "192.0.2.255", true},
+        {"192.0.2.0/24", "192.0.3.0", false},
+        {"192.0.2.0/24", "::ffff:192.0.2.9", true},
+        {"192.0.2.128/25", "192.0.2.127", false},
+        {"192.0.2.128/25", "192.0.2.128", true},
+        {"192.0.2.7", "192.0.2.7", true},
+        {"192.0.2.7", "192.0.2.6", false},
+        {"0.0.0.0/0", "203.0.113.1", true},
+        {"0.0.0.0/0", "2001:db8::1", false},
+        {"::/0", "2001:db8::1", true},
+        {"2001:db8::/33", "2001:db8:8000::", false},
+        {"2001:db8::/33", "2001:db8:7fff::", true},
+        {"192.0.2.0/24", "", false},
+        {"192.0.2.0/24", "192.0.2.1 ", false},
+    };
+    static const char *const bad[] = {
+        "",       "/24",    "192.0.2.1/24", "192.0.2.0/33", "192.0.2.0/",      "192.0.2.0/-1",
+        "::1/64", "::/129", "192.0.2",      "a/8",          "192.0.2.0/24/24", "192.0.2.0/024x"};
+    struct network n;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        ck_assert(network_parse(&n, str_z(rows[i].network)));
+        ck_assert_msg(network_has(&n, str_z(rows[i].address)) == rows[i].has, "%s %s",
+                      rows[i].network, rows[i].address);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        ck_assert_msg(!network_parse(&n, str_z(bad[i])), "%s", bad[i]);
+}
+END_TEST
+
 Suite *suite_base(void);
 Suite *
 suite_base(void)
@@ -143,6 +179,7 @@ suite_base(void)
     tcase_add_test(t, arena_has_a_ceiling);
     tcase_add_test(t, siphash_reference_vector);
     tcase_add_test(t, distance_finds_the_nearest_word);
+    tcase_add_test(t, networks_have_their_addresses);
     suite_add_tcase(s, t);
     return s;
 }

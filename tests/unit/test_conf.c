@@ -20,7 +20,8 @@ static const char whole[] =
     "relay {\n via smart.example port 2525\n source 192.0.2.1\n tls no\n connect-time 5s\n"
     " command-time 6\n data-time 7\n}\n"
     "smtpd {\n listen * port 25\n listen ::1 port 26 tls\n sessions 7\n sessions-per-address 2\n"
-    " idle 9\n session-time 10\n relayclient yes\n}\nsubmitd {\n}\npop3d { }\n";
+    " idle 9\n session-time 10\n relayclient yes\n relay-from 192.0.2.0/24 ::1\n}\nsubmitd "
+    "{\n}\npop3d { }\n";
 
 static int
 parse(const char *text)
@@ -59,6 +60,9 @@ START_TEST(every_word_reaches_its_field)
     ck_str(conf.relay.host, "smart.example");
     ck_assert_uint_eq(conf.relay.port, 2525);
     ck_assert(!conf.relay.tls && conf.relayclient);
+    ck_assert_uint_eq(conf.nrelay_from, 2);
+    ck_assert(conf_relays_for(&conf, STR("192.0.2.200")) && conf_relays_for(&conf, STR("::1")));
+    ck_assert(!conf_relays_for(&conf, STR("192.0.3.1")) && !conf_relays_for(&conf, STR("")));
     ck_assert_uint_eq(conf.smtpd.nlisten, 2);
     ck_assert(conf.smtpd.listen[1].tls);
     ck_assert_uint_eq(conf.submitd.nlisten, 2);
@@ -147,6 +151,7 @@ static const struct {
     {"version 1\nmessage-size 18446744073709551615G\n", "is not a number"},
     {"version 1\ncertificate a\n", "certificate wants"},
     {"version 1\nresolver 127.0.0.1 port 0\n", "out of range"},
+    {"version 1\nsmtpd {\n relay-from 192.0.2.1/24\n}\n", "neither an address nor a network"},
     {"version 1\naccounts { user-ids 2000 to 1999\n}\n", "the range is empty"},
     {"version 1\naccounts { user-ids 999 to 1999\n}\n", "out of range"},
     {"version 1\naccounts { delimiter ab\n}\n", "one character"},
@@ -204,7 +209,8 @@ static const struct {
     unsigned max;
 } lists[] = {{"smtpd {\nlisten 127.0.0.1 port 25\n}\n", CONF_LISTEN_MAX},
              {"certificate /a key /b\n", CONF_KEYS_MAX},
-             {"resolver 127.0.0.1\n", CONF_RESOLVERS_MAX}};
+             {"resolver 127.0.0.1\n", CONF_RESOLVERS_MAX},
+             {"smtpd {\nrelay-from 192.0.2.0/24\n}\n", CONF_NETWORKS_MAX}};
 
 START_TEST(lists_up_to_their_ceilings)
 {

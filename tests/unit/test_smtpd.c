@@ -163,6 +163,21 @@ START_TEST(never_an_open_relay)
 }
 END_TEST
 
+START_TEST(a_network_may_be_relayed_for)
+{
+    f.conf.nrelay_from = 1; /* the client is 192.0.2.1 */
+    for (int i = 0; i < 2; i++) {
+        ck_assert(
+            network_parse(&f.conf.relay_from[0], i ? STR("192.0.2.0/31") : STR("192.0.2.2/31")));
+        hello(session);
+        chat_say(&c, "MAIL FROM:<a@example.com>", "250");
+        chat_say(&c, "RCPT TO:<far@example.net>", i ? "250" : "550 5.7.1");
+        chat_say(&c, "RCPT TO:<nobody@example.org>", "550 5.1.1");
+        quit();
+    }
+}
+END_TEST
+
 START_TEST(recipients_that_cannot_be_looked_up)
 {
     hello(session);
@@ -546,6 +561,7 @@ suite_smtpd(void)
     tcase_add_test(t, one_message);
     tcase_add_test(t, pipelined_group_and_several_messages);
     tcase_add_test(t, never_an_open_relay);
+    tcase_add_test(t, a_network_may_be_relayed_for);
     tcase_add_test(t, recipients_that_cannot_be_looked_up);
     tcase_add_test(t, syntax_and_order);
     tcase_add_test(t, twenty_errors_are_enough);

@@ -264,6 +264,22 @@ set_resolver(struct parser *p)
 }
 
 static void
+set_networks(struct parser *p)
+{
+    struct conf *conf = p->conf;
+    for (size_t i = 0; i < p->nvalues; i++) {
+        struct str text = p->values[i].text;
+        if (conf->nrelay_from == CONF_NETWORKS_MAX)
+            complain(p, &p->values[i], "more than %d networks", CONF_NETWORKS_MAX);
+        else if (!network_parse(&conf->relay_from[conf->nrelay_from], text))
+            complain(p, &p->values[i], "\"%.*s\" is neither an address nor a network",
+                     STR_ARG(text));
+        else
+            conf->nrelay_from++;
+    }
+}
+
+static void
 set_via(struct parser *p)
 {
     struct conf *conf = p->conf;
@@ -387,6 +403,9 @@ apply(struct parser *p, const struct conf_word *w, const struct token *t, size_t
         break;
     case CT_NAMES:
         set_names(p);
+        break;
+    case CT_NETWORKS:
+        set_networks(p);
         break;
     default:
         set_single(p, w);
@@ -623,6 +642,15 @@ conf_free(struct conf *conf)
 {
     arena_free(&conf->arena);
     *conf = (struct conf){0};
+}
+
+bool
+conf_relays_for(const struct conf *conf, struct str ip)
+{
+    for (size_t i = 0; i < conf->nrelay_from; i++)
+        if (network_has(&conf->relay_from[i], ip))
+            return true;
+    return false;
 }
 
 bool

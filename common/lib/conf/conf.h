@@ -14,6 +14,7 @@
 #include "lib/base/arena.h"
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
+#include "lib/base/network.h"
 
 enum {
     CONF_TEXT_MAX = 1 << 20,
@@ -21,6 +22,7 @@ enum {
     CONF_LISTEN_MAX = 16, /* in a block */
     CONF_KEYS_MAX = 16,
     CONF_RESOLVERS_MAX = 3,
+    CONF_NETWORKS_MAX = 64,
     CONF_ERRORS_MAX = 50,
 };
 
@@ -75,6 +77,8 @@ struct conf {
     struct str delimiter;         /* of subaddresses: "+" */
 
     struct conf_service smtpd, submitd, pop3d, imapd;
+    struct network relay_from[CONF_NETWORKS_MAX]; /* smtpd: clients here may send anywhere */
+    size_t nrelay_from;
     bool relayclient; /* smtpd: RELAYCLIENT in the environment lets a client relay (inetd mode) */
 
     struct {
@@ -109,5 +113,7 @@ int conf_parse(struct conf *conf, struct str path, struct str text, struct conf_
 /* Read fd (from its start, at most CONF_TEXT_MAX) and parse. */
 int conf_read(struct conf *conf, struct str path, int fd, struct conf_errors *errors_r);
 void conf_free(struct conf *conf);
+/* Whether smtpd takes mail for other domains from this client, an address as text. */
+bool conf_relays_for(const struct conf *conf, struct str ip);
 /* Whether mail for this domain (any case) is delivered here. */
 bool conf_is_local(const struct conf *conf, struct str domain);

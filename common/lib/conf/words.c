@@ -47,6 +47,7 @@ static const struct conf_word words[] = {
     SERVICE_WORDS(smtpd),
     {"smtpd", "session-time", CT_TIME, AT(smtpd.session_s), 1, 30 * DAY, false},
     {"submitd", "session-time", CT_TIME, AT(submitd.session_s), 1, 30 * DAY, false},
+    {"smtpd", "relay-from", CT_NETWORKS, AT(relay_from), 0, 0, true},
     {"smtpd", "relayclient", CT_YESNO, AT(relayclient), 0, 0, false},
     SERVICE_WORDS(submitd),
     SERVICE_WORDS(pop3d),

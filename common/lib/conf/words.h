@@ -21,6 +21,7 @@ enum conf_type {
     CT_VIA,      /* HOST [port N] */
     CT_RANGE,    /* N to N */
     CT_ADDRESS,  /* an IPv4 or IPv6 address */
+    CT_NETWORKS, /* one or more addresses or networks: 192.0.2.0/24 */
 };
 
 struct conf_word {
