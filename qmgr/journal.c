@@ -89,7 +89,10 @@ static int
 append(int fd, const struct buf *records)
 {
     off_t before = lseek(fd, 0, SEEK_END);
-    ssize_t n = before < 0 ? -1 : write(fd, records->p, records->n);
+    ssize_t n;
+    do
+        n = before < 0 ? -1 : write(fd, records->p, records->n);
+    while (before >= 0 && n < 0 && errno == EINTR);
     if (n == (ssize_t)records->n)
         return 0;
     int saved = n < 0 ? errno : ENOSPC;
