@@ -17,6 +17,7 @@ enum {
 void
 smtp_reset(struct smtp_server *s)
 {
+    qclient_abort(&s->queue);
     arena_reset(&s->tx.arena);
     s->tx.sender = STR("");
     s->tx.null_sender = s->tx.eight_bit = false;
