@@ -26,6 +26,8 @@ static const struct icell_row rows[] = {
     {"UNSELECT", SEL, false, ICELL_SYNC_NONE, icell_cmd_unselect},
     {"EXPUNGE", SEL, true, ICELL_SYNC_ALL, icell_cmd_expunge},
     {"SEARCH", SEL, true, ICELL_SYNC_KEEP, icell_cmd_search},
+    {"SORT", SEL, true, ICELL_SYNC_KEEP, icell_cmd_sort},
+    {"THREAD", SEL, true, ICELL_SYNC_KEEP, icell_cmd_thread},
     {"FETCH", SEL, true, ICELL_SYNC_KEEP, icell_cmd_fetch},
     {"STORE", SEL, true, ICELL_SYNC_KEEP, icell_cmd_store},
     {"COPY", SEL, true, ICELL_SYNC_ALL, icell_cmd_copy},

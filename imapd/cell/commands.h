@@ -41,6 +41,8 @@ void icell_cmd_status(struct icell *ic);
 void icell_cmd_append(struct icell *ic);
 void icell_cmd_expunge(struct icell *ic);
 void icell_cmd_search(struct icell *ic);
+void icell_cmd_sort(struct icell *ic);
+void icell_cmd_thread(struct icell *ic);
 void icell_cmd_fetch(struct icell *ic);
 void icell_cmd_store(struct icell *ic);
 void icell_cmd_copy(struct icell *ic);
