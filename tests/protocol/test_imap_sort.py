@@ -24,7 +24,7 @@ class Base(test_imap_cell.Base):
     def asked(self, c, command):
         got = self.send(c, b"q " + command)
         self.assertIn(b"q OK", got[-1], command)
-        return got[0].decode().rstrip("\r\n")
+        return [x for x in got if not x.startswith(b"* OK")][0].decode().rstrip("\r\n")
 
 
 class Sort(Base):
@@ -42,7 +42,7 @@ class Sort(Base):
                            (b"FROM", "2 1 3 4"), (b"SUBJECT", "2 1 3 4"), (b"SUBJECT DATE", "2 1 3 4"),
                            (b"SUBJECT REVERSE DATE", "2 3 1 4"), (b"REVERSE SUBJECT", "4 1 3 2"),
                            (b"CC", "1 2 4 3"), (b"TO", "4 3 2 1"), (b"REVERSE SIZE", "4 3 2 1"),
-                           (b"DISPLAYFROM", "2 3 1 4"), (b"DISPLAYTO", "4 3 1 2")):
+                           (b"DISPLAYFROM", "2 3 4 1"), (b"DISPLAYTO", "4 2 3 1")):
             self.assertEqual(self.asked(c, b"SORT (" + keys + b") UTF-8 ALL"), "* SORT " + want, keys)
         self.assertEqual(self.asked(c, b"UID SORT (REVERSE ARRIVAL) US-ASCII NOT SUBJECT gamma"), "* SORT 3 2 1")
         self.assertEqual(self.asked(c, b"SORT (DATE) UTF-8 SUBJECT nothing"), "* SORT")

@@ -99,7 +99,7 @@ START_TEST(folding)
 {
     struct buf out = buf_new(100);
     subject_fold(&out, STR("aZ\xc3\xbc\xc3\xb7\xcf\x82\xd1\x8f\xd1\x91\xc3"));
-    ck_str(buf_str(&out), "AZ\xc3\x9c\xc3\xb7\xce\xa3\xd0\xaf\xd0\x81\xc3");
+    ck_str(buf_str(&out), "AZU\xcc\x88\xc3\xb7\xce\xa3\xd0\xaf\xd0\x81\xc3");
     buf_free(&out);
 }
 END_TEST

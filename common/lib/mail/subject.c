@@ -111,6 +111,21 @@ upper(unsigned c)
     return c >= 0x450 && c <= 0x45f ? c - 0x50 : c == 0x3c2 ? 0x3a3 : c;
 }
 
+/* Latin-1's capitals in two: U+00C0 to U+00DF as letter and mark (U+0300 and more). */
+static bool
+decomposed(struct buf *out, unsigned c)
+{
+    static const char letters[] = "AAAAAA CEEEEIIII NOOOOO  UUUUY  ";
+    static const unsigned char marks[] = {0, 1, 2, 3, 8, 10, 0, 39, 0, 1, 2, 8, 0, 1, 2, 8,
+                                          0, 3, 0, 1, 2, 3,  8, 0,  0, 0, 1, 2, 8, 1, 0, 0};
+    if (c < 0xc0 || c > 0xdf || letters[c - 0xc0] == ' ')
+        return false;
+    buf_addc(out, letters[c - 0xc0]);
+    buf_addc(out, (char)0xcc);
+    buf_addc(out, (char)(0x80 | marks[c - 0xc0]));
+    return true;
+}
+
 void
 subject_fold(struct buf *out, struct str s)
 {
@@ -118,6 +133,8 @@ subject_fold(struct buf *out, struct str s)
         unsigned c = (unsigned char)s.p[i];
         if (c >= 0xc2 && c <= 0xdf && i + 1 < s.n && ((unsigned char)s.p[i + 1] & 0xc0) == 0x80) {
             c = upper((c & 0x1f) << 6 | ((unsigned char)s.p[++i] & 0x3f));
+            if (decomposed(out, c))
+                continue;
             buf_addc(out, (char)(0xc0 | c >> 6));
             buf_addc(out, (char)(0x80 | (c & 0x3f)));
         } else {

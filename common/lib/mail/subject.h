@@ -6,12 +6,13 @@
  * more than its length.
  *
  * Folding is i;unicode-casemap (RFC 5051) as far as one byte or two reach: ASCII, the letters of
- * Latin-1, Greek without accents and Cyrillic; all other text is compared by its bytes.
+ * Latin-1 (taken apart into letter and mark), Greek without accents and Cyrillic; all other text is
+ * compared by its bytes.
  */
 #pragma once
 #include "lib/base/buf.h"
 
 /* The base subject of a Subject field's value, not folded. *reply_r: it is a reply or a forward. */
 void subject_base(struct buf *out, struct str value, bool *reply_r);
-/* Upper case, where we know it. */
+/* Upper case and taken apart, where we know it; at most half longer. */
 void subject_fold(struct buf *out, struct str utf8);
