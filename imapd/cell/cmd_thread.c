@@ -1,100 +1,38 @@
 /* THREAD (RFC 5256 3). */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
+#include "imapd/cell/digest.h"
 #include "imapd/cell/search.h"
-#include "imapd/cell/sort.h"
-#include "imapd/cell/thread.h"
-#include "lib/base/siphash.h"
-#include "lib/mail/header.h"
-#include "lib/mail/msgid.h"
-#include "lib/mail/subject.h"
-#include <sys/random.h>
 
 /* What is gathered of all messages. */
 enum { THREAD_MAX = 256 * 1024 * 1024 };
 
 struct gatherer {
     struct icell *ic;
-    bool references;
-    struct sipkey key;
     struct arena arena;
     struct icell_thread_message *messages;
-    struct buf base, folded;
 };
-
-static uint64_t
-hash(const struct gatherer *g, struct str s)
-{
-    uint64_t h = siphash(&g->key, s);
-    return h ? h : 1;
-}
-
-/* The identifiers of a field: the first and the last ones of too many, or (only_first) one. */
-static uint32_t
-identifiers(const struct gatherer *g, struct str value, bool only_first, uint64_t *ids)
-{
-    struct cursor c = cursor_of(value);
-    struct msgid id;
-    uint32_t n = 0;
-    while (msgid_next(&c, &id) && !(only_first && n)) {
-        if (n == ICELL_REFS_MAX) {
-            memmove(ids + 1, ids + 2, (ICELL_REFS_MAX - 2) * sizeof *ids);
-            n--;
-        }
-        ids[n++] = hash(g, str_of(id.p, id.n));
-    }
-    return n;
-}
-
-/* RFC 5256 REFERENCES (1): References, or when there is none in it the first of In-Reply-To. */
-static int
-links(struct gatherer *g, struct str header, struct icell_thread_message *m)
-{
-    uint64_t ids[ICELL_REFS_MAX];
-    struct header_field f;
-    uint32_t n = 0;
-    if (header_find(header, STR("Message-ID"), &f) && identifiers(g, f.value, true, ids))
-        m->id = ids[0];
-    if (header_find(header, STR("References"), &f))
-        n = identifiers(g, f.value, false, ids);
-    if (!n && header_find(header, STR("In-Reply-To"), &f))
-        n = identifiers(g, f.value, true, ids);
-    m->refs = arena_array(&g->arena, n, sizeof *m->refs);
-    if (!m->refs)
-        return -1;
-    memcpy(m->refs, ids, n * sizeof *ids);
-    m->nrefs = n;
-    return 0;
-}
-
-static int
-gather_one(struct gatherer *g, size_t i, struct icell_thread_message *m)
-{
-    struct str header;
-    struct header_field f;
-    m->number = g->ic->cmd.uid ? g->ic->mb.msgs[i].uid : (uint32_t)i + 1;
-    if (icell_hot_header(g->ic, i, &header, NULL) < 0)
-        header = str_of("", 0);
-    m->date_s = icell_sent_date(g->ic, i, header);
-    if (header_find(header, STR("Subject"), &f)) {
-        buf_reset(&g->base);
-        buf_reset(&g->folded);
-        subject_base(&g->base, f.value, &m->reply);
-        subject_fold(&g->folded, buf_str(&g->base));
-        m->subject = g->folded.n ? hash(g, buf_str(&g->folded)) : 0;
-    }
-    return g->references ? links(g, header, m) : 0;
-}
 
 static int
 gather(struct gatherer *g, const size_t *at, size_t n)
 {
-    if (getrandom(&g->key, sizeof g->key, 0) != (ssize_t)sizeof g->key)
-        return -1;
+    static struct icell_digest d;
     g->messages = arena_array(&g->arena, n + 1, sizeof *g->messages);
-    for (size_t k = 0; g->messages && k < n; k++)
-        if (gather_one(g, at[k], &g->messages[k]) < 0)
+    for (size_t k = 0; g->messages && k < n; k++) {
+        icell_digest(g->ic, at[k], &d);
+        uint64_t *refs = arena_array(&g->arena, d.nrefs, sizeof *refs);
+        if (!refs)
             return -1;
+        memcpy(refs, d.refs, d.nrefs * sizeof *refs);
+        g->messages[k] = (struct icell_thread_message){
+            .number = g->ic->cmd.uid ? g->ic->mb.msgs[at[k]].uid : (uint32_t)at[k] + 1,
+            .date_s = d.date_s,
+            .id = d.id,
+            .subject = d.subject,
+            .reply = d.reply,
+            .refs = refs,
+            .nrefs = d.nrefs};
+    }
     return g->messages ? 0 : -1;
 }
 
@@ -107,11 +45,7 @@ put(void *to, struct str piece)
 static void
 thread(struct icell *ic, bool references, const size_t *at, size_t n)
 {
-    struct gatherer g = {.ic = ic,
-                         .references = references,
-                         .arena = arena_new(THREAD_MAX),
-                         .base = buf_new(4 * HEADER_FIELD_MAX),
-                         .folded = buf_new(4 * HEADER_FIELD_MAX)};
+    struct gatherer g = {.ic = ic, .arena = arena_new(THREAD_MAX)};
     struct icell_forest f;
     if (gather(&g, at, n) < 0 ||
         (references ? icell_thread_references(g.messages, n, &g.arena, &f)
@@ -124,8 +58,6 @@ thread(struct icell *ic, bool references, const size_t *at, size_t n)
         icell_end(ic, ICELL_OK, "Thread completed.");
     }
     arena_free(&g.arena);
-    buf_free(&g.base);
-    buf_free(&g.folded);
 }
 
 void

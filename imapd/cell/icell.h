@@ -18,6 +18,7 @@
 #pragma once
 #include "lib/base/arena.h"
 #include "lib/base/cursor.h"
+#include "lib/base/siphash.h"
 #include "lib/io/stream.h"
 #include "lib/mail/mime.h"
 #include "lib/mailbox/folder.h"
@@ -75,6 +76,9 @@ struct icell {
     struct icell_message msg;
     uint32_t hot_uid; /* whose fields are in hot; 0: nobody's */
     struct buf hot;
+    struct sipkey digest_key; /* of the selected mailbox */
+    bool digest_keyed;
+    struct buf digest;
     struct buf ready;        /* what FETCH will say of one message, before it says it */
     bool condstore, qresync; /* enabled (RFC 7162) */
     uint32_t *saved;         /* UIDs that SEARCH saved: "$" (RFC 5182) */

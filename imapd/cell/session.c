@@ -68,6 +68,7 @@ icell_unselect(struct icell *ic)
     ic->mb_open = false;
     icell_message_reset(&ic->msg);
     ic->hot_uid = 0;
+    ic->digest_keyed = false;
     buf_reset(&ic->told_flags);
     ic->told_exists = 0;
     free(ic->saved);
@@ -331,6 +332,7 @@ icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct s
     ic->cmd.answer = buf_new(ANSWER_MAX);
     ic->told_flags = buf_new(8192);
     ic->hot = buf_new(65536);
+    ic->digest = buf_new(4096);
     ic->ready = buf_new(ICELL_READY_MAX);
     stream_init(&ic->s, client_fd, client_fd, IN_MAX, ICELL_IDLE_MS);
     stream_preload(&ic->s, unread);
@@ -360,6 +362,7 @@ icell_free(struct icell *ic)
     buf_free(&ic->cmd.answer);
     buf_free(&ic->told_flags);
     buf_free(&ic->hot);
+    buf_free(&ic->digest);
     buf_free(&ic->ready);
     stream_free(&ic->s);
     icell_deflate_free(ic->deflate);

@@ -1,8 +1,8 @@
 #include "imapd/cell/sort.h"
 #include "imapd/cell/args.h"
+#include "imapd/cell/digest.h"
 #include "lib/mail/addrlist.h"
 #include "lib/mail/bodytext.h"
-#include "lib/mail/date.h"
 #include "lib/mail/header.h"
 #include "lib/mail/subject.h"
 
@@ -69,14 +69,11 @@ struct columns {
     struct buf raw, folded;
 };
 
-int64_t
-icell_sent_date(struct icell *ic, size_t i, struct str header)
+/* Negative ones first. */
+static uint64_t
+ordered(int64_t v)
 {
-    struct header_field f;
-    struct date d;
-    if (header_find(header, STR("Date"), &f) && date_parse(f.value, &d) == 0)
-        return d.utc_s;
-    return mailbox_date(&ic->mb, i);
+    return (uint64_t)v + ((uint64_t)1 << 63);
 }
 
 /* The first address: its local part, or (display) its name, else all of it (RFC 5957 2). */
@@ -103,43 +100,56 @@ static int
 text_value(struct columns *cl, enum icell_sort_kind kind, struct str header, struct str *text_r)
 {
     struct header_field f;
-    bool reply;
     *text_r = str_of("", 0);
     if (!header_find(header, str_z(kinds[kind].field), &f))
         return 0;
     buf_reset(&cl->raw);
     buf_reset(&cl->folded);
-    if (kind == ICELL_SORT_SUBJECT)
-        subject_base(&cl->raw, f.value, &reply);
-    else
-        first_address(cl, f.value, kind == ICELL_SORT_DISPLAYFROM || kind == ICELL_SORT_DISPLAYTO);
+    first_address(cl, f.value, kind == ICELL_SORT_DISPLAYFROM || kind == ICELL_SORT_DISPLAYTO);
     subject_fold(&cl->folded, str_sub(buf_str(&cl->raw), 0, ICELL_SORT_TEXT_MAX));
     *text_r = arena_str(&cl->arena, buf_str(&cl->folded));
     return text_r->p ? 0 : -1;
 }
 
+/* From the digest; 1: it is not in it. */
+static int
+digest_value(struct columns *cl, size_t i, enum icell_sort_kind kind, union value *v)
+{
+    static struct icell_digest d;
+    if (kind != ICELL_SORT_DATE && kind != ICELL_SORT_SUBJECT)
+        return 1;
+    icell_digest(cl->ic, i, &d);
+    if (kind == ICELL_SORT_DATE) {
+        v->number = ordered(d.date_s);
+        return 0;
+    }
+    v->text = arena_str(&cl->arena, d.text);
+    return v->text.p ? 0 : -1;
+}
+
 static int
 read_values(struct columns *cl, size_t i, union value *values)
 {
-    struct str header = str_of("", 0);
-    bool read = false;
     for (size_t k = 0; k < cl->s->n; k++) {
         enum icell_sort_kind kind = cl->s->keys[k].kind;
+        struct str header = str_of("", 0);
         uint64_t size = 0;
-        if (kinds[kind].field && !read) /* a message that cannot be read has empty fields */
-            read = icell_hot_header(cl->ic, i, &header, NULL) == 0;
-        if (kinds[kind].field && !read)
-            header = str_of("", 0);
-        if (kinds[kind].text) {
-            if (text_value(cl, kind, header, &values[k].text) < 0)
-                return -1;
-        } else if (kind == ICELL_SORT_SIZE) {
+        int got = digest_value(cl, i, kind, &values[k]);
+        if (got < 0)
+            return -1;
+        if (got == 0)
+            continue;
+        if (kind == ICELL_SORT_SIZE) {
             (void)mailbox_vsize(&cl->ic->mb, i, &size, NULL);
             values[k].number = size;
+        } else if (kind == ICELL_SORT_ARRIVAL) {
+            values[k].number = ordered(mailbox_date(&cl->ic->mb, i));
         } else {
-            int64_t s = kind == ICELL_SORT_DATE ? icell_sent_date(cl->ic, i, header)
-                                                : mailbox_date(&cl->ic->mb, i);
-            values[k].number = (uint64_t)s + ((uint64_t)1 << 63);
+            /* A message that cannot be read has empty fields. */
+            if (icell_hot_header(cl->ic, i, &header, NULL) < 0)
+                header = str_of("", 0);
+            if (text_value(cl, kind, header, &values[k].text) < 0)
+                return -1;
         }
     }
     return 0;

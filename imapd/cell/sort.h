@@ -3,7 +3,8 @@
  *
  * What messages are sorted by is read once into columns, from the fields that are kept of each
  * message; then a merge sort, whose time depends on the number of messages only. Texts are folded
- * as subject.h says and compared by their first ICELL_SORT_TEXT_MAX bytes.
+ * as subject.h says and compared by their first ICELL_SORT_TEXT_MAX bytes; dates and subjects come
+ * from digests (digest.h).
  *
  * Limits: ICELL_SORT_MAX bytes of columns; each key once (a second time it changes nothing).
  */
@@ -37,5 +38,3 @@ int icell_sort_parse(struct cursor *c, struct icell_sort *s_r);
 /* Put n indices of messages, ascending, in order. -1: ERR_LIMIT, out of memory. */
 int icell_sort_run(struct icell *ic, const struct icell_sort *s, size_t *indices, size_t n,
                    struct err *e);
-/* When message i was sent: its Date, else its internal date (RFC 5256 2.2). */
-int64_t icell_sent_date(struct icell *ic, size_t i, struct str header);

@@ -83,6 +83,13 @@ class Thread(Base):
         self.assertEqual(self.asked(c, b"THREAD ORDEREDSUBJECT UTF-8 ALL"),
                          "* THREAD (1 (2)(3)(4))(5 8)(6)(7)(9)")
         self.assertEqual(self.asked(c, b"THREAD REFERENCES US-ASCII SUBJECT nothing"), "* THREAD")
+        # Another session has what this one kept, also when that is lost.
+        for path in (None, "bulkhead.cache", "bulkhead.index"):
+            if path:
+                os.unlink(os.path.join(self.dir, path))
+            c = self.selected()
+            self.assertEqual(self.asked(c, b"THREAD REFERENCES UTF-8 ALL"), "* THREAD (1 (2 3)(4))(5 8 9)((6)(7))")
+            self.assertEqual(self.asked(c, b"SORT (REVERSE SUBJECT) UTF-8 1:3,6"), "* SORT 6 1 2 3")
 
     def test_loops(self):
         m = self.message

@@ -25,6 +25,7 @@ enum mailcache_kind {
     MAILCACHE_BODY,
     MAILCACHE_STRUCTURE,
     MAILCACHE_PREVIEW,
+    MAILCACHE_DIGEST,
 };
 enum {
     MAILCACHE_MAX = 1 << 30,
