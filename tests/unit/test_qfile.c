@@ -16,7 +16,8 @@ setup(void)
     arena = arena_new((size_t)2 * QFILE_ENVELOPE_MAX);
 }
 
-static struct qfile_rcpt two[] = {{{"a@example.org", 13}}, {{"b@example.net", 13}}};
+static struct qfile_rcpt two[] = {{.address = {"a@example.org", 13}},
+                                  {.address = {"b@example.net", 13}}};
 
 static struct envelope
 sample(void)
@@ -147,7 +148,7 @@ START_TEST(fields_at_their_ceilings)
     static char big[QFILE_FIELD_MAX + 1];
     memset(big, 'a', sizeof big);
     struct envelope in = sample();
-    struct qfile_rcpt one = {str_of(big, QFILE_ADDR_MAX)};
+    struct qfile_rcpt one = {.address = str_of(big, QFILE_ADDR_MAX)};
     in.rcpts = &one;
     in.nrcpt = 1;
     in.sender = str_of(big, QFILE_ADDR_MAX);

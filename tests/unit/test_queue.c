@@ -95,7 +95,7 @@ records(struct message *m)
     ck_assert_int_eq(message_add_rcpt(m, STR("carol@example.net")), 0);
     ck_assert_int_eq(message_add_rcpt(m, STR("BOB@example.org")), 0); /* known */
     ck_assert_int_eq(message_add_rcpt(m, STR("")), -1);
-    journal_put_expanded(&b, 0, m->rcpts + 2, m->nrcpt - 2);
+    journal_put_expanded(&b, 0, 0, m->rcpts + 2, m->nrcpt - 2);
     journal_put_rcpt(&b, 1, RCPT_DONE);
     journal_put_deferred(&b, 2, STR("busy"));
     journal_put_attempt(&b, 3, 60);

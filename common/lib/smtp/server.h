@@ -68,6 +68,8 @@ struct smtp_transaction {
     struct str sender;
     bool null_sender;
     bool eight_bit;
+    uint8_t ret;              /* enum dsn_ret */
+    struct str envid;         /* RFC 3461 4.4, or empty */
     struct qfile_rcpt *rcpts; /* in the arena, grown as they come */
     size_t nrcpt, rcpts_cap;
 };
