@@ -257,13 +257,15 @@ send_letter(struct talk *t, struct sendmail_letter *l, const char *name, struct 
 
 /* " NOTIFY=..." and ORCPT: submission is where the original address is known (RFC 3461 4.2). */
 static void
-put_notify(struct buf *out, unsigned notify, struct str address)
+put_notify(const struct talk *t, struct buf *out, unsigned notify, struct str address)
 {
     struct buf orcpt = buf_new(DSN_ORCPT_MAX);
     buf_addz(out, " NOTIFY=");
     dsn_notify_put(out, notify);
     buf_addz(&orcpt, "rfc822;");
     xtext_encode(&orcpt, address);
+    if (str_chr(address, '@') < 0)
+        buf_addf(&orcpt, "@%s", t->origin);
     if (buf_ok(&orcpt) && dsn_orcpt_ok(buf_str(&orcpt)))
         buf_addf(out, " ORCPT=%.*s", STR_ARG(buf_str(&orcpt)));
     buf_free(&orcpt);
@@ -285,7 +287,7 @@ send_envelope(struct talk *t, const struct sendmail_options *o, struct str sende
     for (size_t i = 0; !status && i < r->n; i++) {
         buf_reset(&params);
         if (o->notify)
-            put_notify(&params, o->notify, r->at[i]);
+            put_notify(t, &params, o->notify, r->at[i]);
         status = command(t, "RCPT TO", r->at[i], buf_z(&params), 2);
     }
     buf_free(&params);

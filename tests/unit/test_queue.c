@@ -212,7 +212,7 @@ START_TEST(a_bounce_tells_what_failed)
         "Content-Type: multipart/report; report-type=delivery-status;",
         "Reporting-MTA: dns; mx.example.org\r\n",
         "Final-Recipient: rfc822; bob@example.org\r\nAction: failed\r\nStatus: 5.1.1\r\n",
-        "Diagnostic-Code: smtp; no\\x0D\\x0AFinal-Recipient: x\\xFF\r\n",
+        "Diagnostic-Code: x-bulkhead; no\\x0D\\x0AFinal-Recipient: x\\xFF\r\n",
         "Auto-Submitted: auto-replied\r\n",
         "Content-Type: text/rfc822-headers\r\n\r\nSubject: hello\r\nX-Odd: ?\r\n",
     };
