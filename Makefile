@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -115,6 +115,12 @@ unit: $(B)/unit
 $(B)/print_tables: $(B)/tests/unit/print_tables.o $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
+# The rigs of tests/fault: the model of the commit protocol, the tracer, the block log.
+RIGS := $(patsubst tests/fault/%.c,$(B)/fault/%,$(wildcard tests/fault/*.c))
+$(B)/fault/%: tests/fault/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $<
+
 # What tests and builds need, from Debian's packages; nothing is done when all is there.
 deps:
 	@sh tests/deps.sh build
@@ -122,6 +128,8 @@ deps-test:
 	@sh tests/deps.sh build test
 deps-interop:
 	@sh tests/deps.sh build test interop
+deps-fault:
+	@sh tests/deps.sh build test fault
 
 # Fills a queue with as many messages as a measurement wants.
 $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)) $(B)/libbulkhead.a
@@ -130,13 +138,18 @@ $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
-	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(B)/queue_fill
+	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(B)/queue_fill $(RIGS)
 	@sh tests/run.sh $(B) unit protocol fault
 
 # The whole of what check has a slice of: 50,000 messages to a dead destination, others to a live one.
 check-queue: deps-test
 	@$(MAKE) --no-print-directory -j2 all $(B)/queue_fill
 	@QUEUE_DEAD=50000 sh tests/run.sh $(B) queue
+
+# All rigs whole: half an hour. Each ends by itself after the minutes that tests/run.sh gives it.
+check-fault: deps-fault
+	@$(MAKE) --no-print-directory -j2 all $(RIGS)
+	@sh tests/run.sh $(B) fault-all
 
 check-interop: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
@@ -194,4 +207,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-interop clean check check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall

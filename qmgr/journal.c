@@ -119,7 +119,10 @@ static int
 append(int fd, const struct buf *records)
 {
     off_t before = lseek(fd, 0, SEEK_END);
-    ssize_t n = before < 0 ? -1 : write(fd, records->p, records->n);
+    ssize_t n;
+    do
+        n = before < 0 ? -1 : write(fd, records->p, records->n);
+    while (before >= 0 && n < 0 && errno == EINTR);
     if (n == (ssize_t)records->n)
         return 0;
     int saved = n < 0 ? errno : ENOSPC;
@@ -130,14 +133,16 @@ append(int fd, const struct buf *records)
 }
 
 /* The name, too, becomes durable, with the directories above it. */
-static int
+static void
 make_durable(struct message *m, int fd, int dir)
 {
+    /* Never a second try, and no going on either: the record may be there for the next reader, or
+     * not, and later ones count the recipients that it adds. The next start sees what is there. */
     if (fsync(fd) < 0 || (!m->named && (fsync(dir) < 0 || fsync(qmgr.journal) < 0)))
-        return -1;
+        log_fatal("leaving after a failed sync of the journal of %.*s: %s", ID_LEN, m->entry->id,
+                  strerror(errno));
     m->named = true;
     m->unsynced = false;
-    return 0;
 }
 
 int
@@ -150,7 +155,9 @@ journal_append(struct message *m, const struct buf *records, bool sync, struct e
     if (fd >= 0 && append(fd, records) == 0) {
         m->journaled = true;
         m->journal_size += records->n;
-        ok = sync ? make_durable(m, fd, dir) : 0;
+        if (sync)
+            make_durable(m, fd, dir);
+        ok = 0;
     }
     if (ok < 0)
         err_errno(e, "journal of %.*s", ID_LEN, m->entry->id);

@@ -503,9 +503,17 @@ put_final(struct message *m, struct buf *out)
             journal_put_owed(out, r);
         else
             journal_put_rcpt(out, r->index, r->state);
-        r->marked = any = true;
+        any = true;
     }
     return any;
+}
+
+static void
+set_marked(struct message *m)
+{
+    for (size_t i = 0; i < m->nrcpt; i++)
+        if (m->rcpts[i]->state == RCPT_DONE || m->rcpts[i]->state == RCPT_BOUNCED)
+            m->rcpts[i]->marked = true;
 }
 
 /* The others may take hours yet, and a process after us must not deliver again what is done. It is
@@ -519,6 +527,8 @@ message_mark(struct message *m)
         m->unsynced = true;
         if (journal_append(m, &out, false, &e) < 0)
             log_error("%s", e.text);
+        else
+            set_marked(m);
     }
     buf_free(&out);
 }
@@ -550,6 +560,8 @@ record(struct message *m, bool warned_now)
     journal_put_attempt(&out, m->entry->attempts, message_age_s(m));
     if (journal_append(m, &out, final, &e) < 0)
         log_error("%s", e.text);
+    else
+        set_marked(m);
     buf_free(&out);
 }
 
@@ -621,8 +633,11 @@ message_settle(struct message *m)
         put_off(m);
         return;
     }
+    if (store_remove(entry, m->journaled) < 0) {
+        put_off(m); /* with all marks on record: what is left to do is its removal */
+        return;
+    }
     log_info("%.*s: removed%s", ID_LEN, entry->id, unfinished ? " by the operator" : "");
-    store_remove(entry, m->journaled);
     message_free(m);
     entry_drop(entry);
 }

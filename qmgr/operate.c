@@ -230,8 +230,9 @@ drop_one(struct part *p, struct entry *entry)
         p->busy++;
         return;
     }
+    if (store_remove(entry, true) < 0) /* it has logged why; it stays */
+        return;
     log_info("%.*s: removed by the operator", ID_LEN, entry->id);
-    store_remove(entry, true);
     entry_drop(entry);
     p->count++;
 }

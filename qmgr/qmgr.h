@@ -147,7 +147,7 @@ int store_defer(struct entry *entry);         /* into cur/, mtime = due_s */
 int store_hold(struct entry *entry);          /* into hold/; durable after store_sync_hold() */
 int store_release(struct entry *entry);       /* out of it, into new/; the same */
 int store_sync_hold(void);
-void store_remove(const struct entry *entry, bool journaled);
+int store_remove(const struct entry *entry, bool journaled); /* logs; -1: it is still there */
 void store_quarantine(const struct entry *entry, const char *why);
 int store_subdir(int dir, const char *id, bool make); /* dir/XX: a descriptor */
 /* A journal whose message is in no directory: false when that is not certain. */

@@ -161,7 +161,9 @@ int
 store_subdir(int dir, const char *id, bool make)
 {
     char name[3] = {id[ID_LEN - 2], id[ID_LEN - 1], '\0'};
-    if (make && mkdirat(dir, name, 0700) < 0 && errno != EEXIST)
+    /* A new one is made known above at once: a name moved into it may become durable by the sync of
+     * the directory that it was moved from. */
+    if (make && (mkdirat(dir, name, 0700) == 0 ? fsync(dir) < 0 : errno != EEXIST))
         return -1;
     return openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
@@ -249,15 +251,25 @@ store_sync_hold(void)
     return fsync(qmgr.hold) < 0 || store_sync_new() < 0 ? -1 : 0;
 }
 
-static void
+static int
+remove_at(int dir, const char *name)
+{
+    int ok = dir < 0 ? -1 : unlinkat(dir, name, 0);
+    if (ok < 0 && errno == ENOENT)
+        ok = 0;
+    if (ok < 0)
+        log_error("cannot remove %s: %s", name, strerror(errno));
+    return ok;
+}
+
+static int
 remove_below(int dir, const char *id, const char *name)
 {
     int sub = store_subdir(dir, id, false);
-    if (sub < 0)
-        return;
-    if (unlinkat(sub, name, 0) < 0 && errno != ENOENT)
-        log_error("%s: %s", name, strerror(errno));
-    close(sub);
+    int ok = remove_at(sub, name);
+    if (sub >= 0)
+        close(sub);
+    return ok;
 }
 
 static int
@@ -317,7 +329,7 @@ note_removal(const struct entry *entry)
     }
 }
 
-void
+int
 store_remove(const struct entry *entry, bool journaled)
 {
     const char *name = file_name(entry->id, entry->origin);
@@ -325,14 +337,16 @@ store_remove(const struct entry *entry, bool journaled)
     int dir = open_place(entry);
     /* The message before its journal: a journal without a message is nothing, a message without its
      * journal would be delivered again. */
-    if (dir < 0 || unlinkat(dir, name, 0) < 0)
-        log_error("%s: %s", name, strerror(errno));
+    int ok = remove_at(dir, name);
     close_place(entry, dir);
+    if (ok < 0)
+        return -1;
     note_removal(entry);
     memcpy(id, entry->id, ID_LEN);
     id[ID_LEN] = '\0';
     if (journaled)
-        remove_below(qmgr.journal, id, id);
+        (void)remove_below(qmgr.journal, id, id); /* without its message it means nothing */
+    return 0;
 }
 
 static bool

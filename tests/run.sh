@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs parts of the tests: run.sh BUILD_DIR PART... where a part is unit, or a folder of tests/. Each test
+# Runs parts of the tests: run.sh BUILD_DIR PART... where a part is unit, a folder of tests/, or fault-all. Each test
 # program ends with "N passed, N failed"; so does this. The exit status says the same.
 set -u
 build=$1
@@ -15,14 +15,15 @@ if [ "$(id -u)" -eq 0 ] && ! runuser -u nobody -- test -x "$BULKHEAD_BIN/bulkhea
     chmod 755 "$copy"
     cp -r "$BULKHEAD_BIN" "$copy/bin"
     chmod 755 "$copy/bin"
-    for tool in print_tables queue_fill; do
-        [ ! -e "$build/$tool" ] || cp "$build/$tool" "$copy/"
+    for tool in print_tables queue_fill fault; do
+        [ ! -e "$build/$tool" ] || cp -r "$build/$tool" "$copy/"
     done
     BULKHEAD_BIN=$copy/bin
 fi
 passed=0
 failed=0
 table=""
+show=""
 
 one() { # NAME COMMAND...
     name=$1
@@ -40,7 +41,9 @@ one() { # NAME COMMAND...
     elif [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
         f=1
     fi
-    [ "$f" -eq 0 ] || cat "$out"
+    if [ "$f" -ne 0 ] || [ -n "$show" ]; then
+        cat "$out"
+    fi
     passed=$((passed + p))
     failed=$((failed + f))
     row=$(printf '%-36s %6d %6d %5ds' "$name" "$p" "$f" $(($(date +%s) - start)))
@@ -59,6 +62,17 @@ for part in "$@"; do
         one fault/check_queue python3 tests/fault/check_queue.py
         continue
     fi
+    if [ "$part" = fault-all ]; then
+        show=1 # their tables are what they are run for
+        one fault/model "$build/fault/model"
+        one fault/flips python3 tests/fault/check_flips.py --all
+        one fault/kill python3 tests/fault/check_kill.py
+        one fault/calls python3 tests/fault/check_calls.py --all --minutes 40
+        one fault/crash python3 tests/fault/check_crash.py --all --minutes 15
+        one fault/powercut python3 tests/fault/check_powercut.py --cuts 340 --fs ext4,xfs,btrfs --minutes 15
+        continue
+    fi
+    [ "$part" != fault ] || one fault/model "$build/fault/model"
     for t in tests/"$part"/test_*.py tests/"$part"/check_*.py; do
         [ -e "$t" ] && one "$part/$(basename "$t" .py)" python3 "$t"
     done

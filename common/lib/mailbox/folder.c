@@ -325,10 +325,15 @@ int
 folder_make_subdirs(int dir_fd, struct err *e)
 {
     static const char *const subs[] = {"tmp", "new", "cur"};
-    for (size_t i = 0; i < sizeof subs / sizeof subs[0]; i++)
-        if (mkdirat(dir_fd, subs[i], 0700) < 0 && errno != EEXIST)
+    bool made = false;
+    for (size_t i = 0; i < sizeof subs / sizeof subs[0]; i++) {
+        int ok = mkdirat(dir_fd, subs[i], 0700);
+        if (ok < 0 && errno != EEXIST)
             return err_errno(e, "make %s", subs[i]);
-    return 0;
+        made = made || ok == 0;
+    }
+    /* A message in a directory that is not known above is no message. */
+    return made && fsync(dir_fd) < 0 ? err_errno(e, "sync the Maildir") : 0;
 }
 
 bool

@@ -193,6 +193,8 @@ read_at(int fd, void *to, size_t n, off_t offset)
         ssize_t got = pread(fd, (char *)to + done, n - done, offset + (off_t)done);
         if (got < 0 && errno == EINTR)
             continue;
+        if (got == 0)
+            errno = EIO; /* fstat() said that there is more */
         if (got <= 0)
             return -1;
         done += (size_t)got;
@@ -265,8 +267,10 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
         return err_errno(e, "cannot look at the queue file");
     if (!S_ISREG(st.st_mode))
         return damaged(e, "not a regular file");
-    if (st.st_size < QFILE_HEAD || read_at(fd, &head, sizeof head, 0) < 0)
+    if (st.st_size < QFILE_HEAD)
         return damaged(e, "shorter than its head");
+    if (read_at(fd, &head, sizeof head, 0) < 0)
+        return err_errno(e, "cannot read the queue file");
     if (memcmp(head.magic, "BHQ1", 4) != 0 || head.version != VERSION)
         return damaged(e, "not a queue file of this version");
     if (head.envelope_size > QFILE_ENVELOPE_MAX || head.nrcpt == 0 || head.nrcpt > QFILE_RCPT_MAX ||

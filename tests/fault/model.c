@@ -1,0 +1,764 @@
+/*
+ * model: the way of one message (session, qmgr, local, a cell, a relay, the disk) as a small
+ * machine, walked through in full: every step, in every order, and at every point the kill of a
+ * process, a sync that fails, and a power cut.
+ *
+ * The message has two recipients: an alias that leads to a mailbox, and one at another host, who
+ * may be put off or refused. The disk keeps what was synced; of what was not, a power cut keeps any
+ * part. In every state that can be reached: lost       the client has read 250, and a recipient has
+ * neither the message, nor a bounce, nor a place in the queue duplicate  the mailbox has it twice
+ *   truncated  the mailbox has part of it, under a name that readers see
+ *   stuck      no process has anything left to do, and the message is still in the queue
+ * may not be true. Each "control" leaves out one rule of the protocol: then the walk must find the
+ * named fault, or the model proves nothing. Ends with "N passed, N failed".
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NONE, TMP, NEW, CUR }; /* where a name is; for the sets: 1 << place */
+enum { EMPTY, PART, WHOLE };  /* a file's bytes; for the sets: 1 << content */
+enum { ABSENT, TODO, SENT, LATER, DONE, NEVER, BOUNCED }; /* a recipient, in qmgr's memory */
+enum { ALIAS, BOX, FAR, RCPTS };
+enum { R_ALIAS_DONE = 1, R_EXPANDED, R_BOX_DONE, R_FAR_DONE, R_FAR_BOUNCED, RECORDS = 6 };
+enum { S_START, S_OPEN, S_PART, S_WHOLE, S_SYNCED, S_COMMIT, S_TOLD, S_OVER }; /* the session */
+enum { I_NONE, I_CHECKED, I_NAMED, I_SYNCED, I_ANSWERED };                     /* qmgr's intake */
+enum { C_IDLE, C_ASKED, C_MADE, C_PART, C_WRITTEN, C_SYNCED, C_NAMED, C_DURABLE }; /* the cell */
+
+/* A file: where its name is and what is in it, now; and the sets of what a power cut may leave. */
+struct file {
+    uint8_t place, places, data, datas;
+    uint8_t broken; /* a sync of its bytes failed: the kernel calls the pages clean */
+};
+
+static const struct file no_file = {NONE, 1 << NONE, EMPTY, 1 << EMPTY, 0};
+
+struct state {
+    uint8_t session, heard, intake, qmgr_up;
+    struct file queued;
+    uint8_t new_broken; /* a sync of new/ failed */
+    uint8_t known;      /* qmgr has it in memory: 1; from the disk, so it may be a second try: 2 */
+    uint8_t rcpt[RCPTS];
+    uint8_t expanding, bouncing, removing; /* between two steps of qmgr */
+    uint8_t journal[RECORDS], njournal, nsynced,
+        jnamed;        /* records, those that are durable, and the name */
+    uint8_t dsn, dsns; /* the bounce's name: place and set */
+    uint8_t cell, slot;
+    struct file box[2]; /* two deliveries of the same message */
+    uint8_t far;        /* the other host has it */
+};
+
+enum control {
+    ALL_RULES,
+    NO_FILE_SYNC,
+    NO_NAME_SYNC,
+    ANSWER_FIRST,
+    SYNC_AGAIN,
+    REMOVE_EARLY,
+    MARK_BEFORE_EXPANSION,
+    MARK_BEFORE_BOUNCE,
+    CELL_NO_FILE_SYNC,
+    CELL_NO_NAME_SYNC,
+    CELL_RANDOM_NAME,
+    CELL_NEW_ONLY,
+    CELL_FOUND_NO_SYNC,
+    START_NEW_ONLY,
+    CONTROLS
+};
+static const struct {
+    const char *rule, *fault;
+} controls[CONTROLS] = {
+    {"all rules kept", ""},
+    {"the file is not synced before the commit", "lost"},
+    {"new/ is not synced before 250", "lost"},
+    {"250 before new/ is synced", "lost"},
+    {"a failed sync is tried again, and believed", "lost"},
+    {"the message is removed when it is handed over", "lost"},
+    {"the alias is marked before its expansion is on record", "lost"},
+    {"the failure is marked before the bounce is durable", "lost"},
+    {"the cell does not sync the file", "lost"},
+    {"the cell does not sync the name", "lost"},
+    {"the cell takes a fresh name each time", "duplicate"},
+    {"a second try looks in new/ only", "duplicate"},
+    {"what a second try finds is not synced", "lost"},
+    {"a start reads new/ and not cur/", "stuck"},
+};
+
+/* ---- the set of states, and those that are still to be looked at ---- */
+
+static struct {
+    struct state *at;
+    uint32_t *slots; /* index + 1 */
+    size_t n, cap, nslots;
+    enum control control;
+    const char *fault;
+    struct state now; /* whose steps are being made */
+    size_t moves;     /* those that lead elsewhere */
+} the;
+
+static uint64_t
+hash_of(const struct state *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    uint64_t h = 14695981039346656037u;
+    for (size_t i = 0; i < sizeof *s; i++)
+        h = (h ^ p[i]) * 1099511628211u;
+    return h ^ h >> 29;
+}
+
+static void
+put_slot(size_t index)
+{
+    size_t i = hash_of(&the.at[index]) % the.nslots;
+    while (the.slots[i])
+        i = (i + 1) % the.nslots;
+    the.slots[i] = (uint32_t)index + 1;
+}
+
+static void
+grow(void)
+{
+    the.cap = the.cap ? 2 * the.cap : 1 << 16;
+    the.nslots = 2 * the.cap + 1;
+    the.at = realloc(the.at, the.cap * sizeof *the.at);
+    free(the.slots);
+    the.slots = calloc(the.nslots, sizeof *the.slots);
+    if (!the.at || !the.slots)
+        abort();
+    for (size_t i = 0; i < the.n; i++)
+        put_slot(i);
+}
+
+static bool
+has(const struct state *s)
+{
+    for (size_t i = hash_of(s) % the.nslots; the.slots[i]; i = (i + 1) % the.nslots)
+        if (memcmp(&the.at[the.slots[i] - 1], s, sizeof *s) == 0)
+            return true;
+    return false;
+}
+
+/* ---- what must hold ---- */
+
+static bool
+in_box(const struct file *f)
+{
+    return f->place == NEW || f->place == CUR;
+}
+
+static bool
+on_record(const struct state *s, int record)
+{
+    for (int i = 0; i < s->njournal; i++)
+        if (s->journal[i] == record)
+            return true;
+    return false;
+}
+
+/* The mailbox's recipient is one of the queue's for as long as the alias is not done without its
+ * expansion. */
+static bool
+queue_has(const struct state *s, int rcpt)
+{
+    if ((s->queued.place != NEW && s->queued.place != CUR) || s->queued.data != WHOLE)
+        return false;
+    if (rcpt == FAR)
+        return !on_record(s, R_FAR_DONE) && !on_record(s, R_FAR_BOUNCED);
+    return !on_record(s, R_BOX_DONE) && (!on_record(s, R_ALIAS_DONE) || on_record(s, R_EXPANDED));
+}
+
+static void
+judge(const struct state *s)
+{
+    bool boxed = false;
+    for (int i = 0; i < 2; i++)
+        if (in_box(&s->box[i])) {
+            if (s->box[i].data != WHOLE)
+                the.fault = "truncated";
+            boxed = true;
+        }
+    if (in_box(&s->box[0]) && in_box(&s->box[1]))
+        the.fault = "duplicate";
+    if (s->heard && !boxed && !queue_has(s, BOX))
+        the.fault = "lost";
+    if (s->heard && !s->far && s->dsn != NEW && !queue_has(s, FAR))
+        the.fault = "lost";
+}
+
+static void
+reach(struct state s)
+{
+    struct file *files[] = {&s.queued, &s.box[0], &s.box[1]};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        if (files[i]->places == 1 << NONE) /* what nobody can see is all one */
+            *files[i] = no_file;
+    the.moves += memcmp(&s, &the.now, sizeof s) != 0;
+    if (the.n == the.cap)
+        grow();
+    if (has(&s))
+        return;
+    judge(&s);
+    the.at[the.n] = s;
+    put_slot(the.n++);
+}
+
+/* ---- the disk ---- */
+
+static void
+move(struct file *f, int place)
+{
+    f->place = (uint8_t)place;
+    f->places |= (uint8_t)(1 << place);
+}
+
+static void
+fill(struct file *f, int data)
+{
+    f->data = (uint8_t)data;
+    f->datas |= (uint8_t)(1 << data);
+}
+
+static void
+sync_data(struct file *f)
+{
+    if (!f->broken)
+        f->datas = (uint8_t)(1 << f->data);
+}
+
+/* A sync of the directory `place` settles whether the name is there, and if it is, that it is
+ * nowhere else. */
+static void
+sync_dir(struct file *f, int place)
+{
+    f->places = f->place == place ? (uint8_t)(1 << place) : f->places & (uint8_t) ~(1 << place);
+}
+
+static void
+sync_new(struct state *s)
+{
+    if (s->new_broken)
+        return;
+    sync_dir(&s->queued, NEW);
+    s->dsns = (uint8_t)(1 << s->dsn);
+}
+
+static void
+append(struct state *s, int record)
+{
+    if (s->njournal < RECORDS && !on_record(s, record))
+        s->journal[s->njournal++] = (uint8_t)record;
+}
+
+static void
+sync_journal(struct state *s)
+{
+    s->nsynced = s->njournal;
+    s->jnamed = 1;
+}
+
+/* ---- ends of processes ---- */
+
+static void
+qmgr_dies(struct state *s)
+{
+    s->qmgr_up = s->known = s->intake = s->expanding = s->bouncing = s->removing = 0;
+    memset(s->rcpt, 0, sizeof s->rcpt);
+    if (s->session == S_COMMIT || s->session == S_OPEN || s->session == S_PART ||
+        s->session == S_WHOLE || s->session == S_SYNCED)
+        s->session = S_OVER; /* its channel is gone: the client reads 4xx */
+    s->cell =
+        C_IDLE; /* what it does from here on nobody hears; that it ends halfway is another state */
+    s->new_broken = 0;
+}
+
+static void
+cell_dies(struct state *s)
+{
+    s->cell = C_IDLE;
+    if (s->rcpt[BOX] == SENT) {
+        s->rcpt[BOX] = TODO;
+        s->known = 2; /* the next one is told that it may be a second try */
+    }
+}
+
+/* The bytes and the names that a power cut may leave, in all combinations. */
+static void
+cut_box(struct state s, int i)
+{
+    struct file *f = &s.box[i];
+    for (int place = NONE; place <= CUR; place++)
+        for (int data = EMPTY; data <= WHOLE; data++) {
+            struct state t = s;
+            if (!(f->places & 1 << place) || !(f->datas & 1 << data))
+                continue;
+            t.box[i] = (struct file){(uint8_t)place, (uint8_t)(1 << place), (uint8_t)data,
+                                     (uint8_t)(1 << data), 0};
+            if (i == 0)
+                cut_box(t, 1);
+            else
+                reach(t);
+        }
+}
+
+static void
+cut_journal(struct state s)
+{
+    int least = s.jnamed ? s.nsynced : 0;
+    for (int n = least; n <= s.njournal; n++) {
+        struct state t = s;
+        memset(t.journal + n, 0, (size_t)(RECORDS - n));
+        t.njournal = t.nsynced = (uint8_t)n;
+        t.jnamed = n > 0;
+        for (int dsn = NONE; dsn <= NEW; dsn++)
+            if (t.dsns & 1 << dsn) {
+                struct state u = t;
+                u.dsn = (uint8_t)dsn;
+                u.dsns = (uint8_t)(1 << dsn);
+                cut_box(u, 0);
+            }
+    }
+}
+
+static void
+power_cut(struct state s)
+{
+    struct file q = s.queued;
+    qmgr_dies(&s);
+    s.session = s.session == S_TOLD ? S_TOLD : S_OVER;
+    for (int place = NONE; place <= CUR; place++)
+        for (int data = EMPTY; data <= WHOLE; data++)
+            if (q.places & 1 << place && q.datas & 1 << data) {
+                s.queued = (struct file){(uint8_t)place, (uint8_t)(1 << place), (uint8_t)data,
+                                         (uint8_t)(1 << data), 0};
+                cut_journal(s);
+            }
+}
+
+/* ---- the steps ---- */
+
+static void
+session_steps(struct state s)
+{
+    struct state t = s;
+    switch (s.session) {
+    case S_START:
+        if (!s.qmgr_up)
+            return;
+        t.session = S_OPEN;
+        t.queued = (struct file){TMP, 1 << NONE | 1 << TMP, EMPTY, 1 << EMPTY, 0};
+        reach(t);
+        return;
+    case S_OPEN:
+        t.session = S_PART;
+        fill(&t.queued, PART);
+        reach(t);
+        return;
+    case S_PART:
+        t.session = S_WHOLE;
+        fill(&t.queued, WHOLE);
+        reach(t);
+        return;
+    case S_WHOLE:
+        t.session = S_SYNCED;
+        if (the.control != NO_FILE_SYNC)
+            sync_data(&t.queued);
+        reach(t);
+        s.queued.broken = 1; /* the sync fails */
+        s.session = the.control == SYNC_AGAIN ? S_WHOLE : S_OVER;
+        if (s.session == S_OVER)
+            move(&s.queued, NONE);
+        reach(s);
+        return;
+    case S_SYNCED:
+        t.session = S_COMMIT;
+        t.intake = I_CHECKED;
+        reach(t);
+        return;
+    default:
+        return;
+    }
+}
+
+/* Known, and every recipient to be tried. */
+static void
+adopt(struct state *s, int known)
+{
+    s->known = (uint8_t)known;
+    s->rcpt[ALIAS] = on_record(s, R_EXPANDED) || on_record(s, R_ALIAS_DONE) ? DONE : TODO;
+    s->rcpt[BOX] = on_record(s, R_BOX_DONE) ? DONE : on_record(s, R_EXPANDED) ? TODO : ABSENT;
+    s->rcpt[FAR] = on_record(s, R_FAR_DONE) ? DONE : on_record(s, R_FAR_BOUNCED) ? BOUNCED : TODO;
+}
+
+static void
+answer(struct state *s)
+{
+    if (s->session == S_COMMIT) {
+        s->session = S_TOLD;
+        s->heard = 1;
+    }
+}
+
+static void
+intake_steps(struct state s)
+{
+    struct state t = s;
+    if (s.intake == I_CHECKED) {
+        move(&t.queued, NEW);
+        t.intake = I_NAMED;
+        if (the.control == ANSWER_FIRST)
+            answer(&t);
+        reach(t);
+    } else if (s.intake == I_NAMED) {
+        t.intake = I_SYNCED;
+        if (the.control != NO_NAME_SYNC)
+            sync_new(&t);
+        reach(t);
+        s.new_broken = 1; /* it fails: the name is taken away, 4xx, and qmgr leaves */
+        if (the.control != SYNC_AGAIN) {
+            move(&s.queued, NONE);
+            qmgr_dies(&s);
+        }
+        reach(s);
+    } else if (s.intake == I_SYNCED) {
+        answer(&t);
+        t.intake = I_ANSWERED;
+        adopt(&t, 1);
+        reach(t);
+    }
+}
+
+/* A start: tmp/ is cleared, what is in new/ and cur/ is taken in; what is damaged is put aside. */
+static void
+start_step(struct state s)
+{
+    s.qmgr_up = 1;
+    if (s.queued.place == TMP)
+        move(&s.queued, NONE);
+    if (s.queued.place == NEW || (s.queued.place == CUR && the.control != START_NEW_ONLY)) {
+        s.intake = I_ANSWERED;
+        if (s.queued.data == WHOLE)
+            adopt(&s, 2);
+        else
+            move(&s.queued, NONE);
+    }
+    reach(s);
+}
+
+static void
+alias_steps(struct state s)
+{
+    struct state t = s;
+    bool early = the.control == MARK_BEFORE_EXPANSION;
+    if (s.rcpt[ALIAS] == TODO) {
+        t.rcpt[ALIAS] = SENT;
+        reach(t);
+    } else if (s.rcpt[ALIAS] == SENT && !s.expanding) {
+        append(&t, early ? R_ALIAS_DONE : R_EXPANDED);
+        t.expanding = 1;
+        reach(t);
+    } else if (s.rcpt[ALIAS] == SENT) {
+        if (early)
+            append(&t, R_EXPANDED);
+        sync_journal(&t);
+        t.expanding = 0;
+        t.rcpt[ALIAS] = DONE;
+        if (t.rcpt[BOX] == ABSENT)
+            t.rcpt[BOX] = TODO;
+        reach(t);
+        qmgr_dies(&s); /* the sync fails: qmgr leaves; whether the record is durable nobody knows */
+        reach(s);
+    }
+}
+
+static void
+far_steps(struct state s)
+{
+    static const uint8_t outcomes[] = {DONE, LATER, NEVER};
+    struct state t = s;
+    if (s.rcpt[FAR] == TODO) {
+        t.rcpt[FAR] = SENT;
+        reach(t);
+    } else if (s.rcpt[FAR] == SENT) {
+        for (size_t i = 0; i < sizeof outcomes; i++) {
+            t = s;
+            t.rcpt[FAR] = outcomes[i];
+            t.far |= outcomes[i] == DONE;
+            reach(t);
+        }
+        t = s; /* taken there, and the answer lost */
+        t.far = 1;
+        t.rcpt[FAR] = LATER;
+        reach(t);
+    }
+}
+
+static bool
+open_rcpts(const struct state *s)
+{
+    return s->rcpt[ALIAS] < LATER || (s->rcpt[BOX] && s->rcpt[BOX] < LATER) || s->rcpt[FAR] < LATER;
+}
+
+static void
+put_marks(struct state *s)
+{
+    if (s->rcpt[BOX] == DONE)
+        append(s, R_BOX_DONE);
+    if (s->rcpt[FAR] == DONE)
+        append(s, R_FAR_DONE);
+    if (s->rcpt[FAR] == BOUNCED)
+        append(s, R_FAR_BOUNCED);
+}
+
+static void
+bounce_steps(struct state s)
+{
+    struct state t = s;
+    if (the.control == MARK_BEFORE_BOUNCE && !s.bouncing) {
+        append(&t, R_FAR_BOUNCED);
+        sync_journal(&t);
+        t.bouncing = 1;
+        reach(t);
+    } else if (s.dsn != NEW) {
+        t.dsn = NEW;
+        t.dsns |= 1 << NEW;
+        reach(t);
+    } else {
+        sync_new(&t);
+        t.bouncing = 0;
+        t.rcpt[FAR] = BOUNCED;
+        reach(t);
+        s.dsn = NONE; /* the sync fails: taken away, and qmgr leaves */
+        s.dsns |= 1 << NONE;
+        qmgr_dies(&s);
+        reach(s);
+    }
+}
+
+/* Every recipient has its answer: bounce, then put off, or remove. */
+static void
+settle_steps(struct state s)
+{
+    struct state t = s;
+    if (s.rcpt[FAR] == NEVER) {
+        bounce_steps(s);
+    } else if (s.rcpt[FAR] == LATER || s.rcpt[BOX] == LATER) {
+        put_marks(&t);
+        reach(t); /* written, not yet synced */
+        sync_journal(&t);
+        reach(t);
+        move(&t.queued, CUR);
+        for (int r = 0; r < RCPTS; r++)
+            if (t.rcpt[r] == LATER)
+                t.rcpt[r] = TODO;
+        reach(t);
+    } else if (!s.removing) {
+        move(&t.queued, NONE);
+        t.removing = 1;
+        reach(t);
+    } else {
+        memset(t.journal, 0,
+               sizeof t.journal); /* unlinked, not synced: it may come back, and means nothing */
+        t.njournal = t.nsynced = t.jnamed = 0;
+        t.known = t.removing = 0;
+        memset(t.rcpt, 0, sizeof t.rcpt);
+        reach(t);
+    }
+}
+
+static void
+told(struct state *s, int outcome)
+{
+    s->cell = C_IDLE;
+    s->rcpt[BOX] = (uint8_t)outcome;
+}
+
+/* A second try: the name is looked for; what is found is synced, too. */
+static bool
+found(struct state *s)
+{
+    for (int i = 0; i < 2; i++)
+        if (in_box(&s->box[i]) && (s->box[i].place == NEW || the.control != CELL_NEW_ONLY)) {
+            if (the.control != CELL_FOUND_NO_SYNC) {
+                sync_dir(&s->box[i], NEW);
+                sync_dir(&s->box[i], CUR);
+            }
+            told(s, DONE);
+            return true;
+        }
+    return false;
+}
+
+static void
+cell_steps(struct state s)
+{
+    struct state t = s;
+    struct file *f = &t.box[s.slot];
+    bool fresh = the.control == CELL_RANDOM_NAME;
+    switch (s.cell) {
+    case C_ASKED:
+        if (s.known == 2 && !fresh && found(&t)) {
+            reach(t);
+            return;
+        }
+        t.slot = in_box(&s.box[0]) || s.box[0].places & (1 << NEW | 1 << CUR) ? 1 : 0;
+        f = &t.box[t.slot];
+        if (f->place == NEW || f->place == CUR)
+            return; /* a third name: what two show is enough */
+        *f = (struct file){TMP, 1 << NONE | 1 << TMP, EMPTY, 1 << EMPTY, 0};
+        t.cell = C_MADE;
+        break;
+    case C_MADE:
+        fill(f, PART);
+        t.cell = C_PART;
+        break;
+    case C_PART:
+        fill(f, WHOLE);
+        t.cell = C_WRITTEN;
+        break;
+    case C_WRITTEN:
+        if (the.control != CELL_NO_FILE_SYNC)
+            sync_data(f);
+        t.cell = C_SYNCED;
+        s.box[s.slot].broken = 1; /* it fails: the file is removed */
+        move(&s.box[s.slot], NONE);
+        told(&s, LATER);
+        reach(s);
+        break;
+    case C_SYNCED:
+        if (s.box[!s.slot].place == NEW && !fresh) { /* the name is taken */
+            move(f, NONE);
+            t.slot = !t.slot;
+        } else {
+            move(f, NEW);
+        }
+        t.cell = C_NAMED;
+        break;
+    case C_NAMED:
+        if (the.control != CELL_NO_NAME_SYNC) {
+            sync_dir(f, NEW);
+            sync_dir(f, CUR);
+        }
+        t.cell = C_DURABLE;
+        break;
+    case C_DURABLE:
+        told(&t, DONE);
+        break;
+    default:
+        return;
+    }
+    reach(t);
+}
+
+static void
+qmgr_steps(struct state s)
+{
+    struct state t = s;
+    intake_steps(s);
+    if (!s.known)
+        return;
+    alias_steps(s);
+    far_steps(s);
+    if (s.rcpt[BOX] == TODO && s.cell == C_IDLE) {
+        t.rcpt[BOX] = SENT;
+        t.cell = C_ASKED;
+        if (the.control == REMOVE_EARLY)
+            move(&t.queued, NONE);
+        reach(t);
+    }
+    t = s; /* marks while others are open: written, not synced */
+    put_marks(&t);
+    if (memcmp(&s, &t, sizeof s) != 0 && open_rcpts(&s))
+        reach(t);
+    if (!open_rcpts(&s))
+        settle_steps(s);
+}
+
+/* What the programs do, without a fault from outside. */
+static void
+work(struct state s)
+{
+    session_steps(s);
+    cell_steps(s);
+    if (s.qmgr_up)
+        qmgr_steps(s);
+    else
+        start_step(s);
+}
+
+static void
+faults(struct state s)
+{
+    struct state t = s;
+    power_cut(s);
+    qmgr_dies(&t);
+    reach(t);
+    t = s;
+    if (s.cell != C_IDLE) {
+        cell_dies(&t);
+        reach(t);
+    }
+    t = s;
+    if (s.session < S_COMMIT &&
+        s.session > S_START) { /* the session is killed, or its client goes */
+        t.session = S_OVER;
+        move(&t.queued, NONE);
+        reach(t);
+    }
+    t = s;
+    if (s.session == S_COMMIT) { /* nobody hears the answer */
+        t.session = S_OVER;
+        reach(t);
+    }
+    for (int i = 0; i < 2; i++) /* a reader moves it */
+        if (s.box[i].place == NEW) {
+            t = s;
+            move(&t.box[i], CUR);
+            reach(t);
+        }
+}
+
+static void
+walk(enum control control)
+{
+    struct state first = {
+        .qmgr_up = 1, .queued = no_file, .dsns = 1 << NONE, .box = {no_file, no_file}};
+    the.n = 0;
+    the.control = control;
+    the.fault = NULL;
+    if (the.slots)
+        memset(the.slots, 0, the.nslots * sizeof *the.slots);
+    reach(first);
+    for (size_t i = 0; i < the.n && !the.fault; i++) {
+        struct state s = the.at[i];
+        the.now = s;
+        the.moves = 0;
+        work(s);
+        if (!the.moves && s.heard && (s.queued.place == NEW || s.queued.place == CUR))
+            the.fault = "stuck";
+        faults(s);
+    }
+}
+
+int
+main(void)
+{
+    int passed = 0, failed = 0;
+    printf("%-56s %9s  %-10s %s\n", "protocol", "states", "found", "expected");
+    for (int c = ALL_RULES; c < CONTROLS; c++) {
+        walk((enum control)c);
+        const char *got = the.fault ? the.fault : "";
+        /* Part of a message in the mailbox is a loss, too: whichever is met first. */
+        bool ok = strcmp(got, controls[c].fault) == 0 ||
+                  (strcmp(controls[c].fault, "lost") == 0 && strcmp(got, "truncated") == 0);
+        printf("%-56s %9zu  %-10s %-10s %s\n", controls[c].rule, the.n, *got ? got : "nothing",
+               *controls[c].fault ? controls[c].fault : "nothing", ok ? "ok" : "FAIL");
+        passed += ok;
+        failed += !ok;
+    }
+    free(the.at);
+    free(the.slots);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed || !passed;
+}
