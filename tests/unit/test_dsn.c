@@ -26,6 +26,9 @@ START_TEST(notify_in_every_combination)
                 ck_assert_msg(notify_of(text) == (fine ? set : -1), "%s", text);
             }
     }
+    /* No list has 28 bytes: the next shorter, and the next longer one. */
+    ck_assert_int_eq(notify_of("SUCCESS,DELAY,SUCCESS,DELAY"), DSN_SUCCESS | DSN_DELAY);
+    ck_assert_int_eq(notify_of("SUCCESS,DELAY,SUCCESS,SUCCESS"), -1);
     ck_assert_int_eq(notify_of("success,Failure,dELAY"), DSN_SUCCESS | DSN_FAILURE | DSN_DELAY);
 }
 END_TEST

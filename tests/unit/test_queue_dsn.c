@@ -246,6 +246,43 @@ START_TEST(a_report_that_is_owed)
 }
 END_TEST
 
+/* What is owed, then told, in a journal that is cut or damaged anywhere: it is delivered again and
+ * told, or only told, or neither; never delivered and forgotten before it was told. */
+START_TEST(owed_and_told_in_a_damaged_journal)
+{
+    static const uint8_t notify = DSN_SUCCESS;
+    struct entry *entry = accept_wishes(&notify, 1, 0);
+    struct message *m = load(entry);
+    struct buf b = buf_new(1000);
+    char path[700];
+    struct err e;
+    answer(m, 0, OUTCOME_DONE, "ok");
+    journal_put_owed(&b, m->rcpts[0]);
+    size_t told_at = b.n;
+    journal_put_rcpt(&b, 0, RCPT_DONE);
+    ck_assert_int_eq(journal_append(m, &b, true, &e), 0);
+    message_free(m);
+    snprintf(path, sizeof path, "%s/journal/%.2s/%.*s", dir, entry->id + ID_LEN - 2, ID_LEN,
+             entry->id);
+    for (size_t i = 0; i <= 2 * b.n; i++) {
+        size_t good = i <= b.n ? i : i - b.n - 1; /* cut there, or a byte flipped there */
+        int fd = open(path, O_WRONLY | O_TRUNC);
+        ck_assert_int_eq(write(fd, b.p, i <= b.n ? i : b.n), (ssize_t)(i <= b.n ? i : b.n));
+        char flipped = (char)(b.p[good % b.n] ^ 0x41);
+        if (i > b.n)
+            ck_assert_int_eq(pwrite(fd, &flipped, 1, (off_t)good), 1);
+        close(fd);
+        m = load(entry);
+        const struct rcpt *r = m->rcpts[0];
+        ck_assert_int_eq(r->state, good < told_at ? RCPT_TODO : RCPT_DONE);
+        ck_assert_int_eq(r->report, good >= told_at && good < b.n ? REPORT_DELIVERED : REPORT_NONE);
+        ck_assert_uint_eq(m->owed, r->report != REPORT_NONE);
+        message_free(m);
+    }
+    buf_free(&b);
+}
+END_TEST
+
 /* It cannot be written now: the message stays until it can. */
 START_TEST(a_report_that_must_wait)
 {
@@ -478,6 +515,7 @@ suite_queue_dsn(void)
     tcase_add_test(t, the_message_comes_back);
     tcase_add_loop_test(t, a_message_too_large_to_come_back, 0, 2);
     tcase_add_test(t, a_report_that_is_owed);
+    tcase_add_test(t, owed_and_told_in_a_damaged_journal);
     tcase_add_test(t, a_report_that_must_wait);
     tcase_add_loop_test(t, aliases_hand_on_what_was_asked, 0, 2);
     tcase_add_test(t, nothing_more_than_was_asked);
