@@ -127,6 +127,12 @@ ask_who(struct smtp_server *s, struct msg *m, enum address_kind *kind_r, char *a
     return 0;
 }
 
+bool
+smtp_is_known(const struct smtp_server *s, struct str address)
+{
+    return s->known && known_has(s->known, address);
+}
+
 int
 smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *kind_r,
                  char *account, struct err *e)
