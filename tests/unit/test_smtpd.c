@@ -477,8 +477,8 @@ END_TEST
 START_TEST(the_queue_says_no)
 {
     hello(session);
+    f.qmgr_full = true; /* a file is asked for at the first recipient */
     envelope();
-    f.qmgr_full = true;
     chat_say(&c, "DATA", "452 4.3.1");
     f.qmgr_full = false;
     f.qmgr_fails = true;
@@ -493,8 +493,8 @@ START_TEST(the_queue_says_no)
     f.commit_fails = false;
     chat_say(&c, "DATA", "503");
     /* qmgr was restarted: the channel is dead, a fresh one works. */
-    envelope();
     f.qmgr_drops = true;
+    envelope();
     chat_say(&c, "DATA", "354");
     chat_say(&c, "\r\nx\r\n.", "250");
     /* It dies with the message in work: nothing was promised. */

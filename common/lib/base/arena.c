@@ -7,7 +7,7 @@ struct arena_block {
     _Alignas(max_align_t) char data[];
 };
 
-enum { BLOCK_SIZE = 8192 };
+enum { BLOCK_FIRST = 1000, BLOCK_SIZE = 8192 }; /* most transactions are small */
 
 static struct arena_block *
 block_for(struct arena *a, size_t n)
@@ -15,7 +15,8 @@ block_for(struct arena *a, size_t n)
     struct arena_block *b = a->blocks;
     if (b && b->size - b->used >= n)
         return b;
-    size_t size = n > BLOCK_SIZE ? n : BLOCK_SIZE;
+    size_t usual = b ? BLOCK_SIZE : BLOCK_FIRST;
+    size_t size = n > usual ? n : usual;
     b = malloc(sizeof *b + size);
     if (!b)
         return NULL;

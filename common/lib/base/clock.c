@@ -29,6 +29,20 @@ wall_us(void)
 }
 
 int
+zone_min(int64_t utc_s)
+{
+    static int64_t of = -1;
+    static int minutes;
+    time_t t = (time_t)utc_s;
+    struct tm tm;
+    if (utc_s / 60 != of) {
+        minutes = localtime_r(&t, &tm) ? (int)(tm.tm_gmtoff / 60) : 0;
+        of = utc_s / 60;
+    }
+    return minutes;
+}
+
+int
 ms_left(int64_t deadline_ms)
 {
     int64_t left = deadline_ms - now_ms();

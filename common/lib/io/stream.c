@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { OUT_FLUSH = 16384, OUT_MAX = 1 << 20, READ_MIN = 4096 };
+enum { OUT_FLUSH = 16384, OUT_MAX = 1 << 20, READ_MIN = 4000 };
 
 static void
 set_nonblocking(int fd)

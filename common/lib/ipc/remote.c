@@ -1,6 +1,8 @@
 #include "lib/ipc/remote.h"
 #include <unistd.h>
 
+enum { SEND_MS = 10000 };
+
 void
 remote_init(struct remote *s, const struct start *start, enum role me, enum role it)
 {
@@ -15,23 +17,32 @@ remote_close(struct remote *s)
     s->fd = -1;
 }
 
+int
+remote_send(struct remote *s, const struct msg *m, struct err *e)
+{
+    if (s->fd < 0) {
+        s->fd = start_channel(s->start, s->it, m, e);
+        return s->fd < 0 ? -1 : 0;
+    }
+    int sent = chan_send(s->fd, m, SEND_MS, e);
+    if (sent < 0)
+        remote_close(s);
+    return sent;
+}
+
+int
+remote_answer(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, struct err *e)
+{
+    int n = chan_answer(s->fd, m, want, s->me, s->it, timeout_ms, e);
+    if (n < 0 && (e->class == ERR_CLOSED || e->class == ERR_PROTOCOL || e->class == ERR_TIMEOUT))
+        remote_close(s);
+    return n;
+}
+
 static int
 ask_once(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, struct err *e)
 {
-    int n;
-    if (s->fd >= 0) {
-        n = chan_ask(s->fd, m, want, s->me, s->it, timeout_ms, e);
-    } else {
-        s->fd = start_channel(s->start, s->it, m, e);
-        if (s->fd < 0)
-            return -1;
-        n = chan_answer(s->fd, m, want, s->me, s->it, timeout_ms, e);
-    }
-    if (n == 0)
-        return 0;
-    if (e->class == ERR_CLOSED || e->class == ERR_PROTOCOL || e->class == ERR_TIMEOUT)
-        remote_close(s);
-    return -1;
+    return remote_send(s, m, e) < 0 ? -1 : remote_answer(s, m, want, timeout_ms, e);
 }
 
 int

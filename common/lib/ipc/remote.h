@@ -20,3 +20,8 @@ void remote_close(struct remote *s);
  * one: so only for requests that may be asked twice. On -1 but a refusal of the service the channel
  * is closed and the next request opens another. */
 int remote_ask(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, struct err *e);
+/* The same in two halves, with nothing asked in between. Nothing is sent a second time: after a -1
+ * with ERR_CLOSED the caller may ask anew. */
+int remote_send(struct remote *s, const struct msg *m, struct err *e);
+int remote_answer(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms,
+                  struct err *e);

@@ -147,7 +147,8 @@ static void
 start_session(struct peer *peer, uint64_t address)
 {
     struct session *s = malloc(sizeof *s);
-    (void)log_stamp(); /* made once a second here, and not in each session */
+    (void)log_stamp();        /* made once a second here, and not in each session; */
+    (void)zone_min(wall_s()); /* once a minute */
     if (the.l->before_session)
         the.l->before_session(the.l->arg);
     pid_t pid = s ? fork() : -1;

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-enum { SEND_MS = 5000, USUAL_MESSAGE = 12000 };
+enum { SEND_MS = 5000, USUAL_MESSAGE = 6000 };
 
 void
 qclient_init(struct qclient *q, const struct start *start, enum role me)
@@ -37,6 +37,9 @@ void
 qclient_abort(struct qclient *q)
 {
     struct msg m = {0};
+    if (q->ahead) /* its answer would be taken for another's */
+        remote_close(&q->remote);
+    q->ahead = false;
     if (q->file < 0)
         return;
     msg_begin(&m, M_QUEUE_ABORT);
@@ -47,13 +50,37 @@ qclient_abort(struct qclient *q)
     forget(q);
 }
 
+void
+qclient_ahead(struct qclient *q)
+{
+    struct msg m = {0};
+    if (q->ahead || q->file >= 0)
+        return;
+    msg_begin(&m, M_QUEUE_NEW);
+    q->ahead = remote_send(&q->remote, &m, NULL) == 0;
+    msg_free(&m);
+}
+
+/* The answer to what was asked ahead. -1 with ERR_CLOSED: ask again. */
+static int
+answer_ahead(struct qclient *q, struct msg *m, struct err *e)
+{
+    if (!q->ahead)
+        return err_set(e, ERR_CLOSED, "nothing was asked");
+    q->ahead = false;
+    return remote_answer(&q->remote, m, M_QUEUE_FILE, QCLIENT_ASK_MS, e);
+}
+
 int
 qclient_begin(struct qclient *q, struct err *e)
 {
     struct msg m = {0};
-    qclient_abort(q);
-    msg_begin(&m, M_QUEUE_NEW);
-    int n = remote_ask(&q->remote, &m, M_QUEUE_FILE, QCLIENT_ASK_MS, e);
+    int n = answer_ahead(q, &m, e);
+    if (n < 0 && e->class == ERR_CLOSED) {
+        qclient_abort(q);
+        msg_begin(&m, M_QUEUE_NEW);
+        n = remote_ask(&q->remote, &m, M_QUEUE_FILE, QCLIENT_ASK_MS, e);
+    }
     if (n == 0) {
         struct str id = msg_get_str(&m);
         q->file = msg_take_fd(&m, 0);

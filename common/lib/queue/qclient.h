@@ -28,11 +28,15 @@ struct qclient {
     struct buf waiting;          /* head, envelope and content not yet written */
     uint64_t head_size;          /* of head and envelope; 0: not made */
     uint64_t message_size;
+    bool ahead;   /* a file has been asked for, and not been taken */
     bool written; /* something went to the file */
     bool dead;    /* a sync failed: trust this process no longer */
 };
 
 void qclient_init(struct qclient *q, const struct start *start, enum role me);
+/* A message is likely to come: ask for its file now, and take it in qclient_begin(). What fails
+ * shows there. */
+void qclient_ahead(struct qclient *q);
 /* Ask for a new message; q->id names it. One at a time. */
 int qclient_begin(struct qclient *q, struct err *e);
 /* The envelope, before the first content; env must stay until commit or abort. */

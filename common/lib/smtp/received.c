@@ -1,21 +1,11 @@
 #include "lib/smtp/received.h"
-#include <time.h>
+#include "lib/base/clock.h"
+#include "lib/mail/date.h"
 
 void
 smtp_date_put(struct buf *out, int64_t when_s)
 {
-    static const char days[][4] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
-    static const char months[][4] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
-                                     "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
-    time_t t = (time_t)when_s;
-    struct tm tm;
-    if (!localtime_r(&t, &tm)) /* a year beyond int: not a time of ours */
-        tm = (struct tm){.tm_mday = 1, .tm_year = 70, .tm_wday = 4};
-    long minutes = tm.tm_gmtoff / 60;
-    long size = minutes < 0 ? -minutes : minutes;
-    buf_addf(out, "%s, %d %s %d %02d:%02d:%02d %c%02ld%02ld", days[tm.tm_wday % 7], tm.tm_mday,
-             months[tm.tm_mon % 12], tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec,
-             minutes < 0 ? '-' : '+', size / 60, size % 60);
+    date_format(out, when_s, zone_min(when_s));
 }
 
 const char *

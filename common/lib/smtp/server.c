@@ -18,6 +18,7 @@ enum {
 void
 smtp_reset(struct smtp_server *s)
 {
+    qclient_abort(&s->queue);
     arena_reset(&s->tx.arena);
     s->tx.sender = STR("");
     s->tx.null_sender = s->tx.eight_bit = false;
@@ -127,6 +128,12 @@ ask_who(struct smtp_server *s, struct msg *m, enum address_kind *kind_r, char *a
     memcpy(account, name.p, name.n);
     account[name.n] = '\0';
     return 0;
+}
+
+bool
+smtp_is_known(const struct smtp_server *s, struct str address)
+{
+    return s->known && known_has(s->known, address);
 }
 
 int

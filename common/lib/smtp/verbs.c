@@ -261,6 +261,8 @@ cmd_rcpt(struct smtp_server *s, struct str argument)
     }
     s->state = SMTP_RCPT;
     smtp_say(s, 250, "2.1.5", "Ok");
+    if (s->tx.nrcpt == 1)
+        qclient_ahead(&s->queue);
 }
 
 static bool
