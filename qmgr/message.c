@@ -27,6 +27,8 @@ message_free(struct message *m)
         m->flow->pins--;
         sched_flow_release(m->flow);
     }
+    if (m->record_again.heap_at)
+        loop_timer_del(&qmgr.loop, &m->record_again);
     free(m->rcpts);
     arena_free(&m->arena);
     free(m);
@@ -547,22 +549,27 @@ put_reasons(struct message *m, struct buf *out)
     }
 }
 
-/* What is final goes on record, durably, before the message waits for its next attempt. */
-static void
-record(struct message *m, bool warned_now)
+/* What is final goes on record, durably, before the message waits for its next attempt. -1: it
+ * could not be written, and would be done a second time if it were forgotten now. */
+static int
+record(struct message *m)
 {
     struct err e;
     struct buf out = buf_new(8 << 20);
-    bool final = put_final(m, &out) || m->unsynced || warned_now;
+    bool final = put_final(m, &out) || m->unsynced || m->warned_now;
     put_reasons(m, &out);
-    if (warned_now)
+    if (m->warned_now)
         journal_put_warned(&out);
     journal_put_attempt(&out, m->entry->attempts, message_age_s(m));
-    if (journal_append(m, &out, final, &e) < 0)
-        log_error("%s", e.text);
-    else
+    int ok = journal_append(m, &out, final, &e);
+    if (ok == 0)
         set_marked(m);
+    else
+        log_error("%s", e.text);
+    for (size_t i = 0; ok < 0 && i < m->nrcpt; i++)
+        m->rcpts[i]->recorded = STR("");
     buf_free(&out);
+    return final ? ok : 0;
 }
 
 /* One notice of a delay, to people only and who asks for it, and only while there is hope. */
@@ -595,12 +602,38 @@ backoff_s(const struct entry *entry)
     return wait + wait * random * JITTER_PERCENT / (100 * 255);
 }
 
+static void finish_put_off(struct message *m);
+
+/* The disk has had a while; or the operator wants the message gone. */
+static void
+on_record_again(struct loop_timer *t)
+{
+    struct message *m = t->arg;
+    if (m->entry->flags & ENTRY_REMOVE)
+        message_settle(m);
+    else
+        finish_put_off(m);
+}
+
 static void
 put_off(struct message *m)
 {
+    m->entry->attempts++;
+    m->warned_now = warn(m);
+    finish_put_off(m);
+}
+
+/* It stays in memory until what is final is on record. */
+static void
+finish_put_off(struct message *m)
+{
     struct entry *entry = m->entry;
-    entry->attempts++;
-    record(m, warn(m));
+    if (record(m) < 0) {
+        m->record_again = (struct loop_timer){.fire = on_record_again, .arg = m};
+        if (loop_timer_set(&qmgr.loop, &m->record_again, now_ms() + RECORD_AGAIN_MS) < 0)
+            log_fatal("out of memory for the queue");
+        return;
+    }
     entry->due_s = clock_steady_s() + backoff_s(entry);
     bool hold = entry->flags & ENTRY_HOLD;
     entry->flags &= (uint8_t)~ENTRY_HOLD;

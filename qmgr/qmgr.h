@@ -30,6 +30,7 @@ enum {
     BULK_RCPTS = 50,     /* a message to so many is a mailing */
     EXPANDED_MAX = 5000, /* recipients of one message, with those that aliases led to */
     REASON_MAX = 400,
+    RECORD_AGAIN_MS = 5000, /* a journal that could not be written is tried again */
 };
 
 enum place { PLACE_NEW, PLACE_CUR, PLACE_HOLD };
@@ -115,6 +116,8 @@ struct message {
     struct sched_flow *flow;
     uint64_t tag; /* of its next jobs; 0: to be given */
     int64_t loaded_ms;
+    bool warned_now;                /* the notice of delay of this attempt is not on record yet */
+    struct loop_timer record_again; /* set while the journal cannot be written */
 };
 
 struct qmgr {
