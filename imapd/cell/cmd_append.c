@@ -5,9 +5,6 @@
 #include "lib/mail/date.h"
 #include <stdlib.h>
 
-/* At most this many messages at once: each has its file open. */
-enum { APPEND_MAX = 64 };
-
 struct append {
     struct icell *ic;
     struct str name;
@@ -52,7 +49,7 @@ begin(struct append *a, const struct icell_flags *flags, int64_t date_s)
 {
     uint32_t bits = 0;
     struct err e = {0};
-    if (a->n == APPEND_MAX) {
+    if (a->n == ICELL_APPEND_MAX) {
         fail(a, ERR_LIMIT, "too many messages at once");
         return;
     }
@@ -189,7 +186,7 @@ icell_cmd_append(struct icell *ic)
         icell_end_syntax(ic);
     } else if (ic->cmd.literal.size > ic->message_size_max) {
         icell_end(ic, ICELL_NO, "[TOOBIG] Message too long.");
-    } else if (!(a.at = calloc(APPEND_MAX, sizeof *a.at))) {
+    } else if (!(a.at = calloc(ICELL_APPEND_MAX, sizeof *a.at))) {
         icell_end(ic, ICELL_NO, "Out of memory.");
     } else if (mailbox_open_target(&a.mb, ic->root_fd, a.name, &a.e) < 0) {
         if (a.e.class == ERR_PERMANENT)

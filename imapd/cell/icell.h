@@ -30,6 +30,7 @@ enum {
     ICELL_LITERAL_MAX = 65536,
     ICELL_COMMAND_MAX = 4 * 65536,
     ICELL_NESTING_MAX = 64,
+    ICELL_APPEND_MAX = 64, /* messages at once: each has its file open */
     ICELL_BAD_MAX = 20,
     ICELL_IDLE_MS = 31 * 60 * 1000, /* RFC 3501 5.4: at least 30 minutes */
     ICELL_ARENA_MAX = 64 * 1024 * 1024,
