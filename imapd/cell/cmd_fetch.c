@@ -185,6 +185,13 @@ make_ready(struct icell *ic, size_t i, const struct icell_fetch *f, struct buf *
             buf_addz(ready, "BODYSTRUCTURE ");
             result = icell_text(ic, i, MAILCACHE_STRUCTURE, ready, e);
             break;
+        case ICELL_ITEM_EMAILID:
+            buf_addz(ready, "EMAILID ");
+            result = icell_text(ic, i, MAILCACHE_EMAILID, ready, e);
+            break;
+        case ICELL_ITEM_THREADID:
+            buf_addz(ready, "THREADID NIL");
+            break;
         case ICELL_ITEM_PREVIEW:
             result = make_preview(ic, i, f->items[k].lazy, ready, e);
             break;

@@ -26,6 +26,8 @@ enum icell_item_kind {
     ICELL_ITEM_ENVELOPE,
     ICELL_ITEM_BODY, /* the structure without extensions */
     ICELL_ITEM_BODYSTRUCTURE,
+    ICELL_ITEM_EMAILID, /* RFC 8474 */
+    ICELL_ITEM_THREADID,
     ICELL_ITEM_PREVIEW, /* RFC 8970 */
     ICELL_ITEM_BINARY,  /* RFC 3516 */
     ICELL_ITEM_BINARY_SIZE,
@@ -94,6 +96,8 @@ void icell_section_name(struct buf *out, const char *word, const struct icell_se
 
 /* envelope.c, structure.c */
 void icell_envelope(struct buf *out, struct arena *arena, struct str header);
+/* "(M...)": what the message's bytes say, so that a copy has it, too. */
+int icell_emailid(struct buf *out, struct mailfile *f, struct err *e);
 void icell_preview(struct buf *out, const struct mime *m, const struct mailfile *f);
 void icell_structure(struct buf *out, struct arena *arena, const struct mime *m,
                      const struct mailfile *f, bool extensions);

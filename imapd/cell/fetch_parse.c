@@ -15,6 +15,8 @@ static const struct {
     {"BODYSTRUCTURE", ICELL_ITEM_BODYSTRUCTURE, 0, false},
     {"MODSEQ", ICELL_ITEM_MODSEQ, 0, false},
     {"SAVEDATE", ICELL_ITEM_SAVEDATE, 0, false},
+    {"EMAILID", ICELL_ITEM_EMAILID, 0, false},
+    {"THREADID", ICELL_ITEM_THREADID, 0, false},
     {"PREVIEW", ICELL_ITEM_PREVIEW, 0, false},
     {"BINARY", ICELL_ITEM_BINARY, 0, false},
     {"BINARY.PEEK", ICELL_ITEM_BINARY, 0, true},

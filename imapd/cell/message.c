@@ -158,6 +158,10 @@ make_text(struct icell *ic, size_t i, enum mailcache_kind kind, struct buf *out,
         result = icell_hot_header(ic, i, &header, e);
         if (result == 0)
             icell_envelope(out, &arena, header);
+    } else if (kind == MAILCACHE_EMAILID) {
+        result = icell_load(ic, i, false, e);
+        if (result == 0)
+            result = icell_emailid(out, &ic->msg.file, e);
     } else {
         result = icell_load_mime(ic, i, e);
         if (result == 0 && kind == MAILCACHE_PREVIEW)

@@ -54,6 +54,9 @@ static const struct word {
     {"SAVEDBEFORE", DATE, {.kind = ICELL_KEY_SAVED_DATE, .compare = -1}},
     {"SAVEDON", DATE, {.kind = ICELL_KEY_SAVED_DATE}},
     {"SAVEDSINCE", DATE, {.kind = ICELL_KEY_SAVED_DATE, .compare = 1}},
+    /* RFC 8474; of threads nothing is known. */
+    {"EMAILID", TEXT, {.kind = ICELL_KEY_EMAILID}},
+    {"THREADID", TEXT, {.kind = ICELL_KEY_KEYWORD, .want = true, .keyword = -1}},
     {"SAVEDATESUPPORTED", NOTHING, {.kind = ICELL_KEY_ALL}},
 };
 

@@ -25,6 +25,7 @@ enum icell_key_kind {
     /* from here on the message must be read */
     ICELL_KEY_SENT,
     ICELL_KEY_HEADER,
+    ICELL_KEY_EMAILID, /* RFC 8474 */
     ICELL_KEY_BODY,
     ICELL_KEY_TEXT,
 };

@@ -26,6 +26,7 @@ enum mailcache_kind {
     MAILCACHE_STRUCTURE,
     MAILCACHE_PREVIEW,
     MAILCACHE_DIGEST,
+    MAILCACHE_EMAILID,
 };
 enum {
     MAILCACHE_MAX = 1 << 30,
