@@ -129,6 +129,7 @@ class Objectid(Base):
         self.assertEqual(self.mailbox(c, b"One"), made)
         self.assertIn(b"* OK [MAILBOXID (%s)]" % made, b"".join(self.ask(c, b"EXAMINE One")))
         self.assertEqual(len({self.mailbox(c, x) for x in (b"INBOX", b"One", b"Two")}), 3)
+        self.ask(c, b"UNSELECT")
         self.ask(c, b"RENAME One Three")
         self.assertEqual(self.mailbox(c, b"Three"), made)
         self.ask(c, b"DELETE Three")
