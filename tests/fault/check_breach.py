@@ -6,6 +6,7 @@ with what docs/SECURITY.md and docs/ARCHITECTURE.md say; anything more fails.
     check_breach.py          a slice: three roles, a sample of the calls
     check_breach.py --all    everything, and the figures beside Postfix and Dovecot (root only)
 """
+import errno
 import json
 import os
 import re
@@ -23,6 +24,8 @@ from harness import ROOT, Report, Suite, wait_for  # noqa: E402
 
 BREACH = os.path.join(os.path.dirname(harness.BIN), "breach", "bin")
 CALLS_MAX = 470
+# uretprobe and uprobe: the kernel (6.14 and later) lets them past every filter, and then refuses who is no probe.
+PAST_FILTERS = {335: "signal 4", 336: "returned %d" % errno.ENXIO}
 CELLS = ["imapd-cell", "pop3d-cell", "local-cell"]
 SERVICES = ["authd", "keyd", "dnsd", "qmgr", "launcher"]
 LISTENERS = ["smtpd", "submitd", "pop3d", "imapd", "tlsd", "local", "relay"]
@@ -175,7 +178,7 @@ class Judge:
             m = re.match(r"call (\d+) (\w+) (.*)", line)
             if m:
                 tried[m[2]] += 1
-                if m[3] != "killed":
+                if m[3] != "killed" and m[3] != PAST_FILTERS.get(int(m[1])):
                     passed[m[2]].add(int(m[1]))
         x = self.tables[table_role]
         for stage in passed:
@@ -197,8 +200,8 @@ class Judge:
             m = re.match(r"special (\d+) (\w+) (.*)", line)
             if m and m[3] == "returned 0":
                 name = SPECIALS[int(m[1])]
-                if name == "a Unix socket" or (name == "cutting the log" and role == "qmgr"):
-                    name += "!"
+                if name == "cutting the log" and role == "qmgr":  # it cuts journals, and the log is a file, too
+                    continue
                 wrong.append(f"{name} ({m[2]})")
         tried = sum(line.startswith("special ") for line in lines)
         self.r.check(f"{role}: none of {len(SPECIALS)} forbidden arguments", tried >= len(SPECIALS) and not wrong,
@@ -236,9 +239,9 @@ class Judge:
             if m and m[2] == "0":
                 unix.append(m[1])
         relay_port = self.b.other_host.getsockname()[1]
-        allowed = {relay_port} if role == "relay" else None if role == "dnsd" else set()
+        allowed = {relay_port} if role == "relay" else set()
         self.r.check(f"{role}: no Unix socket reached, and ports as the document says",
-                     not unix and (allowed is None or reached <= allowed), f"{unix} {sorted(reached)}")
+                     not unix and reached == allowed, f"{unix} {sorted(reached)}")
         self.figures.setdefault(role, {})["ports"] = len(reached)
 
     def doors(self, role, lines):
