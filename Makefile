@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -182,6 +182,11 @@ bench-smtp: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py
 
+# Every way a message can take, beside Postfix, Exim and OpenSMTPD.
+bench-smtp-all: deps-interop
+	@$(MAKE) --no-print-directory -j2 all
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py --all
+
 bench-imap: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py
@@ -226,4 +231,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-interop check-queue asan bench-queue bench-smtp bench-imap lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall

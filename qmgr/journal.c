@@ -1,6 +1,7 @@
 #include "qmgr/journal.h"
 #include "lib/base/siphash.h"
 #include "lib/log/log.h"
+#include "lib/mail/dsn.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -15,6 +16,10 @@ struct head {
 struct attempt {
     uint32_t attempts, age_s;
     int64_t wall_s;
+};
+struct owed {
+    uint32_t index, report;
+    char dsn[12];
 };
 static const struct sipkey check_key = {"bulkhead-journal"};
 
@@ -69,10 +74,24 @@ journal_put_deferred(struct buf *out, uint32_t index, struct str text)
 }
 
 void
-journal_put_expanded(struct buf *out, uint32_t index, struct rcpt *const *added, size_t n)
+journal_put_owed(struct buf *out, const struct rcpt *r)
+{
+    struct owed owed = {.index = r->index, .report = r->report};
+    struct buf b = buf_new(sizeof owed + REASON_MAX);
+    memcpy(owed.dsn, r->dsn, sizeof owed.dsn);
+    buf_add(&b, str_of((const char *)&owed, sizeof owed));
+    buf_add(&b, str_sub(r->text, 0, REASON_MAX));
+    put(out, J_OWED, buf_str(&b));
+    buf_free(&b);
+}
+
+void
+journal_put_expanded(struct buf *out, uint32_t index, uint32_t notify, struct rcpt *const *added,
+                     size_t n)
 {
     struct buf b = buf_new(RECORD_MAX);
     buf_add(&b, str_of((const char *)&index, sizeof index));
+    buf_add(&b, str_of((const char *)&notify, sizeof notify));
     for (size_t i = 0; i < n; i++) {
         uint32_t length = (uint32_t)added[i]->address.n;
         buf_add(&b, str_of((const char *)&length, sizeof length));
@@ -175,15 +194,43 @@ take_u32(struct str *bytes)
 static void
 apply_expanded(struct message *m, struct rcpt *r, struct str bytes)
 {
+    uint32_t notify = take_u32(&bytes);
+    if (!dsn_notify_ok(notify))
+        return;
     while (bytes.n >= sizeof(uint32_t)) {
         uint32_t length = take_u32(&bytes);
         if (length > bytes.n)
             return;
-        (void)message_add_rcpt(m, str_sub(bytes, 0, length));
+        (void)message_add_expanded(m, r, notify, str_sub(bytes, 0, length));
         bytes = str_from(bytes, length);
     }
     r->state = RCPT_DONE;
     r->marked = true;
+}
+
+static void
+set_report(struct message *m, struct rcpt *r, uint32_t report)
+{
+    m->owed += (report != REPORT_NONE) - (size_t)(r->report != REPORT_NONE);
+    r->report = (uint8_t)report;
+}
+
+static void
+apply_owed(struct message *m, struct str bytes)
+{
+    struct owed owed;
+    if (bytes.n < sizeof owed)
+        return;
+    memcpy(&owed, bytes.p, sizeof owed);
+    if (owed.index >= m->nrcpt || owed.report >= REPORT_END)
+        return;
+    struct rcpt *r = m->rcpts[owed.index];
+    r->state = RCPT_DONE;
+    r->marked = true;
+    set_report(m, r, owed.report);
+    memcpy(r->dsn, owed.dsn, sizeof r->dsn);
+    r->dsn[sizeof r->dsn - 1] = '\0';
+    r->text = arena_str(&m->arena, str_sub(bytes, sizeof owed, REASON_MAX));
 }
 
 /* Its age as it was counted then, and what has passed since by the wall clock, which may have been
@@ -213,6 +260,10 @@ apply(struct message *m, uint32_t type, struct str bytes)
             apply_attempt(m->entry, bytes);
         return;
     }
+    if (type == J_OWED) {
+        apply_owed(m, bytes);
+        return;
+    }
     uint32_t index = take_u32(&bytes);
     if (index >= m->nrcpt)
         return;
@@ -224,6 +275,7 @@ apply(struct message *m, uint32_t type, struct str bytes)
         if (state == RCPT_DONE || state == RCPT_BOUNCED) {
             r->state = (enum rcpt_state)state;
             r->marked = true;
+            set_report(m, r, REPORT_NONE);
         }
     } else if (type == J_DEFERRED) {
         r->text = r->recorded = arena_str(&m->arena, str_sub(bytes, 0, REASON_MAX));

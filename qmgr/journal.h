@@ -14,17 +14,23 @@ enum {
 };
 
 enum journal_type {
-    J_RCPT = 1, /* u32 index, u32 state (DONE or BOUNCED): final */
-    J_EXPANDED, /* u32 index, then addresses, each u32 length and bytes: added, and index is done */
-    J_DEFERRED, /* u32 index, text: why, for people; not synced */
-    J_ATTEMPT,  /* u32 attempts so far, u32 age in seconds, i64 wall clock then; not synced */
-    J_WARNED,   /* the sender was told of the delay */
+    J_RCPT = 1, /* u32 index, u32 state (DONE or BOUNCED): final, and nothing is owed */
+    /* 2 was J_EXPANDED without notify. */
+    J_DEFERRED = 3, /* u32 index, text: why, for people; not synced */
+    J_ATTEMPT,      /* u32 attempts so far, u32 age in seconds, i64 wall clock then; not synced */
+    J_WARNED,       /* the sender was told of the delay */
+    J_EXPANDED,     /* u32 index, u32 notify (of those added), then addresses, each u32 length and
+                       bytes: added, and index is done */
+    J_OWED, /* u32 index, u32 report, 12 bytes of status, text: done, its sender is to be told; a
+               J_RCPT says when that is done */
 };
 
 /* Append. sync: durable when it returns 0. */
 int journal_append(struct message *m, const struct buf *records, bool sync, struct err *e);
 void journal_put_rcpt(struct buf *out, uint32_t index, enum rcpt_state state);
-void journal_put_expanded(struct buf *out, uint32_t index, struct rcpt *const *added, size_t n);
+void journal_put_owed(struct buf *out, const struct rcpt *r);
+void journal_put_expanded(struct buf *out, uint32_t index, uint32_t notify,
+                          struct rcpt *const *added, size_t n);
 void journal_put_deferred(struct buf *out, uint32_t index, struct str text);
 void journal_put_attempt(struct buf *out, uint32_t attempts, int64_t age_s);
 void journal_put_warned(struct buf *out);

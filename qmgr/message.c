@@ -1,4 +1,5 @@
 #include "lib/log/log.h"
+#include "lib/mail/dsn.h"
 #include "qmgr/journal.h"
 #include "qmgr/qmgr.h"
 #include <errno.h>
@@ -7,7 +8,12 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-enum { ARENA_MAX = 16 << 20, JITTER_PERCENT = 10 };
+enum {
+    ARENA_MAX = 16 << 20,
+    JITTER_PERCENT = 10,
+    DOUBLES_MAX = 100, /* double bounces in DOUBLES_S; the postmaster learns no more from others */
+    DOUBLES_S = 3600
+};
 
 void
 message_free(struct message *m)
@@ -21,6 +27,8 @@ message_free(struct message *m)
         m->flow->pins--;
         sched_flow_release(m->flow);
     }
+    if (m->record_again.heap_at)
+        loop_timer_del(&qmgr.loop, &m->record_again);
     free(m->rcpts);
     arena_free(&m->arena);
     free(m);
@@ -75,6 +83,20 @@ message_add_rcpt(struct message *m, struct str address)
     return kept.p && append_rcpt(m, kept) ? 0 : -1;
 }
 
+int
+message_add_expanded(struct message *m, const struct rcpt *alias, unsigned notify,
+                     struct str address)
+{
+    size_t before = m->nrcpt;
+    if (message_add_rcpt(m, address) < 0)
+        return -1;
+    if (m->nrcpt > before) {
+        m->rcpts[before]->notify = (uint8_t)notify;
+        m->rcpts[before]->orcpt = alias->orcpt;
+    }
+    return 0;
+}
+
 static struct message *
 new_message(struct entry *entry)
 {
@@ -90,9 +112,13 @@ new_message(struct entry *entry)
 static int
 take_envelope(struct message *m, struct err *e)
 {
-    for (size_t i = 0; i < m->env.nrcpt; i++)
-        if (!append_rcpt(m, m->env.rcpts[i].address))
+    for (size_t i = 0; i < m->env.nrcpt; i++) {
+        struct rcpt *r = append_rcpt(m, m->env.rcpts[i].address);
+        if (!r)
             return err_set(e, ERR_TEMPORARY, "out of memory");
+        r->notify = m->env.rcpts[i].notify;
+        r->orcpt = m->env.rcpts[i].orcpt;
+    }
     m->bulk = m->env.bulk || m->env.sender.n == 0 || m->env.nrcpt >= BULK_RCPTS;
     return 0;
 }
@@ -142,8 +168,8 @@ message_load(struct entry *entry, struct err *e)
     return NULL;
 }
 
-static int64_t
-expire_s(const struct message *m)
+int64_t
+message_expire_s(const struct message *m)
 {
     return m->env.sender.n == 0 ? qmgr.conf->queue.bounce_expire_s
            : m->bulk            ? qmgr.conf->queue.list_expire_s
@@ -154,8 +180,8 @@ expire_s(const struct message *m)
 static bool
 expired(const struct message *m)
 {
-    return message_age_s(m) > expire_s(m) && m->entry->attempts > 0 &&
-           m->entry->attempts >= expire_s(m) / qmgr.conf->queue.retry_max_s / 2;
+    return message_age_s(m) > message_expire_s(m) && m->entry->attempts > 0 &&
+           m->entry->attempts >= message_expire_s(m) / qmgr.conf->queue.retry_max_s / 2;
 }
 
 static void
@@ -166,7 +192,7 @@ give_up_expired(struct message *m)
         if (r->state != RCPT_TODO)
             continue;
         struct buf text = buf_new(REASON_MAX * 2);
-        buf_addz(&text, "delivery time expired; the last reason was: ");
+        buf_addz(&text, EXPIRED_TEXT);
         buf_add(&text, r->text.n ? r->text : STR("unknown"));
         message_outcome(m, r, OUTCOME_NEVER, STR("4.4.7"), buf_str(&text), STR("none"));
         buf_free(&text);
@@ -311,16 +337,45 @@ log_outcome(const struct message *m, const struct rcpt *r, const char *status, s
              log_str(r->text));
 }
 
+/* The sender wants to hear that it is done (RFC 3461 5.2.2 (b), 5.2.3 (a), 5.2.7.3 (c)). */
+static void
+owe(struct message *m, struct rcpt *r, enum report report)
+{
+    if (m->env.sender.n == 0 || !(r->notify & DSN_SUCCESS) || r->report != REPORT_NONE)
+        return;
+    r->report = (uint8_t)report;
+    m->owed++;
+}
+
+static void
+owe_done(struct message *m, struct rcpt *r, enum outcome outcome, struct str relay)
+{
+    char said[2 * REASON_MAX];
+    if (outcome == OUTCOME_DONE && message_is_local(r->address))
+        owe(m, r, REPORT_DELIVERED);
+    if (outcome != OUTCOME_RELAYED)
+        return; /* DONE: the next host reports, having been asked to */
+    owe(m, r, REPORT_RELAYED);
+    if (r->report == REPORT_NONE)
+        return;
+    snprintf(said, sizeof said, "host %.*s said: %.*s", STR_ARG(str_sub(relay, 0, 300)),
+             STR_ARG(r->text));
+    r->text = arena_str(&m->arena, str_sub(str_z(said), 0, REASON_MAX));
+}
+
 void
 message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, struct str dsn,
                 struct str text, struct str relay)
 {
-    static const char *const status[] = {"sent", "deferred", "bounced", "expanded"};
-    static const enum rcpt_state state[] = {RCPT_DONE, RCPT_LATER, RCPT_NEVER, RCPT_DONE};
+    static const char *const status[] = {"sent", "deferred", "bounced", "expanded", "sent"};
+    static const enum rcpt_state state[] = {RCPT_DONE, RCPT_LATER, RCPT_NEVER, RCPT_DONE,
+                                            RCPT_DONE};
     r->state = state[outcome];
     r->text = arena_str(&m->arena, str_sub(text, 0, REASON_MAX));
     snprintf(r->dsn, sizeof r->dsn, "%.*s", STR_ARG(str_sub(dsn, 0, 11)));
     log_outcome(m, r, status[outcome], relay);
+    if (r->notify & DSN_SUCCESS)
+        owe_done(m, r, outcome, relay);
     m->open--;
 }
 
@@ -329,18 +384,28 @@ message_expand(struct message *m, struct rcpt *r, const struct str *addresses, s
 {
     struct err e = {0};
     struct buf record = buf_new(2 << 20);
-    size_t before = m->nrcpt;
-    for (size_t i = 0; i < n; i++)
-        if (message_add_rcpt(m, addresses[i]) < 0) {
-            m->nrcpt = before;
-            return -1;
-        }
-    journal_put_expanded(&record, r->index, m->rcpts + before, m->nrcpt - before);
-    int ok = journal_append(m, &record, true, &e);
+    size_t before = m->nrcpt, owed = m->owed;
+    /* RFC 3461 5.2.7.2: an alias of one address is that address; 5.2.7.3 (c): of several, the
+     * sender is told of the alias, not of them. */
+    unsigned notify = n > 1 ? dsn_notify_expanded(r->notify) : r->notify;
+    int ok = 0;
+    for (size_t i = 0; ok == 0 && i < n; i++)
+        ok = message_add_expanded(m, r, notify, addresses[i]);
+    if (ok == 0) {
+        journal_put_expanded(&record, r->index, notify, m->rcpts + before, m->nrcpt - before);
+        if (n > 1)
+            owe(m, r, REPORT_EXPANDED);
+        if (r->report)
+            journal_put_owed(&record, r);
+        ok = journal_append(m, &record, true, &e);
+        if (ok < 0)
+            log_error("%s", e.text);
+    }
     buf_free(&record);
     if (ok < 0) {
-        log_error("%s", e.text);
         m->nrcpt = before;
+        m->owed = owed;
+        r->report = REPORT_NONE;
         return -1;
     }
     r->marked = true;
@@ -357,22 +422,74 @@ count_state(const struct message *m, enum rcpt_state state)
     return n;
 }
 
+/* A bounce that failed is told to the postmaster, once: what comes of that has another origin. So
+ * many of them in an hour, which a flood of forged senders must not exceed. */
+static bool
+double_bounces(const struct message *m)
+{
+    static int64_t since_s;
+    static unsigned n;
+    if (m->entry->origin != 'b' || !str_eq(m->env.origin, STR(ORIGIN_BOUNCE)))
+        return false;
+    if (n == 0 || clock_steady_s() - since_s >= DOUBLES_S) {
+        since_s = clock_steady_s();
+        n = 0;
+    }
+    return n < DOUBLES_MAX && ++n;
+}
+
+/* Whom to tell of what failed. False: nobody. */
+static bool
+whom_to_tell(const struct message *m, enum bounce_kind *kind_r)
+{
+    *kind_r = m->env.sender.n ? BOUNCE_FAILED : BOUNCE_DOUBLE;
+    if (m->env.sender.n) {
+        bool wanted = bounce_wanted(m, BOUNCE_FAILED);
+        if (!wanted)
+            log_info("%.*s: undeliverable; its sender wants no notice", ID_LEN, m->entry->id);
+        return wanted;
+    }
+    if (double_bounces(m))
+        return true;
+    /* RFC 5321 6.1: never a bounce of a bounce. */
+    log_warn("%.*s: undeliverable, from <>: dropped without notice (%zu since the start)", ID_LEN,
+             m->entry->id, ++qmgr.dropped);
+    return false;
+}
+
 /* One DSN for all that failed; when it cannot be written now, they are tried again later. */
 static void
 bounce_failed(struct message *m)
 {
     struct err e = {0};
+    enum bounce_kind kind;
     enum rcpt_state state = RCPT_BOUNCED;
-    if (m->env.sender.n == 0) {
-        /* RFC 5321 6.1: never a bounce of a bounce. */
-        log_warn("%.*s: undeliverable, from <>: dropped without notice", ID_LEN, m->entry->id);
-    } else if (bounce_send(m, BOUNCE_FAILED, &e) < 0) {
+    if (whom_to_tell(m, &kind) && bounce_send(m, kind, &e) < 0) {
         log_error("%.*s: cannot write the bounce: %s", ID_LEN, m->entry->id, e.text);
         state = RCPT_LATER;
     }
     for (size_t i = 0; i < m->nrcpt; i++)
         if (m->rcpts[i]->state == RCPT_NEVER)
             m->rcpts[i]->state = state;
+}
+
+/* One report for all that are done and whose sender asked for it. When it cannot be written now it
+ * stays owed, until the message is as old as a message may be. */
+static void
+report_done(struct message *m)
+{
+    struct err e = {0};
+    if (bounce_send(m, BOUNCE_DONE, &e) < 0) {
+        log_error("%.*s: cannot write the report: %s", ID_LEN, m->entry->id, e.text);
+        if (!expired(m))
+            return;
+    }
+    for (size_t i = 0; i < m->nrcpt; i++)
+        if (m->rcpts[i]->report) {
+            m->rcpts[i]->report = REPORT_NONE;
+            m->rcpts[i]->marked = false;
+        }
+    m->owed = 0;
 }
 
 /* Those that are done or bounced and not yet on record; whether there are any. */
@@ -384,7 +501,10 @@ put_final(struct message *m, struct buf *out)
         struct rcpt *r = m->rcpts[i];
         if (r->marked || (r->state != RCPT_DONE && r->state != RCPT_BOUNCED))
             continue;
-        journal_put_rcpt(out, r->index, r->state);
+        if (r->report)
+            journal_put_owed(out, r);
+        else
+            journal_put_rcpt(out, r->index, r->state);
         any = true;
     }
     return any;
@@ -429,30 +549,36 @@ put_reasons(struct message *m, struct buf *out)
     }
 }
 
-/* What is final goes on record, durably, before the message waits for its next attempt. */
-static void
-record(struct message *m, bool warned_now)
+/* What is final goes on record, durably, before the message waits for its next attempt. -1: it
+ * could not be written, and would be done a second time if it were forgotten now. */
+static int
+record(struct message *m)
 {
     struct err e;
     struct buf out = buf_new(8 << 20);
-    bool final = put_final(m, &out) || m->unsynced || warned_now;
+    bool final = put_final(m, &out) || m->unsynced || m->warned_now;
     put_reasons(m, &out);
-    if (warned_now)
+    if (m->warned_now)
         journal_put_warned(&out);
     journal_put_attempt(&out, m->entry->attempts, message_age_s(m));
-    if (journal_append(m, &out, final, &e) < 0)
-        log_error("%s", e.text);
-    else
+    int ok = journal_append(m, &out, final, &e);
+    if (ok == 0)
         set_marked(m);
+    else
+        log_error("%s", e.text);
+    for (size_t i = 0; ok < 0 && i < m->nrcpt; i++)
+        m->rcpts[i]->recorded = STR("");
     buf_free(&out);
+    return final ? ok : 0;
 }
 
-/* One notice of a delay, to people only, and only while there is hope. */
+/* One notice of a delay, to people only and who asks for it, and only while there is hope. */
 static bool
 warn(struct message *m)
 {
     struct err e;
-    if (m->warned || m->bulk || message_age_s(m) < (int64_t)qmgr.conf->queue.warn_after_s)
+    if (m->warned || message_age_s(m) < (int64_t)qmgr.conf->queue.warn_after_s ||
+        !bounce_wanted(m, BOUNCE_DELAYED))
         return false;
     if (bounce_send(m, BOUNCE_DELAYED, &e) < 0) {
         log_error("%.*s: cannot write the notice of delay: %s", ID_LEN, m->entry->id, e.text);
@@ -476,12 +602,38 @@ backoff_s(const struct entry *entry)
     return wait + wait * random * JITTER_PERCENT / (100 * 255);
 }
 
+static void finish_put_off(struct message *m);
+
+/* The disk has had a while; or the operator wants the message gone. */
+static void
+on_record_again(struct loop_timer *t)
+{
+    struct message *m = t->arg;
+    if (m->entry->flags & ENTRY_REMOVE)
+        message_settle(m);
+    else
+        finish_put_off(m);
+}
+
 static void
 put_off(struct message *m)
 {
+    m->entry->attempts++;
+    m->warned_now = warn(m);
+    finish_put_off(m);
+}
+
+/* It stays in memory until what is final is on record. */
+static void
+finish_put_off(struct message *m)
+{
     struct entry *entry = m->entry;
-    entry->attempts++;
-    record(m, warn(m));
+    if (record(m) < 0) {
+        m->record_again = (struct loop_timer){.fire = on_record_again, .arg = m};
+        if (loop_timer_set(&qmgr.loop, &m->record_again, now_ms() + RECORD_AGAIN_MS) < 0)
+            log_fatal("out of memory for the queue");
+        return;
+    }
     entry->due_s = clock_steady_s() + backoff_s(entry);
     bool hold = entry->flags & ENTRY_HOLD;
     entry->flags &= (uint8_t)~ENTRY_HOLD;
@@ -507,7 +659,9 @@ message_settle(struct message *m)
         return;
     if (count_state(m, RCPT_NEVER))
         bounce_failed(m);
-    bool unfinished = count_state(m, RCPT_LATER) || count_state(m, RCPT_TODO);
+    if (m->owed)
+        report_done(m);
+    bool unfinished = m->owed || count_state(m, RCPT_LATER) || count_state(m, RCPT_TODO);
     if (unfinished && !(entry->flags & ENTRY_REMOVE)) {
         put_off(m);
         return;

@@ -30,6 +30,7 @@ enum {
     BULK_RCPTS = 50,     /* a message to so many is a mailing */
     EXPANDED_MAX = 5000, /* recipients of one message, with those that aliases led to */
     REASON_MAX = 400,
+    RECORD_AGAIN_MS = 5000, /* a journal that could not be written is tried again */
 };
 
 enum place { PLACE_NEW, PLACE_CUR, PLACE_HOLD };
@@ -79,12 +80,18 @@ enum rcpt_state {
     RCPT_BOUNCED, /* and told to the sender */
 };
 
+/* Of a recipient that is done: what its sender asked to be told, and was not yet (RFC 3461). */
+enum report { REPORT_NONE, REPORT_DELIVERED, REPORT_RELAYED, REPORT_EXPANDED, REPORT_END };
+
 struct rcpt {
     struct str address; /* with a leading backslash: an alias led here, and no alias is to be tried
                            again */
     enum rcpt_state state;
-    bool marked; /* its final state is in the journal */
+    bool marked;    /* its final state, and what is owed, is in the journal */
+    uint8_t notify; /* enum dsn_notify */
+    uint8_t report; /* enum report */
     uint32_t index;
+    struct str orcpt;    /* what the sender called it: RFC 3461 4.2, or empty */
     char dsn[12];        /* "5.1.1" */
     struct str text;     /* why: the reply, quoted */
     struct str recorded; /* the same, as the journal has it */
@@ -98,6 +105,7 @@ struct message {
     struct rcpt **rcpts; /* the envelope's first, then those that expansion added */
     size_t nrcpt, cap;
     size_t open;    /* in state TODO or SENT */
+    size_t owed;    /* whose report is not REPORT_NONE */
     bool journaled; /* the journal's file is there */
     bool named;     /* and its name is durable */
     bool unsynced;  /* and has marks that are not durable */
@@ -108,6 +116,8 @@ struct message {
     struct sched_flow *flow;
     uint64_t tag; /* of its next jobs; 0: to be given */
     int64_t loaded_ms;
+    bool warned_now;                /* the notice of delay of this attempt is not on record yet */
+    struct loop_timer record_again; /* set while the journal cannot be written */
 };
 
 struct qmgr {
@@ -119,6 +129,7 @@ struct qmgr {
     size_t nactive;
     size_t states[ENTRY_STATES]; /* how many entries are in each */
     bool leases;                 /* the file system has them */
+    size_t dropped;              /* undeliverable messages from <> that nobody was told of */
 };
 extern struct qmgr qmgr;
 
@@ -194,6 +205,9 @@ void message_adopt(struct entry *entry, struct arena *arena, struct envelope *en
 void message_mark(struct message *m);   /* on record what is done, while others are open */
 void message_settle(struct message *m); /* conclude this attempt if no recipient is open any more */
 int message_add_rcpt(struct message *m, struct str address); /* by expansion; 0 also when known */
+/* The same, with the sender's wishes: those of the alias, but notify. */
+int message_add_expanded(struct message *m, const struct rcpt *alias, unsigned notify,
+                         struct str address);
 /* An answer of local or relay, put on record where it must be, and logged. */
 void message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, struct str dsn,
                      struct str text, struct str relay);
@@ -202,6 +216,7 @@ void message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, st
 int message_expand(struct message *m, struct rcpt *r, const struct str *addresses, size_t n);
 bool message_is_local(struct str address);
 int64_t message_age_s(const struct message *m);
+int64_t message_expire_s(const struct message *m); /* the age at which it is given up */
 struct str
 message_bare(struct str address); /* without the mark that says no alias is to be tried */
 
@@ -215,9 +230,17 @@ void route_gone(struct client *c);
 void route_pump(void);  /* soon, not at once */
 void route_renew(void); /* local and relay are being replaced */
 
-/* bounce.c: one notice to the sender, durable on 0: for all in state NEVER, or of a delay, for all
- * in state LATER. */
-enum bounce_kind { BOUNCE_FAILED, BOUNCE_DELAYED };
+/* bounce.c: one notice to the sender, durable on 0, about all recipients it concerns: who failed
+ * for good, who waits, for whom a report is owed; or, of a bounce of our own that failed, to the
+ * postmaster. A notice never leads to another but in that last way, once: its origin says what it
+ * is. */
+#define ORIGIN_BOUNCE "bounce"
+#define ORIGIN_DOUBLE "double-bounce"
+#define ORIGIN_NOTICE "notice"
+#define EXPIRED_TEXT "delivery time expired; the last reason was: "
+enum bounce_kind { BOUNCE_FAILED, BOUNCE_DELAYED, BOUNCE_DONE, BOUNCE_DOUBLE };
+/* Whether there is a recipient for it, and it may be sent at all. */
+bool bounce_wanted(const struct message *m, enum bounce_kind kind);
 int bounce_send(struct message *m, enum bounce_kind kind, struct err *e);
 
 /* operate.c */

@@ -181,6 +181,29 @@ route_submit(struct message *m)
     route_pump();
 }
 
+/* Whether the next host is to hear what the sender asked of reports. */
+static bool
+has_wishes(const struct lane *lane, const struct job *job)
+{
+    const struct envelope *env = &job->message->env;
+    bool any = env->ret || env->envid.n;
+    for (const struct rcpt *r = job->rcpts; r && !any; r = r->next_in_job)
+        any = r->notify || r->orcpt.n;
+    return any && lane->pool == POOL_RELAY;
+}
+
+static void
+put_wishes(struct msg *out, const struct job *job)
+{
+    msg_put_u32(out, job->message->env.ret);
+    msg_put_str(out, job->message->env.envid);
+    for (const struct rcpt *r = job->rcpts; r; r = r->next_in_job)
+        if (r->state == RCPT_SENT) {
+            msg_put_u32(out, r->notify);
+            msg_put_str(out, r->orcpt);
+        }
+}
+
 /* 0; -1 when the channel takes it not. */
 static int
 send_job(struct lane *lane, struct job *job, int fd)
@@ -194,13 +217,16 @@ send_job(struct lane *lane, struct job *job, int fd)
     msg_put_u64(&out, m->env.message_offset);
     msg_put_u64(&out, m->env.message_size);
     msg_put_bool(&out, m->again || job->deaths);
-    msg_put_u32(&out, m->env.eight_bit);
+    bool wishes = has_wishes(lane, job);
+    msg_put_u32(&out, (m->env.eight_bit ? DELIVER_8BIT : 0) | (wishes ? DELIVER_DSN : 0));
     msg_put_u32(&out, (uint32_t)job->open);
     for (struct rcpt *r = job->rcpts; r; r = r->next_in_job)
         if (r->state == RCPT_SENT) {
             msg_put_u32(&out, r->index);
             msg_put_str(&out, r->address);
         }
+    if (wishes)
+        put_wishes(&out, job);
     msg_add_fd(&out, fd);
     int ok = msg_send(lane->client->io.fd, &out);
     int saved = errno;
@@ -384,7 +410,8 @@ on_outcome(struct lane *lane, struct msg *in)
     struct str dsn = msg_get_str(in), text = msg_get_str(in), relay = msg_get_str(in);
     struct rcpt *r = rcpt_of(lane, index);
     struct job *job = lane->job;
-    if (!msg_end(in) || !r || outcome > OUTCOME_EXPANDED)
+    if (!msg_end(in) || !r || outcome > OUTCOME_RELAYED ||
+        (outcome == OUTCOME_RELAYED && lane->pool != POOL_RELAY))
         return -1;
     if (outcome == OUTCOME_EXPANDED) {
         if (lane->nexpanded == 0 || lane->expanded_index != index)

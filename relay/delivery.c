@@ -1,5 +1,6 @@
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
+#include "lib/mail/dsn.h"
 #include "relay/relay.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,6 +23,23 @@ verdict_set(struct verdict *v, enum outcome outcome, const char *dsn, const char
     snprintf(v->dsn, sizeof v->dsn, "%s", dsn);
 }
 
+/* What the sender asked of reports: qmgr has checked it, and it goes into command lines. */
+static int
+read_dsn(struct delivery *d)
+{
+    struct msg *m = &d->in;
+    d->ret = msg_get_u32(m);
+    d->envid = msg_get_str(m);
+    bool ok = d->ret <= DSN_RET_HDRS && (!d->envid.n || dsn_envid_ok(d->envid));
+    for (uint32_t i = 0; i < d->n; i++) {
+        struct recipient *r = &d->rcpts[i];
+        r->notify = msg_get_u32(m);
+        r->orcpt = msg_get_str(m);
+        ok = ok && dsn_notify_ok(r->notify) && (!r->orcpt.n || dsn_orcpt_ok(r->orcpt));
+    }
+    return ok ? 0 : -1;
+}
+
 int
 delivery_read(struct delivery *d, struct err *e)
 {
@@ -32,7 +50,8 @@ delivery_read(struct delivery *d, struct err *e)
     d->offset = msg_get_u64(m);
     d->size = msg_get_u64(m);
     (void)msg_get_bool(m);
-    d->eight_bit = msg_get_u32(m) == 1;
+    uint32_t how = msg_get_u32(m);
+    d->eight_bit = how & DELIVER_8BIT;
     d->n = msg_get_u32(m);
     if (m->bad || d->n == 0 || d->n > QFILE_RCPT_MAX || d->offset > INT64_MAX / 2 ||
         d->size > INT64_MAX / 2)
@@ -44,6 +63,8 @@ delivery_read(struct delivery *d, struct err *e)
         d->rcpts[i].index = msg_get_u32(m);
         d->rcpts[i].address = msg_get_str(m);
     }
+    if ((how & DELIVER_DSN) && read_dsn(d) < 0)
+        return err_set(e, ERR_PROTOCOL, "bad DELIVER");
     d->fd = msg_take_fd(m, 0);
     return msg_end(m) && d->fd >= 0 ? 0 : err_set(e, ERR_PROTOCOL, "bad DELIVER");
 }

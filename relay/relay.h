@@ -39,6 +39,8 @@ enum recipient_state { RCPT_OPEN, RCPT_ACCEPTED, RCPT_SETTLED };
 struct recipient {
     uint32_t index;
     struct str address;
+    struct str orcpt; /* RFC 3461: to be passed on as it is, or empty */
+    unsigned notify;  /* enum dsn_notify */
     enum recipient_state state;
 };
 
@@ -50,6 +52,8 @@ struct delivery {
     struct str id, sender;
     uint64_t offset, size;
     bool eight_bit;
+    unsigned ret;     /* enum dsn_ret */
+    struct str envid; /* RFC 3461 */
     uint32_t n;
     struct recipient *rcpts;
     bool lost; /* qmgr does not listen any more */

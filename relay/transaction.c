@@ -1,6 +1,7 @@
 #include "relay/transaction.h"
 #include "lib/log/log.h"
 #include "lib/mail/address.h"
+#include "lib/mail/dsn.h"
 #include "lib/smtp/dot.h"
 #include <errno.h>
 #include <stdio.h>
@@ -44,6 +45,27 @@ put_mail(struct transaction *t)
     /* To a server without 8BITMIME it goes as it is: all of today's take it. */
     if (t->d->eight_bit && (w->extensions & SMTP_8BITMIME))
         stream_putz(&w->io, " BODY=8BITMIME");
+    /* RFC 3461 5.2.1 (a), (b): what came goes on, and nothing else. */
+    if ((w->extensions & SMTP_DSN) && t->d->ret)
+        stream_putf(&w->io, " RET=%s", dsn_ret_name(t->d->ret));
+    if ((w->extensions & SMTP_DSN) && t->d->envid.n)
+        stream_putf(&w->io, " ENVID=%.*s", STR_ARG(t->d->envid));
+    stream_putz(&w->io, "\r\n");
+}
+
+static void
+put_rcpt(struct transaction *t, const struct recipient *r)
+{
+    struct wire *w = t->w;
+    stream_putf(&w->io, "RCPT TO:<%.*s>", STR_ARG(r->address));
+    if ((w->extensions & SMTP_DSN) && r->notify) { /* RFC 3461 5.2.1 (c) */
+        char room[DSN_NOTIFY_MAX + 1];
+        struct buf words = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+        dsn_notify_put(&words, r->notify);
+        stream_putf(&w->io, " NOTIFY=%.*s", STR_ARG(buf_str(&words)));
+    }
+    if ((w->extensions & SMTP_DSN) && r->orcpt.n) /* (d) */
+        stream_putf(&w->io, " ORCPT=%.*s", STR_ARG(r->orcpt));
     stream_putz(&w->io, "\r\n");
 }
 
@@ -53,7 +75,7 @@ put_step(struct transaction *t, size_t step)
     if (step == 0)
         put_mail(t);
     else if (step <= t->d->n)
-        stream_putf(&t->w->io, "RCPT TO:<%.*s>\r\n", STR_ARG(t->d->rcpts[step - 1].address));
+        put_rcpt(t, &t->d->rcpts[step - 1]);
     else
         stream_putz(&t->w->io, "DATA\r\n");
 }
@@ -209,6 +231,8 @@ send_message(struct transaction *t)
                      : code >= 500   ? OUTCOME_NEVER
                                      : OUTCOME_LATER,
                      "end of DATA");
+        if (t->v->outcome == OUTCOME_DONE && !(t->w->extensions & SMTP_DSN))
+            t->v->outcome = OUTCOME_RELAYED;
         t->w->dirty = false;
         t->gone = code == 421;
     }

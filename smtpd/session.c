@@ -21,6 +21,8 @@ our_recipient(struct smtp_server *s, const struct address *a)
      */
     if (address_is_routed(a))
         return smtp_reject(s, "RCPT", text, 550, "5.7.1", "Relay access denied");
+    if (smtp_is_known(s, text))
+        return true;
     if (smtp_ask_address(s, text, &kind, account, &e) < 0)
         return smtp_reject(s, "RCPT", text, 451, "4.3.0", "Temporary lookup failure");
     switch (kind) {
@@ -51,6 +53,7 @@ smtpd_session(const struct peer *peer, void *arg)
                              .conf = &d->conf,
                              .limits = &d->conf.smtpd,
                              .peer = peer,
+                             .known = &d->known,
                              .role = R_SMTPD,
                              .origin = "smtp",
                              .tls_possible = starttls_possible(&d->start, &d->conf),

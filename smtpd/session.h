@@ -11,6 +11,7 @@
 struct smtpd { /* the listener's state, which its sessions inherit */
     struct start start;
     struct conf conf;
+    struct known known;
 };
 
 /* One connection. */

@@ -9,6 +9,7 @@ main(int argc, char **argv)
     start_read(&d.start, R_SUBMITD, argc, argv);
     start_config(&d.start, &d.conf);
     start_sockets(&d.start, &d.conf);
+    known_open(&d.known, &d.start, false);
     guard_enter(&(struct guard){
         .role = R_SUBMITD,
         .root_fd = start_fd(&d.start, "root"),

@@ -76,6 +76,8 @@ any_recipient(struct smtp_server *s, const struct address *a)
     enum address_kind kind = ADDRESS_FOREIGN;
     struct err e = {0};
     struct str text = address_str(a);
+    if (smtp_is_known(s, text))
+        return true;
     if (smtp_ask_address(s, text, &kind, account, &e) < 0)
         return later(s, "RCPT", text);
     return kind != ADDRESS_UNKNOWN ||
@@ -125,6 +127,7 @@ submitd_session(const struct peer *peer, void *arg)
                              .conf = &d->conf,
                              .limits = &d->conf.submitd,
                              .peer = peer,
+                             .known = &d->known,
                              .arg = &c,
                              .role = R_SUBMITD,
                              .origin = local ? "sendmail" : "submission",

@@ -14,6 +14,7 @@ enum { SUBMITD_AUTH_FAILURES_MAX = 3 };
 struct submitd { /* the listener's state, which its sessions inherit */
     struct start start;
     struct conf conf;
+    struct known known;
 };
 
 /* One connection. */

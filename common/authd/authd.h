@@ -8,6 +8,7 @@
  */
 #pragma once
 #include "lib/conf/conf.h"
+#include "lib/ipc/known.h"
 #include "lib/ipc/service.h"
 #include "lib/mail/aliases.h"
 
@@ -85,6 +86,7 @@ struct authd {
     const struct start *start;
     struct loop loop;
     struct service service;
+    struct known known;        /* what smtpd and submitd need not ask again */
     int launcher;              /* channel, or -1 */
     bool unprivileged;         /* the whole suite is one user's: so are all accounts */
     uint32_t own_uid;          /* asked before the role is entered, which cannot ask */

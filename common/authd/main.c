@@ -46,6 +46,7 @@ on_control(struct loop_io *io, unsigned events)
             conf = fresh;
             authd_read_aliases(m.fds[1]);
             authd_read_accounts();
+            known_clear(&authd.known);
         }
     } else if (n == 0 || (n < 0 && errno != EAGAIN)) {
         loop_del(&authd.loop, io);
@@ -87,8 +88,10 @@ main(int argc, char **argv)
     struct guard_dir dirs[] = {{.dirfd = state, .write = true}};
     struct guard guard = {
         .role = R_AUTHD, .root_fd = start_fd(&start, "root"), .dirs = dirs, .ndirs = 1};
+    known_open(&authd.known, &start, true);
     guard_enter(&guard);
 
+    known_clear(&authd.known); /* it may be a predecessor's */
     authd.conf = &conf;
     authd.start = &start;
     authd.launcher = -1;

@@ -61,6 +61,8 @@ on_address(struct client *c, struct msg *m)
         service_fail(c, e.class, e.text);
         return;
     }
+    if (kind == ADDRESS_ACCOUNT || kind == ADDRESS_ALIAS)
+        known_note(&authd.known, address);
     struct msg out = {0};
     msg_begin(&out, M_ADDRESS_IS);
     msg_put_u32(&out, (uint32_t)kind);
@@ -198,6 +200,8 @@ on_account_change(struct client *c, struct msg *m)
     struct err e = {0};
     int ok = -1;
     struct str name = msg_get_str(m);
+    /* Nobody else runs between this and the change. */
+    known_clear(&authd.known);
     if (m->type == M_ACCOUNT_REMOVE) {
         const struct account *account = resolve_login(name);
         if (msg_end(m))

@@ -400,6 +400,7 @@ main(int argc, char **argv)
     if (wires_directories(&the) < 0 || wires_sockets(&the) < 0 || wires_submit(&the) < 0 ||
         wires_doors(&the) < 0 || wires_files(&the) < 0 || wires_log(&the) < 0)
         return 71; /* EX_OSERR */
+    wires_known(&the);
     if (the.died_of)
         log_error("master died of signal %d, and has been started again", the.died_of);
     the.loop.on_signal = on_signal;

@@ -74,6 +74,7 @@ int wires_doors(struct master *m); /* between all children, once */
 int wires_door(struct door *d);    /* a new pair in its place */
 int wires_sockets(
     struct master *m); /* listening sockets as the plan has them; closes those that went */
+void wires_known(struct master *m); /* once */
 int wires_submit(struct master *m); /* the socket of sendmail(1), once */
 int wires_files(struct master *m);  /* configuration, keys, aliases: again at each reload */
 int wires_log(struct master *m);

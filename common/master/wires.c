@@ -1,9 +1,11 @@
 #include "common/master/master.h"
+#include "lib/ipc/known.h"
 #include "lib/log/log.h"
 #include "lib/role/sockets.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -250,6 +252,30 @@ wires_sockets(struct master *m)
             wire_set(c, fcntl(m->sockets[i].fd, F_DUPFD_CLOEXEC, 3), name);
     }
     return 0;
+}
+
+/* The page of known recipients (lib/ipc/known.h): authd writes, smtpd and submitd read. It stays
+ * for good, so that a new authd clears what the old one wrote. Without it they ask for each. */
+void
+wires_known(struct master *m)
+{
+    static const enum role readers[] = {R_SMTPD, R_SUBMITD};
+    char path[40];
+    int fd = memfd_create("known", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+    int reading = -1;
+    if (fd >= 0 && ftruncate(fd, sizeof(struct known_page)) == 0 &&
+        fcntl(fd, F_ADD_SEALS, seals) == 0)
+        reading = open(path, O_RDONLY | O_CLOEXEC);
+    struct child *authd = reading < 0 ? NULL : child_of(m, R_AUTHD);
+    if (authd)
+        wire_set(authd, fcntl(fd, F_DUPFD_CLOEXEC, 3), "map.known");
+    for (size_t i = 0; authd && i < sizeof readers / sizeof readers[0]; i++)
+        if (child_of(m, readers[i]))
+            wire_set(child_of(m, readers[i]), fcntl(reading, F_DUPFD_CLOEXEC, 3), "map.known");
+    close(fd);
+    close(reading);
 }
 
 /* Where sendmail(1) comes in; anybody may connect, and the kernel says who it is. */

@@ -1,10 +1,11 @@
+#include "lib/base/encode.h"
 #include "submitd/sendmail/sendmail.h"
 #include <stdio.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-/* Postfix's list. Without a function of ours, and silently accepted as there: -A -G -h -L -m -N -n
- * -O -o (but -oi) -p -R -U -V -X -x -c -e. */
+/* Postfix's list. Without a function of ours, and silently accepted as there: -A -G -h -L -m -n -O
+ * -o (but -oi) -p -U -X -x -c -e. */
 static const char letters[] = "A:B:C:F:GIL:N:O:R:UV:X:b:cd::e:f:h:imno:p:r:q::tvx";
 
 static int
@@ -31,6 +32,31 @@ set_mode(struct sendmail_options *o, const char *value)
     return usage("unsupported: -b", value);
 }
 
+/* "failure, delay" is what people write. */
+static int
+take_notify(struct sendmail_options *o, const char *value)
+{
+    char room[DSN_NOTIFY_MAX + 1];
+    struct buf words = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    for (const char *p = value; *p; p++)
+        if (!ch_wsp(*p))
+            buf_addc(&words, *p);
+    if (!buf_ok(&words) || dsn_notify_parse(buf_str(&words), &o->notify) < 0)
+        return usage("-N takes never, or some of success,failure,delay: ", value);
+    return 0;
+}
+
+static int
+take_envid(struct sendmail_options *o, const char *value)
+{
+    struct buf xtext = {.p = o->envid, .cap = sizeof o->envid, .max = sizeof o->envid - 1};
+    xtext_encode(&xtext, str_z(value));
+    o->envid[xtext.n] = '\0';
+    if (!buf_ok(&xtext) || !dsn_envid_ok(buf_str(&xtext)))
+        return usage("-V takes printable characters, 100 at most: ", value);
+    return 0;
+}
+
 static int
 take_option(struct sendmail_options *o, int letter, const char *value)
 {
@@ -53,6 +79,13 @@ take_option(struct sendmail_options *o, int letter, const char *value)
     case 'I':
         o->mode = SENDMAIL_ALIASES;
         return 0;
+    case 'N':
+        return take_notify(o, value);
+    case 'R':
+        return dsn_ret_parse(str_z(value), &o->ret) < 0 ? usage("-R takes full or hdrs: ", value)
+                                                        : 0;
+    case 'V':
+        return take_envid(o, value);
     case 'b':
         return set_mode(o, value);
     case 'i':

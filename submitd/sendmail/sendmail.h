@@ -9,6 +9,7 @@
 #pragma once
 #include "lib/base/arena.h"
 #include "lib/io/stream.h"
+#include "lib/mail/dsn.h"
 #include "lib/smtp/ehlo.h"
 #include "lib/smtp/head.h"
 
@@ -24,14 +25,17 @@ struct sendmail_options {
         SENDMAIL_DAEMON,  /* -bd, -bl, -q */
         SENDMAIL_NOTHING, /* -bh, -bH */
     } mode;
-    const char *config;    /* -C */
-    const char *sender;    /* -f, -r; NULL: the login name */
-    const char *full_name; /* -F; NULL: from the user database */
-    bool from_header;      /* -t: recipients from the message */
-    bool ignore_dots;      /* -i */
-    bool eight_bit;        /* -B 8BITMIME */
-    bool verbose;          /* -v */
-    char **rcpts;          /* the arguments behind the options */
+    const char *config;            /* -C */
+    const char *sender;            /* -f, -r; NULL: the login name */
+    const char *full_name;         /* -F; NULL: from the user database */
+    bool from_header;              /* -t: recipients from the message */
+    bool ignore_dots;              /* -i */
+    bool eight_bit;                /* -B 8BITMIME */
+    bool verbose;                  /* -v */
+    uint8_t notify;                /* -N: enum dsn_notify */
+    uint8_t ret;                   /* -R: enum dsn_ret */
+    char envid[DSN_ENVID_MAX + 1]; /* -V, as xtext */
+    char **rcpts;                  /* the arguments behind the options */
     size_t nrcpts;
 };
 /* 0, or EX_USAGE with a message on stderr. */

@@ -1,3 +1,4 @@
+#include "lib/base/encode.h"
 #include "lib/conf/conf.h"
 #include "lib/mail/address.h"
 #include "lib/smtp/dot.h"
@@ -254,14 +255,42 @@ send_letter(struct talk *t, struct sendmail_letter *l, const char *name, struct 
     return status;
 }
 
+/* " NOTIFY=..." and ORCPT: submission is where the original address is known (RFC 3461 4.2). */
+static void
+put_notify(const struct talk *t, struct buf *out, unsigned notify, struct str address)
+{
+    struct buf orcpt = buf_new(DSN_ORCPT_MAX);
+    buf_addz(out, " NOTIFY=");
+    dsn_notify_put(out, notify);
+    buf_addz(&orcpt, "rfc822;");
+    xtext_encode(&orcpt, address);
+    if (str_chr(address, '@') < 0)
+        buf_addf(&orcpt, "@%s", t->origin);
+    if (buf_ok(&orcpt) && dsn_orcpt_ok(buf_str(&orcpt)))
+        buf_addf(out, " ORCPT=%.*s", STR_ARG(buf_str(&orcpt)));
+    buf_free(&orcpt);
+}
+
 /* MAIL and RCPT. A refused recipient refuses all: nothing is sent, and the caller is told. */
 static int
 send_envelope(struct talk *t, const struct sendmail_options *o, struct str sender,
               const struct sendmail_rcpts *r)
 {
-    int status = command(t, "MAIL FROM", sender, o->eight_bit ? " BODY=8BITMIME" : "", 2);
-    for (size_t i = 0; !status && i < r->n; i++)
-        status = command(t, "RCPT TO", r->at[i], "", 2);
+    struct buf params = buf_new(1024);
+    if (o->eight_bit)
+        buf_addz(&params, " BODY=8BITMIME");
+    if (o->ret)
+        buf_addf(&params, " RET=%s", dsn_ret_name(o->ret));
+    if (o->envid[0])
+        buf_addf(&params, " ENVID=%s", o->envid);
+    int status = command(t, "MAIL FROM", sender, buf_z(&params), 2);
+    for (size_t i = 0; !status && i < r->n; i++) {
+        buf_reset(&params);
+        if (o->notify)
+            put_notify(t, &params, o->notify, r->at[i]);
+        status = command(t, "RCPT TO", r->at[i], buf_z(&params), 2);
+    }
+    buf_free(&params);
     return status;
 }
 

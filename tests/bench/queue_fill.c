@@ -104,7 +104,7 @@ main(int argc, char **argv)
             buf_addu(&to, (uint64_t)i % 1000);
             buf_add(&to, str_from(pattern, (size_t)at + 2));
         }
-        struct qfile_rcpt rcpt = {buf_str(&to)};
+        struct qfile_rcpt rcpt = {.address = buf_str(&to)};
         uint64_t ms = now_ms - (uint64_t)(count - i);
         struct envelope env = {.sender = str_z(argv[3]),
                                .origin = STR("submission"),

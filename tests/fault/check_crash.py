@@ -34,7 +34,7 @@ def record():
     t = Traced(suite, "-o", path)
     client = suite.client()
     for token, rcpts, size in (("first", ("box",), 200), ("many", ("both", "gone"), 200), ("large", ("bin",), 200_000),
-                               ("two", ("bin", "box"), 100), ("late", ("slow",), 100)):
+                               ("two", ("bin", "box"), 100), ("late", ("slow",), 100), ("asked", ("told", "slow"), 100)):
         assert client.send(token, rcpts, size).startswith("250"), client.told
         suite.host.seen.clear()
     time.sleep(0.3)

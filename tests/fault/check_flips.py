@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from rig import ENDS, Instance, Report, end_of, wait_for  # noqa: E402
 
 ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
-J_RCPT, J_EXPANDED = 1, 2
+J_RCPT, J_EXPANDED = 1, 6
 DONE, BOUNCED = 3, 5  # enum rcpt_state of qmgr.h
 TOKEN = "token-000000"
 HEAD = 64
@@ -68,7 +68,7 @@ def expected(journal, good):
         index = struct.unpack_from("<I", bytes_)[0]
         if kind == J_EXPANDED:
             final.add(index)
-            at = 4
+            at = 8  # behind the index and NOTIFY
             while at < len(bytes_):
                 n = struct.unpack_from("<I", bytes_, at)[0]
                 rcpts.append(bytes_[at + 4:at + 4 + n].decode())

@@ -2,7 +2,8 @@
 draining of the queue, and the comparison of what came with what was promised.
 
 The recipients: box@ and bin@ have mailboxes; team@ is an alias for both and for far@far.example; slow@ leads to an
-address that the other host puts off at first; gone@ to one that it refuses, so the sender gets a bounce.
+address that the other host puts off at first; gone@ to one that it refuses, so the sender gets a bounce; told@ to bin@, and
+whoever sends to it asks for a report of success.
 """
 import glob
 import os
@@ -23,11 +24,12 @@ TRACE = os.path.join(BUILD, "fault", "trace")
 SENDER = "box@example.org"
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped, what was mounted unmounted
 ALIASES = ("team: box, bin, far@far.example\nslow: slow@far.example\ngone: gone@far.example\n"
-           "both: team, slow\n")
+           "both: team, slow\ntold: bin\n")
 # What each recipient must come to: (where, who).
 ENDS = {"box": {("box", "box")}, "bin": {("box", "bin")},
         "team": {("box", "box"), ("box", "bin"), ("far", "far@far.example")},
         "slow": {("far", "slow@far.example")}, "gone": {("bounce", "gone@far.example")},
+        "told": {("box", "bin"), ("bounce", "bin@example.org")},
         "both": {("box", "box"), ("box", "bin"), ("far", "far@far.example"), ("far", "slow@far.example")}}
 
 
@@ -148,7 +150,7 @@ class Client:
                         return answer
 
             for line in ["", "EHLO client.example", f"MAIL FROM:<{sender}>",
-                         *[f"RCPT TO:<{r}>" for r in rcpts], "DATA"]:
+                         *[f"RCPT TO:<{r}>" + " NOTIFY=SUCCESS" * r.startswith("told@") for r in rcpts], "DATA"]:
                 answer = ask(line)
                 if answer[:1] not in ("2", "3"):
                     return answer

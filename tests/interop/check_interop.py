@@ -10,6 +10,8 @@ import os
 import re
 import shutil
 import signal
+import smtplib
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -172,6 +174,41 @@ def answers(a, b, postfix):
                  arrives(a, "alice", "bob@dead.peer.test"), a.tail(5))
 
 
+def reports(a, postfix):
+    """RFC 3461 both ways: each passes on what was asked, and the last one reports."""
+    with smtplib.SMTP_SSL(A, a.port["submissions"], context=ssl._create_unverified_context(), timeout=20) as c:
+        c.login("alice", "secret")
+        c.mail("alice@bulk.test", ["RET=HDRS", "ENVID=to-Postfix+2B1"])
+        c.rcpt("carol@post.test", ["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;Carol+2Bx@post.test"])
+        code, out = c.data(b"From: alice@bulk.test\r\nSubject: report, Postfix\r\n\r\nx\r\n")
+        REPORT.check("DSN to Postfix: accepted", code == 250, out)
+    got = arrives(a, "alice", "Original-Envelope-Id: to-Postfix+1")
+    REPORT.check("Postfix reports: delivered, to the address that was asked for",
+                 len(got) == 1 and b"Action: delivered" in got[0] and b"Reporting-MTA: dns; mx.post.test" in got[0]
+                 and b"Original-Recipient: rfc822;Carol+x@post.test" in got[0], f"{got} {postfix.log()[-600:]}")
+    for rcpt, conditions, action in (("alice@bulk.test", "success", "delivered"),
+                                     ("alice@bulk.test", "failure", None), ("nobody@bulk.test", "never", None)):
+        envid = f"from Postfix {conditions}"
+        code, out = run(["sendmail", "-C", postfix.etc, "-f", "carol@post.test", "-N", conditions, "-V",
+                         envid, rcpt],
+                        f"From: carol@post.test\nTo: {rcpt}\nSubject: {envid}\n\nx\n")
+        REPORT.check(f"DSN of Postfix: {conditions}", code == 0, out)
+        if action is None:
+            continue
+        try:
+            got = wait_for(lambda: [m for m in postfix.messages() if f"Original-Envelope-Id: {envid}" in m], 20)
+        except AssertionError:
+            got = []
+        REPORT.check("Postfix reads our report", len(got) == 1 and f"Action: {action}" in got[0] and
+                     "Reporting-MTA: dns; mx.bulk.test" in got[0] and
+                     "Original-Recipient: rfc822; alice@bulk.test" in got[0] and
+                     "Received-From-MTA: dns; mx.post.test" in got[0], f"{got} {postfix.messages()[-1:]} {a.tail(8)}")
+    arrives(a, "alice", "from Postfix failure")
+    time.sleep(1)
+    REPORT.check("and gets none that it did not ask for",
+                 not [m for m in postfix.messages() if "Original-Envelope-Id: from Postfix failure" in m])
+
+
 def curl_reads(a):
     for scheme, port, extra in (("imap", "imap", ["--ssl-reqd"]), ("imaps", "imaps", []),
                                 ("pop3", "pop3", ["--ssl-reqd"]), ("pop3s", "pop3s", []),
@@ -257,6 +294,7 @@ def main():
         postfix = Postfix(port)
         REPORT.run("submission", submission, a, b, postfix)
         REPORT.run("answers", answers, a, b, postfix)
+        REPORT.run("reports", reports, a, postfix)
         REPORT.run("curl", curl_reads, a)
         REPORT.run("s-nail", snail_reads, a)
         REPORT.run("mutt", mutt_reads, a)

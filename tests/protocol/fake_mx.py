@@ -10,7 +10,7 @@ class FakeMX:
         self.port = self.s.getsockname()[1]
         self.answers = {}  # verb -> bytes, list of bytes (one after another, the last stays), or None: hang up
         self.messages, self.rcpts, self.verbs = [], [], []
-        self.connections = 0
+        self.connections, self.open = 0, []
         self.slow = 0  # seconds before the answer to RCPT
         threading.Thread(target=self.serve, daemon=True).start()
 
@@ -21,6 +21,7 @@ class FakeMX:
             except OSError:
                 return
             self.connections += 1
+            self.open.append(c)
             threading.Thread(target=self.session, args=(c,), daemon=True).start()
 
     def answer(self, c, verb, usual):
@@ -73,6 +74,14 @@ class FakeMX:
                 raise ConnectionError
         if self.answer(c, ".", b"250 kept\r\n").startswith(b"2"):
             self.messages.append(text)
+
+    def hang_up(self):
+        """So that the next message comes over a new connection."""
+        while self.open:
+            try:
+                self.open.pop().shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
     def stop(self):
         self.s.close()

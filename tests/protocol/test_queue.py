@@ -151,6 +151,28 @@ def one_of_two_later(suite, mx):
     assert sorted(mx.rcpts[before:]) == ["quick@far.example", "slow@far.example"], mx.rcpts[before:]
 
 
+def no_journal_for_a_while(suite, mx):
+    """What is done is not done twice when it cannot be written down: the message waits in memory until it can."""
+    letters = "234567abcdefghijklmnopqrstuvwxyz"
+    mx.answers = {"RCPT slow@far.example": [b"450 busy\r\n", b"250 ok\r\n"]}
+    before = len(mx.rcpts)
+    blocked = []
+    for name in (a + b for a in letters for b in letters):
+        path = f"{suite.dir}/queue/journal/{name}"
+        if not os.path.exists(path):
+            open(path, "w").close()  # a file where a directory is to be
+            blocked.append(path)
+    submit(suite, "slow@far.example", "quick@far.example")
+    wait_for(lambda: "journal of" in suite.tail(40))
+    time.sleep(3)  # longer than its back-off
+    assert mx.rcpts[before:] == ["quick@far.example"], mx.rcpts[before:]
+    for path in blocked:
+        os.unlink(path)
+    empty(suite, 30)
+    assert sorted(mx.rcpts[before:]) == ["quick@far.example", "slow@far.example"], mx.rcpts[before:]
+    mx.answers = {}
+
+
 def local_and_far(suite, mx):
     mx.answers = {"RCPT": [b"450 busy\r\n", b"250 ok\r\n"]}
     subject = submit(suite, "x@far.example", "bob@example.org")
@@ -518,6 +540,7 @@ def main():
             r.run(f"hostile: {name}", hostile, suite, mx, answers)
         r.run("two recipients, one deferred", one_of_two_later, suite, mx)
         r.run("two ways, one deferred", local_and_far, suite, mx)
+        r.run("the journal cannot be written", no_journal_for_a_while, suite, mx)
         r.run("the null sender gets no bounce", no_bounce_of_a_bounce, suite, mx)
         r.run("queue list, show, retry, remove, mailq", commands, suite, mx)
         r.run("kill, stop, start; tmp/ is cleared", restarts, suite, mx)

@@ -347,6 +347,45 @@ def sendmail_command(suite):
         assert p.returncode == 0, p
 
 
+def rcpt_code(suite, rcpt):
+    with smtplib.SMTP("127.0.0.1", suite.port["smtp"], timeout=20) as c:
+        c.ehlo("client.example")
+        c.mail("a@client.example")
+        return c.rcpt(rcpt)[0]
+
+
+def known_page(suite, program):
+    """How the program has the page of known recipients mapped."""
+    pid = next(r["pid"] for r in suite.status() if r["program"] == program)
+    try:
+        with open(f"/proc/{pid}/maps") as f:
+            return [line.split()[1] for line in f if "memfd:known" in line]
+    except OSError:
+        return None
+
+
+def known_recipients(suite):
+    """What authd has said is on a page that smtpd can read: as long as it is true, and no longer."""
+    suite.add("passing", "secret")
+    for name in ("passing@example.org", "Passing+tag@EXAMPLE.org", "passing@example.org"):
+        assert rcpt_code(suite, name) == 250, name
+    suite.ctl("account", "remove", "passing")
+    for name in ("passing@example.org", "passing+tag@example.org"):
+        assert rcpt_code(suite, name) == 550, name
+    with open(suite.dir + "/aliases", "w") as f:
+        f.write("short: user\n")
+    suite.ctl("reload")
+    wait_for(lambda: rcpt_code(suite, "short@example.org") == 250)
+    with open(suite.dir + "/aliases", "w") as f:
+        f.write("")
+    suite.ctl("reload")
+    wait_for(lambda: rcpt_code(suite, "short@example.org") == 550)
+    for program, access in (("smtpd", "r--s"), ("submitd", "r--s"), ("authd", "rw-s")):
+        wait_for(lambda: known_page(suite, program) == [access])  # the reload has replaced it a moment ago
+    os.kill(next(r["pid"] for r in suite.status() if r["program"] == "authd"), 9)
+    wait_for(lambda: rcpt_code(suite, "user@example.org") == 250)
+
+
 def relays_for(suite, mx, address, relays):
     """A client with this address, and mail for another domain: taken and sent on, or refused."""
     before = len(mx.messages)
@@ -383,6 +422,7 @@ def main():
             r.run(f"relay probe <{sender}> <{recipient}>", relay_probe, suite, sender, recipient)
         r.run("addresses that are none", addresses, suite)
         r.run("limits", limits, suite)
+        r.run("known recipients", known_recipients, suite)
         r.run("an HTTP client", http, suite)
         r.run("the log stays clean", log_is_clean, suite)
         r.run("submission", submission, suite)

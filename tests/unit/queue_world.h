@@ -114,32 +114,34 @@ leaves(const char *sub)
     return n;
 }
 
-/* A message in new/, and its entry. */
+/* A message in new/, and its entry. origin: as in its name. */
 static inline struct entry *
-accept_message(const char *sender, const char *const *rcpts, size_t n)
+accept_envelope(struct envelope *env, char origin, const char *text)
 {
-    static const char text[] = "Subject: hello\r\nX-Odd: \xff\r\n\r\nbody\r\n";
     char id[ID_LEN + 1];
-    struct qfile_rcpt to[300];
     struct err e;
     struct buf b = buf_new(1 << 20);
-    struct envelope env = {.sender = str_z(sender),
-                           .origin = STR("smtp"),
-                           .arrived_us = wall_us(),
-                           .message_size = sizeof text - 1,
-                           .rcpts = to,
-                           .nrcpt = n};
-    for (size_t i = 0; i < n; i++)
-        to[i].address = str_z(rcpts[i]);
+    env->arrived_us = wall_us();
+    env->message_size = strlen(text);
     store_new_id(id);
     int fd = store_create(id, &e);
-    ck_assert_int_eq(qfile_write(&b, &env, &e), 0);
+    ck_assert_int_eq(qfile_write(&b, env, &e), 0);
     buf_addz(&b, text);
     ck_assert_int_eq(write(fd, b.p, b.n), (ssize_t)b.n);
     close(fd);
     buf_free(&b);
-    ck_assert_int_eq(store_commit_name(id, 's'), 0);
-    return entry_add(id, 's', PLACE_NEW, clock_steady_s());
+    ck_assert_int_eq(store_commit_name(id, origin), 0);
+    return entry_add(id, origin, PLACE_NEW, clock_steady_s());
+}
+
+static inline struct entry *
+accept_message(const char *sender, const char *const *rcpts, size_t n)
+{
+    struct qfile_rcpt to[300];
+    struct envelope env = {.sender = str_z(sender), .origin = STR("smtp"), .rcpts = to, .nrcpt = n};
+    for (size_t i = 0; i < n; i++)
+        to[i] = (struct qfile_rcpt){.address = str_z(rcpts[i])};
+    return accept_envelope(&env, 's', "Subject: hello\r\nX-Odd: \xff\r\n\r\nbody\r\n");
 }
 
 static inline struct message *

@@ -125,6 +125,10 @@ keep(struct fakes *f, int file)
     for (size_t i = 0; i < env.nrcpt && at + 400 < sizeof m->rcpts; i++)
         at += (size_t)snprintf(m->rcpts + at, sizeof m->rcpts - at, "%.*s ",
                                STR_ARG(env.rcpts[i].address));
+    at = (size_t)snprintf(m->wishes, sizeof m->wishes, "%d %.*s", env.ret, STR_ARG(env.envid));
+    for (size_t i = 0; i < env.nrcpt && at + 600 < sizeof m->wishes; i++)
+        at += (size_t)snprintf(m->wishes + at, sizeof m->wishes - at, " %d/%.*s",
+                               env.rcpts[i].notify, STR_ARG(env.rcpts[i].orcpt));
     m->n = env.message_size;
     m->text = calloc(1, m->n + 1);
     ck_assert_int_eq(pread(file, m->text, m->n, (off_t)env.message_offset), (ssize_t)m->n);

@@ -14,8 +14,9 @@ enum { FAKE_MESSAGES_MAX = 64, FAKE_MESSAGE_MAX = 4 << 20, FAKE_SERVICES = 3 };
 
 struct fake_message {
     char sender[512], origin[32], client[64], login[64];
-    char rcpts[2048]; /* a space behind each */
-    char *text;       /* ends with a NUL */
+    char rcpts[2048];  /* a space behind each */
+    char wishes[2048]; /* "RET ENVID", then for each recipient " notify/orcpt" */
+    char *text;        /* ends with a NUL */
     size_t n;
 };
 

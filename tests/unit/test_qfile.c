@@ -1,6 +1,7 @@
 /* qfile: every byte flipped, every length cut, each field at its ceiling. */
 #include "lib/queue/qfile.h"
 #include "lib/base/siphash.h"
+#include "lib/mail/dsn.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <sys/mman.h>
@@ -16,7 +17,10 @@ setup(void)
     arena = arena_new((size_t)2 * QFILE_ENVELOPE_MAX);
 }
 
-static struct qfile_rcpt two[] = {{{"a@example.org", 13}}, {{"b@example.net", 13}}};
+static struct qfile_rcpt two[] = {{.address = {"a@example.org", 13}},
+                                  {.address = {"b@example.net", 13},
+                                   .orcpt = {"rfc822;B@example.net", 20},
+                                   .notify = DSN_SUCCESS | DSN_DELAY}}; /* as a byte: a line feed */
 
 static struct envelope
 sample(void)
@@ -27,6 +31,8 @@ sample(void)
                              .helo = STR("client"),
                              .arrived_us = 1234567890123456,
                              .eight_bit = true,
+                             .ret = DSN_RET_FULL,
+                             .envid = STR("QQ+2B1"),
                              .rcpts = two,
                              .nrcpt = 2};
 }
@@ -70,6 +76,11 @@ START_TEST(what_was_written_is_read)
     ck_assert_uint_eq(env.nrcpt, 2);
     ck_str(env.rcpts[1].address, "b@example.net");
     ck_assert(env.eight_bit && env.arrived_us == 1234567890123456);
+    ck_str(env.envid, "QQ+2B1");
+    ck_assert_uint_eq(env.ret, DSN_RET_FULL);
+    ck_assert(!env.rcpts[0].notify && !env.rcpts[0].orcpt.n);
+    ck_assert_uint_eq(env.rcpts[1].notify, DSN_SUCCESS | DSN_DELAY);
+    ck_str(env.rcpts[1].orcpt, "rfc822;B@example.net");
     ck_str(str_from(buf_str(&b), env.message_offset), "Subject: x\r\n\r\ny\r\n");
     buf_free(&b);
 }
@@ -147,7 +158,7 @@ START_TEST(fields_at_their_ceilings)
     static char big[QFILE_FIELD_MAX + 1];
     memset(big, 'a', sizeof big);
     struct envelope in = sample();
-    struct qfile_rcpt one = {str_of(big, QFILE_ADDR_MAX)};
+    struct qfile_rcpt one = {.address = str_of(big, QFILE_ADDR_MAX)};
     in.rcpts = &one;
     in.nrcpt = 1;
     in.sender = str_of(big, QFILE_ADDR_MAX);
@@ -187,12 +198,63 @@ START_TEST(no_line_breaks)
 }
 END_TEST
 
+/* What asks for nothing costs nothing. */
+START_TEST(wishes_cost_only_who_has_them)
+{
+    struct buf with = buf_new(1 << 16), without = buf_new(1 << 16);
+    struct envelope in = sample();
+    ck_assert_int_eq(qfile_write(&with, &in, &e), 0);
+    struct qfile_rcpt plain[] = {two[0], {.address = two[1].address}};
+    in.rcpts = plain;
+    in.ret = 0;
+    in.envid = STR("");
+    ck_assert_int_eq(qfile_write(&without, &in, &e), 0);
+    ck_assert_uint_eq(with.n - without.n, 4 + 6 + 4 + 1 + 20);
+    buf_free(&with);
+    buf_free(&without);
+}
+END_TEST
+
+START_TEST(malformed_wishes_are_not_written)
+{
+    struct envelope in = sample();
+    static const struct str bad[] = {{"a b", 3}, {"+0A", 3}, {"+G1", 3}, {"a\n", 2}};
+    struct qfile_rcpt one = {.address = two[0].address};
+    in.rcpts = &one;
+    in.nrcpt = 1;
+    for (size_t i = 0; i < 4; i++) {
+        in.envid = bad[i];
+        ck_assert_int_eq(write_one(&in), -1);
+        in.envid = STR("");
+        one.orcpt = bad[i];
+        ck_assert_int_eq(write_one(&in), -1);
+        one.orcpt = STR("");
+    }
+    one.notify = DSN_NEVER | DSN_DELAY;
+    ck_assert_int_eq(write_one(&in), -1);
+    one.notify = DSN_NOTIFY_END;
+    ck_assert_int_eq(write_one(&in), -1);
+    for (one.notify = 0; one.notify < DSN_NOTIFY_END; one.notify++)
+        if (dsn_notify_ok(one.notify)) {
+            ck_assert_int_eq(write_one(&in), 0);
+            ck_assert_uint_eq(env.rcpts[0].notify, one.notify);
+        }
+}
+END_TEST
+
+/* Each with the longest address and ORCPT there is: they fit. */
 START_TEST(recipients_at_their_ceiling)
 {
     static struct qfile_rcpt many[QFILE_RCPT_MAX + 1];
+    static char address[QFILE_ADDR_MAX], orcpt[DSN_ORCPT_MAX];
     struct envelope in = sample();
+    memset(address, 'a', sizeof address);
+    memset(orcpt, 'a', sizeof orcpt);
+    memcpy(orcpt, "rfc822;", 7);
     for (size_t i = 0; i <= QFILE_RCPT_MAX; i++)
-        many[i].address = STR("somebody-with-a-name@a-rather-long-domain.example.org");
+        many[i] = (struct qfile_rcpt){.address = str_of(address, sizeof address),
+                                      .orcpt = str_of(orcpt, sizeof orcpt),
+                                      .notify = DSN_NEVER};
     in.rcpts = many;
     in.nrcpt = QFILE_RCPT_MAX;
     ck_assert_int_eq(write_one(&in), 0);
@@ -235,8 +297,13 @@ START_TEST(every_byte_forged)
             if (read_text(buf_str(&b)) == 0) {
                 ck_assert_uint_le(env.nrcpt, QFILE_RCPT_MAX);
                 ck_assert_uint_gt(env.nrcpt, 0);
-                for (size_t r = 0; r < env.nrcpt; r++)
-                    ck_assert(env.rcpts[r].address.n && str_chr(env.rcpts[r].address, '\n') < 0);
+                ck_assert(env.ret <= DSN_RET_HDRS && (!env.envid.n || dsn_envid_ok(env.envid)));
+                for (size_t r = 0; r < env.nrcpt; r++) {
+                    const struct qfile_rcpt *one = &env.rcpts[r];
+                    ck_assert(one->address.n && str_chr(one->address, '\n') < 0);
+                    ck_assert(dsn_notify_ok(one->notify));
+                    ck_assert(!one->orcpt.n || dsn_orcpt_ok(one->orcpt));
+                }
             }
             b.p[i] = old;
         }
@@ -258,6 +325,8 @@ suite_qfile(void)
     tcase_add_test(t, no_regular_file);
     tcase_add_test(t, fields_at_their_ceilings);
     tcase_add_test(t, no_line_breaks);
+    tcase_add_test(t, wishes_cost_only_who_has_them);
+    tcase_add_test(t, malformed_wishes_are_not_written);
     tcase_add_test(t, recipients_at_their_ceiling);
     tcase_add_test(t, every_byte_forged);
     suite_add_tcase(s, t);

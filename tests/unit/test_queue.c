@@ -95,7 +95,7 @@ records(struct message *m)
     ck_assert_int_eq(message_add_rcpt(m, STR("carol@example.net")), 0);
     ck_assert_int_eq(message_add_rcpt(m, STR("BOB@example.org")), 0); /* known */
     ck_assert_int_eq(message_add_rcpt(m, STR("")), -1);
-    journal_put_expanded(&b, 0, m->rcpts + 2, m->nrcpt - 2);
+    journal_put_expanded(&b, 0, 0, m->rcpts + 2, m->nrcpt - 2);
     journal_put_rcpt(&b, 1, RCPT_DONE);
     journal_put_deferred(&b, 2, STR("busy"));
     journal_put_attempt(&b, 3, 60);
@@ -212,7 +212,7 @@ START_TEST(a_bounce_tells_what_failed)
         "Content-Type: multipart/report; report-type=delivery-status;",
         "Reporting-MTA: dns; mx.example.org\r\n",
         "Final-Recipient: rfc822; bob@example.org\r\nAction: failed\r\nStatus: 5.1.1\r\n",
-        "Diagnostic-Code: smtp; no\\x0D\\x0AFinal-Recipient: x\\xFF\r\n",
+        "Diagnostic-Code: x-bulkhead; no\\x0D\\x0AFinal-Recipient: x\\xFF\r\n",
         "Auto-Submitted: auto-replied\r\n",
         "Content-Type: text/rfc822-headers\r\n\r\nSubject: hello\r\nX-Odd: ?\r\n",
     };

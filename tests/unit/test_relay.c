@@ -2,6 +2,7 @@
 #include "lib/ipc/channel.h"
 #include "lib/ipc/service.h"
 #include "lib/log/log.h"
+#include "lib/mail/dsn.h"
 #include "relay/session.h"
 #include "tests/unit/keyring.h"
 #include "tlsd/server.h"
@@ -373,6 +374,40 @@ send_message(const char *const *rcpts, uint32_t n, struct str text, uint32_t eig
     close(fd);
 }
 
+/* The same with wishes: RET and ENVID, and each recipient's NOTIFY and ORCPT. */
+static void
+send_wishes(const char *const *rcpts, uint32_t n, uint32_t ret, const char *envid,
+            const uint32_t *notify, const char *const *orcpt)
+{
+    struct msg m = {0};
+    struct err e;
+    int fd = memfd_create("message", MFD_CLOEXEC);
+    ck_assert_int_eq(write(fd, "HEAD.x\r\n", 8), 8);
+    msg_begin(&m, M_DELIVER);
+    msg_put_str(&m, STR("ID1"));
+    msg_put_str(&m, STR("sender@relay.example"));
+    msg_put_u64(&m, 0);
+    msg_put_u64(&m, 5);
+    msg_put_u64(&m, 3);
+    msg_put_bool(&m, false);
+    msg_put_u32(&m, DELIVER_DSN);
+    msg_put_u32(&m, n);
+    for (uint32_t i = 0; i < n; i++) {
+        msg_put_u32(&m, i + 100);
+        msg_put_str(&m, str_z(rcpts[i]));
+    }
+    msg_put_u32(&m, ret);
+    msg_put_str(&m, str_z(envid));
+    for (uint32_t i = 0; i < n; i++) {
+        msg_put_u32(&m, notify[i]);
+        msg_put_str(&m, str_z(orcpt[i]));
+    }
+    msg_add_fd(&m, fd);
+    ck_assert_int_eq(chan_send(the.qmgr, &m, 1000, &e), 0);
+    msg_free(&m);
+    close(fd);
+}
+
 struct outcome_is {
     uint32_t index;
     enum outcome outcome;
@@ -438,7 +473,7 @@ START_TEST(a_message_arrives)
 {
     play((const struct script[]){{0}, {0}}, 2);
     struct outcome_is o = deliver_to("example.org");
-    ck_assert_int_eq(o.outcome, OUTCOME_DONE);
+    ck_assert_int_eq(o.outcome, OUTCOME_RELAYED);
     ck_str(str_z(o.dsn), "2.0.0");
     ck_str(str_z(o.text), "250 2.0.0 taken");
     ck_assert(str_starts(str_z(o.relay), STR("mx0.example[127.0.0.2]:")));
@@ -462,7 +497,7 @@ START_TEST(four_and_five_are_told_apart)
         send_message(rcpts, 6, hello, 0);
         outcomes(o, 6);
         finish();
-        ck_assert_int_eq(o[0].outcome, OUTCOME_DONE);
+        ck_assert_int_eq(o[0].outcome, OUTCOME_RELAYED);
         ck_assert_int_eq(o[1].outcome, OUTCOME_NEVER);
         ck_str(str_z(o[1].dsn), "5.1.1");
         ck_assert(
@@ -471,10 +506,68 @@ START_TEST(four_and_five_are_told_apart)
         ck_str(str_z(o[2].dsn), "4.2.1");
         ck_assert_int_eq(o[3].outcome, OUTCOME_LATER);
         ck_str(str_z(o[3].dsn), "4.0.0");
-        ck_assert_int_eq(o[4].outcome, OUTCOME_DONE);
+        ck_assert_int_eq(o[4].outcome, OUTCOME_RELAYED);
         ck_assert_int_eq(o[5].outcome, OUTCOME_NEVER);
         ck_str(str_z(o[5].dsn), "5.1.3");
         ck_assert(!heard(0, "bad address"));
+    }
+}
+END_TEST
+
+/* RFC 3461 5.2.1: all of it, and no more, to a host that offers DSN; 5.2.2: nothing to others,
+ * whose success is reported as such. */
+START_TEST(wishes_are_passed_on)
+{
+    static const char *const rcpts[] = {"a@x.example", "b@x.example", "c@x.example"};
+    static const char *const orcpt[] = {"rfc822;A+2Bx@Y.example", "", ""};
+    static const uint32_t notify[] = {DSN_SUCCESS | DSN_DELAY, DSN_NEVER, 0};
+    static const struct script scripts[] = {{.ehlo = "250-me\r\n250-PIPELINING\r\n250 dsn"},
+                                            {.ehlo = "250-me\r\n250 DSN"},
+                                            {.ehlo = "250-me\r\n250 DSNX"}};
+    for (size_t i = 0; i < 3; i++) {
+        struct outcome_is o[3];
+        restart();
+        play(&scripts[i], 1);
+        send_route("example.org");
+        send_wishes(rcpts, 3, DSN_RET_HDRS, "QQ+2B1", notify, orcpt);
+        outcomes(o, 3);
+        send_message(one, 1, hello, 0);
+        ck_assert_int_eq(outcome().outcome, i < 2 ? OUTCOME_DONE : OUTCOME_RELAYED);
+        finish();
+        for (size_t k = 0; k < 3; k++)
+            ck_assert_int_eq(o[k].outcome, i < 2 ? OUTCOME_DONE : OUTCOME_RELAYED);
+        ck_assert(heard(0, i < 2 ? "MAIL FROM:<sender@relay.example> RET=HDRS ENVID=QQ+2B1\r\n"
+                                   "RCPT TO:<a@x.example> NOTIFY=SUCCESS,DELAY "
+                                   "ORCPT=rfc822;A+2Bx@Y.example\r\n"
+                                   "RCPT TO:<b@x.example> NOTIFY=NEVER\r\n"
+                                   "RCPT TO:<c@x.example>\r\n"
+                                 : "MAIL FROM:<sender@relay.example>\r\n"
+                                   "RCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\n"
+                                   "RCPT TO:<c@x.example>\r\n"));
+        ck_assert(heard(0, "MAIL FROM:<sender@relay.example>\r\nRCPT TO:<user@example.org>\r\n"));
+    }
+}
+END_TEST
+
+/* They go into command lines: what qmgr could not have accepted ends the session. */
+START_TEST(wishes_that_cannot_be)
+{
+    static const struct {
+        uint32_t ret, notify;
+        const char *envid, *orcpt;
+    } bad[] = {{3, 0, "", ""},          {0, DSN_NEVER | DSN_DELAY, "", ""}, {0, 16, "", ""},
+               {0, 0, "a\r\nRSET", ""}, {0, 0, "", "rfc822;a b"},           {0, 0, "", "\r\n"}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct msg m = {0};
+        struct err e;
+        restart();
+        play((const struct script[]){{.ehlo = "250-me\r\n250 DSN"}}, 1);
+        send_route("example.org");
+        send_wishes(one, 1, bad[i].ret, bad[i].envid, &bad[i].notify, &bad[i].orcpt);
+        ck_assert_int_eq(chan_recv(the.qmgr, &m, R_RELAY, R_QMGR, 5000, &e), 0);
+        msg_free(&m);
+        finish();
+        ck_assert_int_eq(the.heard[0]->connections, 0);
     }
 }
 END_TEST
@@ -493,7 +586,7 @@ START_TEST(nobody_accepted_means_no_message)
         ck_assert_int_eq(o[0].outcome, OUTCOME_NEVER);
         ck_assert_int_eq(o[1].outcome, OUTCOME_NEVER);
         send_message(one, 1, hello, 0); /* and the connection is still good */
-        ck_assert_int_eq(outcome().outcome, OUTCOME_DONE);
+        ck_assert_int_eq(outcome().outcome, OUTCOME_RELAYED);
         finish();
         ck_assert_int_eq(the.heard[0]->connections, 1);
     }
@@ -520,7 +613,7 @@ START_TEST(the_next_host_is_tried)
         restart();
         play((const struct script[]){bad[i], {0}}, 2);
         struct outcome_is o = deliver_to("example.org");
-        ck_assert_msg(o.outcome == OUTCOME_DONE, "%zu: %s", i, o.text);
+        ck_assert_msg(o.outcome == OUTCOME_RELAYED, "%zu: %s", i, o.text);
         ck_assert(str_starts(str_z(o.relay), STR("mx1.example[127.0.0.3]:")));
         ck_assert(!heard(0, "Subject"));
     }
@@ -653,7 +746,7 @@ START_TEST(broken_tls_falls_back_to_clear)
 {
     play((const struct script[]){{.ehlo = "250-me\r\n250 STARTTLS", .clear_only = true}}, 1);
     struct outcome_is o = deliver_to("example.org");
-    ck_assert_msg(o.outcome == OUTCOME_DONE, "%s", o.text);
+    ck_assert_msg(o.outcome == OUTCOME_RELAYED, "%s", o.text);
     ck_assert_int_eq(the.heard[0]->connections, 2);
 }
 END_TEST
@@ -669,7 +762,7 @@ START_TEST(tls_is_used_when_offered)
     send_message(one, 1, hello, 1);
     struct outcome_is o = outcome();
     finish();
-    ck_assert_msg(o.outcome == OUTCOME_DONE, "%s", o.text);
+    ck_assert_msg(o.outcome == OUTCOME_RELAYED, "%s", o.text);
     /* What was said in clear, a limit of one byte, is forgotten. */
     ck_assert(heard(0, "STARTTLS\r\n<TLS>\r\nEHLO relay.example\r\n"
                        "MAIL FROM:<sender@relay.example> BODY=8BITMIME\r\n"));
@@ -684,7 +777,7 @@ START_TEST(many_messages_over_one_connection)
     send_route("example.org");
     for (int i = 0; i < 20; i++) {
         send_message(one, 1, hello, 0);
-        ck_assert_int_eq(outcome().outcome, OUTCOME_DONE);
+        ck_assert_int_eq(outcome().outcome, OUTCOME_RELAYED);
     }
     finish();
     ck_assert_int_eq(the.heard[0]->connections, 1);
@@ -699,7 +792,7 @@ START_TEST(a_connection_that_died_while_idle_is_no_failure)
     for (int i = 0; i < 3; i++) {
         send_message(one, 1, hello, 0);
         struct outcome_is o = outcome();
-        ck_assert_msg(o.outcome == OUTCOME_DONE, "%s", o.text);
+        ck_assert_msg(o.outcome == OUTCOME_RELAYED, "%s", o.text);
     }
     finish();
     ck_assert_int_eq(the.heard[0]->connections, 3);
@@ -739,13 +832,13 @@ START_TEST(domains_that_lead_somewhere)
         restart();
         play((const struct script[]){{0}, {0}}, 2);
         struct outcome_is o = deliver_to(rows[i].domain);
-        ck_assert_msg(o.outcome == OUTCOME_DONE, "%s: %s", rows[i].domain, o.text);
+        ck_assert_msg(o.outcome == OUTCOME_RELAYED, "%s: %s", rows[i].domain, o.text);
         ck_assert_int_eq(the.heard[rows[i].server]->connections, 1);
     }
     restart();
     the.conf.relay.host = STR("mx1.example"); /* a smarthost: no MX is asked for */
     play((const struct script[]){{0}, {0}}, 2);
-    ck_assert_int_eq(deliver_to("nobody.example").outcome, OUTCOME_DONE);
+    ck_assert_int_eq(deliver_to("nobody.example").outcome, OUTCOME_RELAYED);
     ck_assert_int_eq(the.heard[1]->connections, 1);
 }
 END_TEST
@@ -775,7 +868,7 @@ START_TEST(content_survives_every_edge)
     play((const struct script[]){{0}}, 1);
     send_route("example.org");
     send_message(one, 1, str_of(text, n), 0);
-    ck_assert_int_eq(outcome().outcome, OUTCOME_DONE);
+    ck_assert_int_eq(outcome().outcome, OUTCOME_RELAYED);
     finish();
     text[1000] = text[2000] = ' ';
     for (size_t i = 0; i < n; i++) {
@@ -805,7 +898,7 @@ START_TEST(more_recipients_than_a_window)
     outcomes(o, 120);
     finish();
     for (size_t i = 0; i < 120; i++)
-        ck_assert_int_eq(o[i].outcome, i % 7 ? OUTCOME_DONE : OUTCOME_NEVER);
+        ck_assert_int_eq(o[i].outcome, i % 7 ? OUTCOME_RELAYED : OUTCOME_NEVER);
 }
 END_TEST
 
@@ -863,6 +956,8 @@ suite_relay(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_message_arrives);
     tcase_add_test(t, four_and_five_are_told_apart);
+    tcase_add_test(t, wishes_are_passed_on);
+    tcase_add_test(t, wishes_that_cannot_be);
     tcase_add_test(t, nobody_accepted_means_no_message);
     tcase_add_test(t, the_next_host_is_tried);
     tcase_add_test(t, five_at_mail_is_final);

@@ -234,8 +234,75 @@ START_TEST(syntax_and_order)
     hello(session);
     for (size_t i = 0; i < sizeof greeted / sizeof greeted[0]; i++)
         chat_say(&c, greeted[i][0], greeted[i][1]);
+    chat_say(&c, "RCPT TO:<user@example.org> FOO=1", "555 5.5.4");
+    quit();
+}
+END_TEST
+
+/* RFC 3461 4.5, 5.1: what is malformed or doubled is 501, and the transaction goes on. */
+START_TEST(wishes_that_are_refused)
+{
+    static const char *const mail[] = {"RET=FULL RET=HDRS", "RET",   "RET=BODY",    "ENVID=",
+                                       "ENVID=a ENVID=a",   "ENVID", "ENVID=a+00b", "ENVID=+G1"};
+    static const char *const rcpt[] = {
+        "NOTIFY",        "NOTIFY=",          "NOTIFY=NEVER,DELAY",
+        "NOTIFY=SOON",   "NOTIFY=SUCCESS,",  "NOTIFY=NEVER NOTIFY=NEVER",
+        "ORCPT",         "ORCPT=;",          "ORCPT=rfc822;a ORCPT=rfc822;a",
+        "ORCPT=rfc822;", "ORCPT=rfc822;a=b", "ORCPT=rfc822;a+0D+0Ab"};
+    char line[200];
+    hello(session);
+    for (size_t i = 0; i < sizeof mail / sizeof mail[0]; i++) {
+        snprintf(line, sizeof line, "MAIL FROM:<a@example.com> %s", mail[i]);
+        chat_say(&c, line, "501 5.5.4");
+    }
+    chat_say(&c, "MAIL FROM:<a@example.com> RET=hdrs ENVID=a+2Bb", "250");
+    for (size_t i = 0; i < sizeof rcpt / sizeof rcpt[0] - 1; i++) {
+        snprintf(line, sizeof line, "RCPT TO:<user@example.org> %s", rcpt[i]);
+        chat_say(&c, line, "501 5.5.4");
+    }
+    chat_say(&c, "DATA", "554");
+    quit();
+    chat_open(&c, &f, "smtp", session);
+    chat_expect(&c, "220");
+    chat_say(&c, "HELO client.example", "250");
+    chat_say(&c, "MAIL FROM:<a@example.com> RET=FULL", "555");
+    chat_say(&c, "MAIL FROM:<a@example.com>", "250");
     chat_say(&c, "RCPT TO:<user@example.org> NOTIFY=NEVER", "555");
     quit();
+    ck_assert_uint_eq(f.nmessages, 0);
+}
+END_TEST
+
+/* The longest there are, kept as they came; and nothing of them in the next message. */
+START_TEST(wishes_are_kept)
+{
+    char line[2000], id[101], to[501], want[2000];
+    memset(id, 'i', sizeof id);
+    memset(to, 't', sizeof to);
+    memcpy(to, "rfc822;", 7);
+    hello(session);
+    ck_assert_ptr_nonnull(strstr(c.reply, "DSN\r\n"));
+    snprintf(line, sizeof line, "MAIL FROM:<a@example.com> ENVID=%.101s", id);
+    chat_say(&c, line, "501");
+    snprintf(line, sizeof line, "MAIL FROM:<a@example.com> ENVID=%.100s SIZE=5 RET=FULL", id);
+    chat_say(&c, line, "250");
+    snprintf(line, sizeof line, "RCPT TO:<user@example.org> ORCPT=%.501s", to);
+    chat_say(&c, line, "501");
+    snprintf(line, sizeof line,
+             "RCPT TO:<user@example.org> ORCPT=%.500s notify=Success,FAILURE,delay", to);
+    chat_say(&c, line, "250");
+    chat_say(&c, "RCPT TO:<user@example.org> NOTIFY=NEVER", "250"); /* again: the first counts */
+    chat_say(&c, "RCPT TO:<other@example.org>", "250");
+    chat_say(&c, "DATA", "354");
+    chat_say(&c, "Subject: x\r\n\r\n.", "250 2.0.0");
+    chat_say(&c, "MAIL FROM:<a@example.com>", "250");
+    chat_say(&c, "RCPT TO:<user@example.org>", "250");
+    chat_say(&c, "DATA", "354");
+    chat_say(&c, "Subject: x\r\n\r\n.", "250 2.0.0");
+    quit();
+    snprintf(want, sizeof want, "1 %.100s 14/%.500s 0/", id, to);
+    ck_assert_str_eq(f.messages[0].wishes, want);
+    ck_assert_str_eq(f.messages[1].wishes, "0  0/");
 }
 END_TEST
 
@@ -564,6 +631,8 @@ suite_smtpd(void)
     tcase_add_test(t, a_network_may_be_relayed_for);
     tcase_add_test(t, recipients_that_cannot_be_looked_up);
     tcase_add_test(t, syntax_and_order);
+    tcase_add_test(t, wishes_that_are_refused);
+    tcase_add_test(t, wishes_are_kept);
     tcase_add_test(t, twenty_errors_are_enough);
     tcase_add_test(t, lines_have_a_limit);
     tcase_add_test(t, talking_out_of_turn);

@@ -511,6 +511,8 @@ START_TEST(sendmail_takes_postfix_options)
     ck_assert_int_eq(sendmail_options(argc, argv, &o), 0);
     ck_assert(o.from_header && o.ignore_dots && o.verbose && o.eight_bit);
     ck_assert_str_eq(o.sender, "s@x");
+    ck_assert(o.notify == DSN_NEVER && o.ret == DSN_RET_HDRS);
+    ck_assert_str_eq(o.envid, "id");
     ck_assert_uint_eq(o.nrcpts, 1);
     char *flush[] = {ARG("sendmail"), ARG("-q30m"), NULL};
     ck_assert_int_eq(sendmail_options(2, flush, &o), 0);
@@ -518,6 +520,28 @@ START_TEST(sendmail_takes_postfix_options)
     char *aliases[] = {ARG("/usr/bin/newaliases"), NULL};
     ck_assert_int_eq(sendmail_options(1, aliases, &o), 0);
     ck_assert_int_eq(o.mode, SENDMAIL_ALIASES);
+}
+END_TEST
+
+START_TEST(sendmail_asks_for_reports)
+{
+    static char long_id[DSN_ENVID_MAX + 2];
+    memset(long_id, 'x', sizeof long_id - 1);
+    ck_assert_int_eq(SENDMAIL(0, "Subject: x\n\nx\n", ARG("-N"), ARG("delay, success"),
+                              ARG("-Rfull"), ARG("-V"), ARG("an id+1"), ARG("user"),
+                              ARG("a+b@example.com")),
+                     EX_OK);
+    ck_assert_str_eq(f.messages[0].wishes,
+                     "1 an+20id+2B1 10/rfc822;user@example.org 10/rfc822;a+2Bb@example.com");
+    ck_assert_int_eq(SENDMAIL(0, "x\n", ARG("-N"), ARG("soon"), ARG("user")), EX_USAGE);
+    ck_assert_int_eq(SENDMAIL(0, "x\n", ARG("-N"), ARG("never,delay"), ARG("user")), EX_USAGE);
+    ck_assert_int_eq(SENDMAIL(0, "x\n", ARG("-R"), ARG("all"), ARG("user")), EX_USAGE);
+    ck_assert_int_eq(SENDMAIL(0, "x\n", ARG("-V"), ARG("a\nb"), ARG("user")), EX_USAGE);
+    ck_assert_int_eq(SENDMAIL(0, "x\n", ARG("-V"), ARG(""), ARG("user")), EX_USAGE);
+    ck_assert_int_eq(SENDMAIL(0, "x\n", ARG("-V"), long_id, ARG("user")), EX_USAGE);
+    long_id[DSN_ENVID_MAX] = '\0';
+    ck_assert_int_eq(SENDMAIL(0, "x\n", ARG("-V"), long_id, ARG("user")), EX_OK);
+    ck_assert_uint_eq(f.nmessages, 2);
 }
 END_TEST
 
@@ -578,6 +602,7 @@ suite_submitd(void)
     tcase_add_test(t, sendmail_sends);
     tcase_add_test(t, sendmail_says_what_went_wrong);
     tcase_add_test(t, sendmail_takes_postfix_options);
+    tcase_add_test(t, sendmail_asks_for_reports);
     tcase_add_test(t, sendmail_reads_up_to_a_dot);
     suite_add_tcase(s, t);
     return s;

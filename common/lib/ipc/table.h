@@ -56,7 +56,14 @@ enum address_kind {
     ADDRESS_ALIAS,
     ADDRESS_FOREIGN, /* not our domain */
 };
-enum outcome { OUTCOME_DONE, OUTCOME_LATER, OUTCOME_NEVER, OUTCOME_EXPANDED };
+enum outcome {
+    OUTCOME_DONE, /* delivered, or handed to a host that sees to reports itself */
+    OUTCOME_LATER,
+    OUTCOME_NEVER,
+    OUTCOME_EXPANDED,
+    OUTCOME_RELAYED, /* done: handed to a host that knows nothing of reports (RFC 3461 5.2.2) */
+};
+enum deliver_how { DELIVER_8BIT = 1, DELIVER_DSN = 2 };
 enum dns_status {
     DNS_FOUND,
     DNS_NO_DATA,   /* the name exists (or may), no record of this type */

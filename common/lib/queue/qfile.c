@@ -1,11 +1,30 @@
 #include "lib/queue/qfile.h"
 #include "lib/base/siphash.h"
+#include "lib/mail/dsn.h"
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { VERSION = 1, FLAG_EIGHT_BIT = 1, FLAG_BULK = 2, RECORD_HEAD = 4 };
-enum record { REC_END, REC_SENDER, REC_RCPT, REC_ORIGIN, REC_CLIENT, REC_LOGIN, REC_HELO };
+enum {
+    VERSION = 2,
+    FLAG_EIGHT_BIT = 1,
+    FLAG_BULK = 2,
+    FLAG_RET_FULL = 4,
+    FLAG_RET_HDRS = 8,
+    FLAGS_ALL = 15,
+    RECORD_HEAD = 4
+};
+enum record {
+    REC_END,
+    REC_SENDER,
+    REC_RCPT,
+    REC_ORIGIN,
+    REC_CLIENT,
+    REC_LOGIN,
+    REC_HELO,
+    REC_ENVID,
+    REC_NOTIFY, /* of the recipient before it: '@' + notify, then the ORCPT */
+};
 
 struct head {
     char magic[4]; /* "BHQ1" */
@@ -59,7 +78,39 @@ field_ok(enum record type, struct str s)
 static uint32_t
 flags_of(const struct envelope *env)
 {
-    return (env->eight_bit ? FLAG_EIGHT_BIT : 0) | (env->bulk ? FLAG_BULK : 0);
+    return (env->eight_bit ? FLAG_EIGHT_BIT : 0) | (env->bulk ? FLAG_BULK : 0) |
+           (env->ret == DSN_RET_FULL   ? FLAG_RET_FULL
+            : env->ret == DSN_RET_HDRS ? FLAG_RET_HDRS
+                                       : 0);
+}
+
+/* What was asked of reports about this recipient, if anything was. */
+static int
+put_notify(struct buf *out, const struct qfile_rcpt *r)
+{
+    char room[1 + DSN_ORCPT_MAX + 1];
+    struct buf b = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    if (!r->notify && !r->orcpt.n)
+        return 0;
+    if (!dsn_notify_ok(r->notify) || (r->orcpt.n && !dsn_orcpt_ok(r->orcpt)))
+        return -1;
+    buf_addc(&b, (char)('@' + r->notify));
+    buf_add(&b, r->orcpt);
+    put_record(out, REC_NOTIFY, buf_str(&b));
+    return 0;
+}
+
+static int
+take_notify(struct qfile_rcpt *r, struct str bytes)
+{
+    struct str orcpt = str_from(bytes, 1);
+    unsigned notify = bytes.n ? (unsigned char)bytes.p[0] - (unsigned)'@' : DSN_NOTIFY_END;
+    if (r->notify || r->orcpt.n || !dsn_notify_ok(notify) || (!notify && !orcpt.n) ||
+        (orcpt.n && !dsn_orcpt_ok(orcpt)))
+        return -1;
+    r->notify = (uint8_t)notify;
+    r->orcpt = orcpt;
+    return 0;
 }
 
 int
@@ -88,10 +139,16 @@ qfile_write(struct buf *out, const struct envelope *env, struct err *e)
             return err_set(e, ERR_PERMANENT, "envelope field %zu is malformed", i);
         put_record(out, single[i].type, single[i].value);
     }
+    if (env->envid.n && !dsn_envid_ok(env->envid))
+        return err_set(e, ERR_PERMANENT, "the envelope's ID is malformed");
+    if (env->envid.n)
+        put_record(out, REC_ENVID, env->envid);
     for (size_t i = 0; i < env->nrcpt; i++) {
         if (!field_ok(REC_RCPT, env->rcpts[i].address))
             return err_set(e, ERR_PERMANENT, "recipient %zu is malformed", i);
         put_record(out, REC_RCPT, env->rcpts[i].address);
+        if (put_notify(out, &env->rcpts[i]) < 0)
+            return err_set(e, ERR_PERMANENT, "the notices for recipient %zu are malformed", i);
     }
     put_record(out, REC_END, STR(""));
     if (!buf_ok(out))
@@ -166,6 +223,13 @@ store_record(struct envelope *env, size_t rcpts_in_head, enum record type, struc
     case REC_HELO:
         env->helo = bytes;
         return 0;
+    case REC_ENVID:
+        if (env->envid.n || !dsn_envid_ok(bytes))
+            return -1;
+        env->envid = bytes;
+        return 0;
+    case REC_NOTIFY:
+        return env->nrcpt ? take_notify(&env->rcpts[env->nrcpt - 1], bytes) : -1;
     case REC_RCPT:
         if (env->nrcpt == rcpts_in_head)
             return -1;
@@ -210,7 +274,8 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
     if (memcmp(head.magic, "BHQ1", 4) != 0 || head.version != VERSION)
         return damaged(e, "not a queue file of this version");
     if (head.envelope_size > QFILE_ENVELOPE_MAX || head.nrcpt == 0 || head.nrcpt > QFILE_RCPT_MAX ||
-        (head.flags & ~(uint32_t)(FLAG_EIGHT_BIT | FLAG_BULK)))
+        (head.flags & ~(uint32_t)FLAGS_ALL) ||
+        (head.flags & (FLAG_RET_FULL | FLAG_RET_HDRS)) == (FLAG_RET_FULL | FLAG_RET_HDRS))
         return damaged(e, "the head is malformed");
     uint64_t offset = QFILE_HEAD + head.envelope_size;
     if ((uint64_t)st.st_size < offset || (uint64_t)st.st_size - offset != head.message_size)
@@ -221,6 +286,9 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
                                .message_offset = offset,
                                .eight_bit = head.flags & FLAG_EIGHT_BIT,
                                .bulk = head.flags & FLAG_BULK,
+                               .ret = head.flags & FLAG_RET_FULL   ? DSN_RET_FULL
+                                      : head.flags & FLAG_RET_HDRS ? DSN_RET_HDRS
+                                                                   : DSN_RET_ANY,
                                .rcpts = arena_array(arena, head.nrcpt, sizeof *env_r->rcpts)};
     if (!records || !env_r->rcpts)
         return err_set(e, ERR_TEMPORARY, "out of memory for an envelope");

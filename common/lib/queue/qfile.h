@@ -8,7 +8,8 @@
  *
  *   head (64 bytes): magic "BHQ1", version, flags, envelope length, recipient count, message
  * length, arrival time, envelope check (SipHash with a fixed key: finds damage, not forgery)
- *   envelope: records {u8 type, u24 length, bytes}, ending with an END record
+ *   envelope: records {u8 type, u24 length, bytes}, ending with an END record; what a sender asked
+ * of delivery reports (lib/mail/dsn.h) is in records of its own, and only there when it was asked
  *   message: exactly the message length, the end of the file
  *
  * Limits: QFILE_RCPT_MAX recipients, QFILE_ADDR_MAX bytes an address, QFILE_ENVELOPE_MAX bytes.
@@ -28,6 +29,8 @@ enum {
 
 struct qfile_rcpt {
     struct str address; /* user@domain, as the client gave it, without brackets */
+    struct str orcpt;   /* RFC 3461 ORCPT, as it came, or empty */
+    uint8_t notify;     /* enum dsn_notify */
 };
 
 struct envelope {
@@ -39,8 +42,10 @@ struct envelope {
     int64_t arrived_us;    /* wall clock, microseconds since 1970 */
     uint64_t message_size; /* filled by qfile_read; by qfile_finish on disk */
     uint64_t message_offset;
-    bool eight_bit; /* BODY=8BITMIME was said */
-    bool bulk;      /* list mail, by its header: delivered after what people wait for */
+    bool eight_bit;   /* BODY=8BITMIME was said */
+    uint8_t ret;      /* enum dsn_ret */
+    struct str envid; /* RFC 3461 ENVID, as it came, or empty */
+    bool bulk;        /* list mail, by its header: delivered after what people wait for */
     struct qfile_rcpt *rcpts;
     size_t nrcpt;
 };

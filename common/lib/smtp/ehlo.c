@@ -11,6 +11,7 @@ static const struct {
     {SMTP_AUTH_PLAIN, "AUTH", "AUTH PLAIN"},
     {SMTP_ENHANCED, "ENHANCEDSTATUSCODES", NULL},
     {SMTP_8BITMIME, "8BITMIME", NULL},
+    {SMTP_DSN, "DSN", NULL},
     {SMTP_XQUEUE, "XQUEUE", NULL},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };

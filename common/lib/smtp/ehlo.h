@@ -13,6 +13,7 @@ enum smtp_extension {
     SMTP_AUTH_PLAIN = 1 << 3, /* RFC 4954; written only with PLAIN */
     SMTP_ENHANCED = 1 << 4,   /* RFC 2034 */
     SMTP_8BITMIME = 1 << 5,   /* RFC 6152 */
+    SMTP_DSN = 1 << 7,        /* RFC 3461 */
     SMTP_XQUEUE = 1 << 6,     /* ours, on the local socket: XQUEUE lists the queue */
 };
 

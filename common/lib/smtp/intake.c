@@ -53,6 +53,8 @@ fill_envelope(struct intake *in)
                                 .helo = str_z(s->helo),
                                 .arrived_us = wall_us(),
                                 .eight_bit = s->tx.eight_bit,
+                                .ret = s->tx.ret,
+                                .envid = s->tx.envid,
                                 .rcpts = s->tx.rcpts,
                                 .nrcpt = s->tx.nrcpt};
 }

@@ -1,5 +1,6 @@
 #include "lib/smtp/server.h"
 #include "lib/log/log.h"
+#include "lib/mail/dsn.h"
 #include "lib/smtp/received.h"
 #include "lib/smtp/verbs.h"
 #include <poll.h>
@@ -9,7 +10,7 @@
 
 enum {
     IN_MAX = 256 * 1024,
-    ARENA_MAX = 1 << 20, /* QFILE_RCPT_MAX addresses and more */
+    ARENA_MAX = 2 << 20, /* QFILE_RCPT_MAX addresses, each with its ORCPT, and more */
     LAST_WORDS_MS = 2000,
     DRAIN_MAX = 1 << 20,
 };
@@ -21,6 +22,8 @@ smtp_reset(struct smtp_server *s)
     arena_reset(&s->tx.arena);
     s->tx.sender = STR("");
     s->tx.null_sender = s->tx.eight_bit = false;
+    s->tx.ret = DSN_RET_ANY;
+    s->tx.envid = STR("");
     s->tx.rcpts = NULL;
     s->tx.nrcpt = s->tx.rcpts_cap = 0;
     s->refusal.code = 0;
@@ -125,6 +128,12 @@ ask_who(struct smtp_server *s, struct msg *m, enum address_kind *kind_r, char *a
     memcpy(account, name.p, name.n);
     account[name.n] = '\0';
     return 0;
+}
+
+bool
+smtp_is_known(const struct smtp_server *s, struct str address)
+{
+    return s->known && known_has(s->known, address);
 }
 
 int

@@ -16,6 +16,7 @@
  */
 #pragma once
 #include "lib/conf/conf.h"
+#include "lib/ipc/known.h"
 #include "lib/ipc/remote.h"
 #include "lib/loop/listener.h"
 #include "lib/queue/qclient.h"
@@ -68,6 +69,8 @@ struct smtp_transaction {
     struct str sender;
     bool null_sender;
     bool eight_bit;
+    uint8_t ret;              /* enum dsn_ret */
+    struct str envid;         /* RFC 3461 4.4, or empty */
     struct qfile_rcpt *rcpts; /* in the arena, grown as they come */
     size_t nrcpt, rcpts_cap;
 };
@@ -86,6 +89,7 @@ struct smtp_server {
     const struct conf_service *limits;
     const struct peer *peer;
     void *arg;
+    const struct known *known; /* recipients that need no question, or NULL */
     enum role role;
     const char *origin;                     /* of the envelope: "smtp", "submission", "sendmail" */
     bool tls_possible;                      /* STARTTLS is offered */
@@ -135,6 +139,8 @@ void smtp_leave(struct smtp_server *s, unsigned code, const char *status, const 
 void smtp_lost(struct smtp_server *s, const struct err *e);
 /* Forget the transaction. */
 void smtp_reset(struct smtp_server *s);
+/* Whether authd has called this recipient known; if not, ask. */
+bool smtp_is_known(const struct smtp_server *s, struct str address);
 /* Who an address is, from authd. account needs QFILE_ADDR_MAX + 1 bytes. */
 int smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *kind_r,
                      char *account, struct err *e);

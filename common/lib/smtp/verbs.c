@@ -1,11 +1,12 @@
 #include "lib/smtp/verbs.h"
 #include "lib/log/log.h"
+#include "lib/mail/dsn.h"
 #include <stdio.h>
 
 static unsigned
 extensions(const struct smtp_server *s)
 {
-    unsigned set = SMTP_PIPELINING | SMTP_SIZE | SMTP_ENHANCED | SMTP_8BITMIME;
+    unsigned set = SMTP_PIPELINING | SMTP_SIZE | SMTP_ENHANCED | SMTP_8BITMIME | SMTP_DSN;
     if (s->tls_possible && !s->tls)
         set |= SMTP_STARTTLS;
     if (s->policy->extensions)
@@ -56,6 +57,64 @@ cmd_ehlo(struct smtp_server *s, struct str argument)
     buf_free(&text);
 }
 
+static bool
+malformed(struct smtp_server *s, const char *parameter)
+{
+    smtp_say(s, 501, "5.5.4", "Error: malformed %s", parameter);
+    return false;
+}
+
+/* RFC 3461 4.5: each of its parameters stands once. */
+static bool
+once(struct smtp_server *s, bool seen, const char *parameter)
+{
+    if (seen)
+        smtp_say(s, 501, "5.5.4", "Error: %s given twice", parameter);
+    return !seen;
+}
+
+static bool
+take_envid(struct smtp_server *s, struct str value)
+{
+    if (!once(s, s->tx.envid.n, "ENVID"))
+        return false;
+    if (!dsn_envid_ok(value))
+        return malformed(s, "ENVID");
+    s->tx.envid = arena_str(&s->tx.arena, value);
+    if (s->tx.envid.p)
+        return true;
+    smtp_say(s, 451, "4.3.0", "Error: out of memory");
+    return false;
+}
+
+/* The parameters of RCPT, into r; what it points to is in the command line. */
+static bool
+rcpt_params(struct smtp_server *s, const struct smtp_path *p, struct qfile_rcpt *r)
+{
+    for (size_t i = 0; i < p->nparams; i++) {
+        const struct smtp_param *one = &p->params[i];
+        if (!s->esmtp) {
+            smtp_say(s, 555, "5.5.4", "Error: parameters need EHLO");
+            return false;
+        } else if (str_caseeq(one->key, STR("NOTIFY"))) {
+            if (!once(s, r->notify, "NOTIFY"))
+                return false;
+            if (dsn_notify_parse(one->value, &r->notify) < 0)
+                return malformed(s, "NOTIFY");
+        } else if (str_caseeq(one->key, STR("ORCPT"))) {
+            if (!once(s, r->orcpt.n, "ORCPT"))
+                return false;
+            if (!dsn_orcpt_ok(one->value))
+                return malformed(s, "ORCPT");
+            r->orcpt = one->value;
+        } else {
+            smtp_say(s, 555, "5.5.4", "Error: unsupported parameter");
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The parameters of MAIL; false when one was refused. */
 static bool
 mail_params(struct smtp_server *s, const struct smtp_path *p)
@@ -67,10 +126,8 @@ mail_params(struct smtp_server *s, const struct smtp_path *p)
             smtp_say(s, 555, "5.5.4", "Error: parameters need EHLO");
             return false;
         } else if (str_caseeq(one->key, STR("SIZE"))) { /* RFC 1870 */
-            if (one->value.n > 20 || str_u64(one->value, UINT64_MAX, &size) < 0) {
-                smtp_say(s, 501, "5.5.4", "Error: malformed SIZE");
-                return false;
-            }
+            if (one->value.n > 20 || str_u64(one->value, UINT64_MAX, &size) < 0)
+                return malformed(s, "SIZE");
             if (size > s->conf->message_size_max) {
                 smtp_say(s, 552, "5.3.4", "Error: message size exceeds fixed limit");
                 return false;
@@ -81,6 +138,14 @@ mail_params(struct smtp_server *s, const struct smtp_path *p)
                 smtp_say(s, 501, "5.5.4", "Error: BODY is 7BIT or 8BITMIME");
                 return false;
             }
+        } else if (str_caseeq(one->key, STR("RET"))) {
+            if (!once(s, s->tx.ret, "RET"))
+                return false;
+            if (dsn_ret_parse(one->value, &s->tx.ret) < 0)
+                return malformed(s, "RET");
+        } else if (str_caseeq(one->key, STR("ENVID"))) {
+            if (!take_envid(s, one->value))
+                return false;
         } else if (!(str_caseeq(one->key, STR("AUTH")) && one->has_value && s->login[0])) {
             /* RFC 4954 5: AUTH= from a client we know is read and means nothing to us. */
             smtp_say(s, 555, "5.5.4", "Error: unsupported parameter");
@@ -150,7 +215,7 @@ known_recipient(const struct smtp_transaction *tx, struct str address)
 
 /* Twice as many each time: what the arena loses of old arrays is no more than the last one. */
 static int
-add_recipient(struct smtp_transaction *tx, struct str address)
+add_recipient(struct smtp_transaction *tx, const struct qfile_rcpt *r)
 {
     if (tx->nrcpt == tx->rcpts_cap) {
         size_t cap = tx->rcpts_cap ? 2 * tx->rcpts_cap : 8;
@@ -162,10 +227,12 @@ add_recipient(struct smtp_transaction *tx, struct str address)
         tx->rcpts = more;
         tx->rcpts_cap = cap;
     }
-    struct str kept = arena_str(&tx->arena, address);
-    if (!kept.p)
+    struct qfile_rcpt kept = {.address = arena_str(&tx->arena, r->address), .notify = r->notify};
+    if (r->orcpt.n)
+        kept.orcpt = arena_str(&tx->arena, r->orcpt);
+    if (!kept.address.p || (r->orcpt.n && !kept.orcpt.p))
         return -1;
-    tx->rcpts[tx->nrcpt++].address = kept;
+    tx->rcpts[tx->nrcpt++] = kept;
     return 0;
 }
 
@@ -175,12 +242,10 @@ cmd_rcpt(struct smtp_server *s, struct str argument)
     struct smtp_path p;
     if (!take_path(s, argument, "RCPT", &p))
         return;
-    struct str address = address_str(&p.address);
-    if (p.nparams) {
-        smtp_say(s, 555, "5.5.4", "Error: unsupported parameter");
+    struct qfile_rcpt r = {.address = address_str(&p.address)};
+    if (!rcpt_params(s, &p, &r))
         return;
-    }
-    if (known_recipient(&s->tx, address)) {
+    if (known_recipient(&s->tx, r.address)) {
         smtp_say(s, 250, "2.1.5", "Ok");
         return;
     }
@@ -190,7 +255,7 @@ cmd_rcpt(struct smtp_server *s, struct str argument)
     }
     if (!s->policy->recipient(s, &p.address))
         return;
-    if (add_recipient(&s->tx, address) < 0) {
+    if (add_recipient(&s->tx, &r) < 0) {
         smtp_say(s, 451, "4.3.0", "Error: out of memory");
         return;
     }
