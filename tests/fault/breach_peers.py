@@ -2,16 +2,21 @@
 reach, measured by one probe: of each running process its user, capabilities, seccomp mode and root directory from /proc,
 and which of four files (a mailbox, a queue file, a private key, the password hashes) its user opens under that root."""
 import glob
+import imaplib
 import os
+import poplib
+import re
 import shutil
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness  # noqa: E402
 from harness import make_certificate, wait_for  # noqa: E402
 
 SECRETS = ["mailbox", "queue", "key", "hashes"]
@@ -109,10 +114,67 @@ def first(pattern):
     return next((f for f in found if os.path.isfile(f)), None)
 
 
+def used_calls(b):
+    """The system calls of each role after its confinement, in a run with a bit of everything: {role: (listener's, session's)}."""
+    s, seen = b.suite, {}
+    b.set_jobs([], "")
+    trace = s.dir + "/trace"
+    strace = subprocess.Popen(["strace", "-f", "-qq", "-e", "signal=none", "-o", trace, harness.BIN + "/bulkhead", "-f",
+                               s.conf, "start"], stdout=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: s.status() and all(r["state"] == "ready" for r in s.status()), 60)
+        before = len(s.messages("bob"))
+        context = ssl._create_unverified_context()
+        with smtplib.SMTP("127.0.0.1", s.port["smtp"], timeout=60) as c:
+            c.starttls(context=context)
+            c.sendmail("a@far.example", ["bob@example.org"], "Subject: x\r\n\r\n" + "x\r\n" * 80000)
+            c.sendmail("a@far.example", ["x@far.example"], "Subject: x\r\n\r\nx\r\n")
+        with smtplib.SMTP("127.0.0.1", s.port["submission"], timeout=60) as c:
+            c.starttls(context=context)
+            c.login("bob", "secret")
+            c.sendmail("bob@example.org", ["bob@example.org"], "Subject: x\r\n\r\nx\r\n")
+        wait_for(lambda: len(s.messages("bob")) >= before + 2, 60)
+        with imaplib.IMAP4("127.0.0.1", s.port["imap"]) as c:
+            c.login("bob", "secret")
+            c.select()
+            c.search(None, "TEXT", "x")
+            c.fetch("1", "(FLAGS ENVELOPE BODYSTRUCTURE)")
+            c.store("1", "+FLAGS", "(\\Seen)")
+            c.append("INBOX", None, None, b"Subject: y\r\n\r\ny\r\n")
+        p = poplib.POP3("127.0.0.1", s.port["pop3"], timeout=60)
+        p.user("bob")
+        p.pass_("secret")
+        p.retr(1)
+        p.quit()
+    finally:
+        s.ctl("stop", check=False)
+        strace.wait(30)
+    role, stage = {}, {}
+    with open(trace, errors="replace") as f:
+        for line in f:
+            m = re.match(r"(\d+) +(?:<\.\.\. )?(\w+)(.*)", line)
+            if not m:
+                continue
+            pid, call, rest = m[1], m[2], m[3]
+            if call in ("execve", "execveat") and rest.endswith("= 0\n"):
+                path = re.search(r'"/[^"]*/([\w-]+)"|\["([\w-]+)"', rest)
+                role[pid], stage[pid] = (path[1] or path[2]) if path else role.get(pid), 0
+            elif call in ("clone", "clone3", "fork", "vfork"):
+                child = re.search(r"= (\d+)$", rest)
+                if child and child[1] not in role:
+                    role[child[1]], stage[child[1]] = role.get(pid), stage.get(pid, 0)
+            if stage.get(pid):
+                seen.setdefault(role[pid], (set(), set()))[stage[pid] > 1].add(call)
+            if call == "seccomp" and "= 0" in rest:
+                stage[pid] = stage.get(pid, 0) + 1
+    return seen
+
+
 def of_bulkhead(b, figures):
     s = b.suite
     b.set_jobs([], "")
     b.other_host.close()  # so that the queue has a message
+    used = used_calls(b)
     s.start()
     try:
         with smtplib.SMTP("127.0.0.1", s.port["smtp"], timeout=60) as c:
@@ -130,7 +192,9 @@ def of_bulkhead(b, figures):
         for (name, uid), row in rows.items():
             fig = figures.get(name)
             if fig and "calls" in fig:
-                row["calls"] = f"{fig['calls']}" + (f", in a session {fig['session']}" if fig["session"] else "")
+                listener, session = used.get(name, ((), ()))
+                row["calls"] = f"{fig['calls']} (used {len(listener)})" + (
+                    f", in a session {fig['session']} (used {len(session)})" if session else "")
         show("Bulkhead", rows, readers, names())
         print("\n  taken: role, files opened of the 10,000 paths, messages taken of those forged, TCP ports of this host reached")
         for role, fig in sorted(figures.items()):

@@ -34,7 +34,8 @@ BATCHES = [["smtpd", "submitd"], ["pop3d", "imapd"], ["tlsd", "local"], ["relay"
 DIRECTORY = {"authd": "state", "qmgr": "queue"}
 SPECIALS = ["executable memory", "memory made executable", "a user namespace", "a thread", "Unix datagrams",
             "a Unix socket", "a netlink socket", "a packet socket", "an AF_ALG socket", "F_SETOWN", "F_SETSIG",
-            "O_ASYNC", "the x32 table", "the 32-bit table", "cutting the log", "the log no longer only for appending"]
+            "O_ASYNC", "the x32 table", "the 32-bit table", "cutting the log", "the log no longer only for appending",
+            "a file that it holds mapped for writing"]
 
 
 def rows(document, heading):
@@ -200,7 +201,8 @@ class Judge:
             m = re.match(r"special (\d+) (\w+) (.*)", line)
             if m and m[3] == "returned 0":
                 name = SPECIALS[int(m[1])]
-                if name == "cutting the log" and role == "qmgr":  # it cuts journals, and the log is a file, too
+                # qmgr cuts journals, and the log is a file, too; authd writes the page of known recipients.
+                if (role, name) in (("qmgr", SPECIALS[14]), ("authd", SPECIALS[16])):
                     continue
                 wrong.append(f"{name} ({m[2]})")
         tried = sum(line.startswith("special ") for line in lines)
@@ -375,6 +377,10 @@ def secrets(b, r):
         with open(s.dir + "/key.pem") as f:
             pem = f.read()
         der = ssl.PEM_cert_to_DER_cert(pem.replace("PRIVATE KEY", "CERTIFICATE"))
+        private = der[36:68]  # the number in a PKCS #8 key of P-256; OpenSSL holds it the other way round
+
+        def has_key(data):
+            return private in data or private[::-1] in data or pem.encode()[40:100] in data
         with open(s.dir + "/state/accounts") as f:
             digest = f.read().strip().splitlines()[-1].rsplit("$", 1)[1][:40].encode()
         first = {}
@@ -390,18 +396,18 @@ def secrets(b, r):
         t = ssl._create_unverified_context().wrap_socket(socket.create_connection(("127.0.0.1", s.port["imaps"])))
         t.recv(999)
         seen = json.loads(s.ctl("privileges", "--json"))["processes"]
-        wrong, markers = [], {}
+        wrong, markers, has = [], {}, set()
         for p in seen:
             data = b"".join(process_memory(p["pid"]))
-            secret_key = der[7:39] in data or pem.encode()[40:100] in data
-            if p["role"] in LISTENERS and (secret_key or digest in data):
+            if has_key(data):
+                has.add(p["role"])
+            if p["role"] in LISTENERS and (has_key(data) or digest in data):
                 wrong.append(f"{p['role']} {p['kind']} has a key or a hash")
             for service, role in (("smtp", "smtpd"), ("imap", "imapd")):
                 if f"marker-{service}-77821".encode() in data and p["role"] == role:
                     markers[(role, p["kind"])] = markers.get((role, p["kind"]), 0) + 1
-        has = {p["role"] for p in seen if der[7:39] in b"".join(process_memory(p["pid"]))}
         r.check("no front, tlsd, local or relay has a private key or a hash in its memory", not wrong, str(wrong))
-        r.check("of all processes keyd alone has the private key", has <= {"keyd"}, str(has))
+        r.check("of all processes keyd alone has the private key", has == {"keyd"}, str(has))
         r.check("what one session said is in no other one's memory",
                 all(kind == "session" and n == 1 for (_, kind), n in markers.items()) and markers, str(markers))
     finally:
