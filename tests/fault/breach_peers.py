@@ -149,24 +149,27 @@ def used_calls(b):
     finally:
         s.ctl("stop", check=False)
         strace.wait(30)
-    role, stage = {}, {}
+    role, stage, pending = {}, {}, {}
     with open(trace, errors="replace") as f:
-        for line in f:
-            m = re.match(r"(\d+) +(?:<\.\.\. )?(\w+)(.*)", line)
-            if not m:
-                continue
-            pid, call, rest = m[1], m[2], m[3]
-            if call in ("execve", "execveat") and rest.endswith("= 0\n"):
-                path = re.search(r'"/[^"]*/([\w-]+)"|\["([\w-]+)"', rest)
-                role[pid], stage[pid] = (path[1] or path[2]) if path else role.get(pid), 0
-            elif call in ("clone", "clone3", "fork", "vfork"):
-                child = re.search(r"= (\d+)$", rest)
-                if child and child[1] not in role:
-                    role[child[1]], stage[child[1]] = role.get(pid), stage.get(pid, 0)
-            if stage.get(pid):
-                seen.setdefault(role[pid], (set(), set()))[stage[pid] > 1].add(call)
-            if call == "seccomp" and "= 0" in rest:
-                stage[pid] = stage.get(pid, 0) + 1
+        text = f.read()
+    parents = {child: parent for parent, child in  # a child may speak before its parent's call has returned
+               re.findall(r"^(\d+) +(?:<\.\.\. )?(?:clone3?|v?fork)\b.*= (\d+)$", text, re.M)}
+    for line in text.splitlines():
+        m = re.match(r"(\d+) +(?:<\.\.\. )?(\w+)(.*)", line)
+        if not m:
+            continue
+        pid, call, rest = m[1], m[2], m[3]
+        if pid not in role:
+            role[pid], stage[pid] = role.get(parents.get(pid)), stage.get(parents.get(pid), 0)
+        if call in ("execve", "execveat"):
+            path = re.search(r'"/[^"]*/([\w-]+)"|\["([\w-]+)"', rest)
+            pending[pid] = (path[1] or path[2]) if path else pending.get(pid)
+            if rest.endswith("= 0"):
+                role[pid], stage[pid] = pending[pid], 0
+        if stage.get(pid):
+            seen.setdefault(role[pid], (set(), set()))[stage[pid] > 1].add(call)
+        if call == "seccomp" and "= 0" in rest:
+            stage[pid] = stage.get(pid, 0) + 1
     return seen
 
 

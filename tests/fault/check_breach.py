@@ -95,7 +95,7 @@ class Breach:
         self.other_host = socket.socket()
         self.other_host.bind(("127.0.0.1", 0))
         self.other_host.listen(64)
-        port = self.other_host.getsockname()[1]
+        port = self.relay_port = self.other_host.getsockname()[1]
         self.suite = Suite(relay_port=port, blocks={"smtpd": ["relay-from 127.0.0.0/8"], "relay": [f"via 127.0.0.1 port {port}"]})
 
     def write(self, name, text, mode=0o644):
@@ -109,7 +109,7 @@ class Breach:
         self.write("paths", "\n".join(self.paths) + "\n")
         ports = sorted(set(self.suite.port.values()))
         self.write("ports", "\n".join(map(str, ports + [self.canary.getsockname()[1],
-                                                        self.other_host.getsockname()[1]])) + "\n")
+                                                        self.relay_port])) + "\n")
         for role in roles:
             self.write(role + ".job", text)
             self.write(role + ".out", "", 0o666)
@@ -240,7 +240,7 @@ class Judge:
             m = re.match(r"(abstract|unix) (\d+)", line)
             if m and m[2] == "0":
                 unix.append(m[1])
-        relay_port = self.b.other_host.getsockname()[1]
+        relay_port = self.b.relay_port
         allowed = {relay_port} if role == "relay" else set()
         self.r.check(f"{role}: no Unix socket reached, and ports as the document says",
                      not unix and reached == allowed, f"{unix} {sorted(reached)}")
