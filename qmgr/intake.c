@@ -12,13 +12,15 @@ struct intake {
     char origin;
     struct arena arena;
     struct envelope env;
+    int64_t commit_us;     /* when the session said so */
     struct client *client; /* NULL: it went before the answer */
     struct intake *next;
 };
 
 static struct intake *named;   /* renamed, and the sync that makes it durable has not begun */
 static struct intake *syncing; /* the sync is under way */
-static size_t open_intakes;    /* sessions between QUEUE_NEW and their answer */
+static int64_t sync_began_us;
+static size_t open_intakes; /* sessions between QUEUE_NEW and their answer */
 
 static char
 origin_of(enum role role)
@@ -134,11 +136,13 @@ on_commit(struct client *c)
         log_error("%s: %s", in->id, e.text);
     } else {
         in->committing = true;
+        in->commit_us = now_us();
         in->client = c;
         in->next = named;
         named = in;
         return;
     }
+    stats_add(STAT_REFUSED, 1);
     service_fail(c, e.class, e.text);
     abandon(c);
 }
@@ -169,6 +173,8 @@ accepted(struct intake *in)
              (unsigned long long)in->env.message_size, in->env.nrcpt);
     if (!entry)
         log_fatal("out of memory for the queue");
+    stats_add(STAT_ACCEPTED, 1);
+    stats_add(STAT_ACCEPTED_BYTES, in->env.message_size);
     message_adopt(entry, &in->arena, &in->env);
 }
 
@@ -186,11 +192,28 @@ intake_has(struct str id)
     return has(named, id) || has(syncing, id);
 }
 
+/* How long the sync took, for how many, and how long they have waited in all. */
+static void
+measure(const struct intake *list)
+{
+    int64_t now = now_us();
+    size_t n = 0;
+    for (const struct intake *in = list; in; in = in->next, n++) {
+        stats_add(STAT_COMMIT_US, (uint64_t)(now - in->commit_us));
+        stats_max(STAT_COMMIT_US_MAX, (uint64_t)(now - in->commit_us));
+    }
+    stats_add(STAT_SYNCS, 1);
+    stats_add(STAT_SYNC_US, (uint64_t)(now - sync_began_us));
+    stats_max(STAT_SYNC_US_MAX, (uint64_t)(now - sync_began_us));
+    stats_batch(n);
+}
+
 void
 intake_synced(int synced)
 {
     struct intake *list = syncing;
     syncing = NULL;
+    measure(list);
     if (synced < 0)
         log_error("cannot sync the queue: %s", strerror(errno));
     for (struct intake *in = list; in; in = in->next) {
@@ -218,6 +241,7 @@ intake_after_turn(void)
     syncing = named;
     named = NULL;
     store_new_syncing();
+    sync_began_us = now_us();
     /* With nobody else to serve meanwhile, the way to the syncer and back would only cost time. */
     if (open_intakes == 1)
         intake_synced(store_sync_new());

@@ -78,6 +78,7 @@ main(int argc, char **argv)
     start_config(&start, &conf);
     start_sockets(&start, &conf);
     qmgr.start = &start;
+    qmgr.started_ms = now_ms();
     qmgr.conf = &conf;
     qmgr.dir = start_fd(&start, "dir.queue");
     if (store_open(qmgr.dir < 0 ? conf.queue_dir.p : NULL, &e) < 0)

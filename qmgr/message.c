@@ -370,10 +370,13 @@ message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, struct 
     static const char *const status[] = {"sent", "deferred", "bounced", "expanded", "sent"};
     static const enum rcpt_state state[] = {RCPT_DONE, RCPT_LATER, RCPT_NEVER, RCPT_DONE,
                                             RCPT_DONE};
+    static const enum queue_stat counted[] = {STAT_SENT, STAT_DEFERRED, STAT_BOUNCED, STAT_EXPANDED,
+                                              STAT_SENT};
     r->state = state[outcome];
     r->text = arena_str(&m->arena, str_sub(text, 0, REASON_MAX));
     snprintf(r->dsn, sizeof r->dsn, "%.*s", STR_ARG(str_sub(dsn, 0, 11)));
     log_outcome(m, r, status[outcome], relay);
+    stats_add(counted[outcome], 1);
     if (r->notify & DSN_SUCCESS)
         owe_done(m, r, outcome, relay);
     m->open--;

@@ -374,7 +374,8 @@ operate_message(struct client *c, struct msg *in)
     } rows[] = {{M_QUEUE_LIST, on_list},
                 {M_QUEUE_SELECT, on_select},
                 {M_QUEUE_SHOW, on_show},
-                {M_QUEUE_SHAPE, shape_answer}};
+                {M_QUEUE_SHAPE, shape_answer},
+                {M_QUEUE_STATS, stats_answer}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (rows[i].type == in->type) {
             rows[i].run(c, in);

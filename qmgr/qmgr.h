@@ -126,6 +126,7 @@ struct qmgr {
     struct loop loop;
     struct service service;
     int dir, tmp, new, cur, hold, journal, corrupt; /* directories */
+    int64_t started_ms;
     size_t nactive;
     size_t states[ENTRY_STATES]; /* how many entries are in each */
     bool leases;                 /* the file system has them */
@@ -182,6 +183,32 @@ void shape_hold(const struct entry *entry, bool held);
 void shape_learn(struct entry *entry, const struct message *m); /* where it goes */
 void shape_start(void);
 void shape_answer(struct client *c, struct msg *in);
+
+/* stats.c: numbers for the operator. */
+enum {
+    STAT_BATCH_CLASSES = 6, /* 1, 2 to 3, 4 to 7, ... commits made durable by one sync */
+};
+enum queue_stat {
+    STAT_ACCEPTED,
+    STAT_ACCEPTED_BYTES,
+    STAT_REFUSED,
+    STAT_SENT,
+    STAT_DEFERRED,
+    STAT_BOUNCED,
+    STAT_EXPANDED,
+    STAT_SYNCS,
+    STAT_SYNC_US,
+    STAT_SYNC_US_MAX,
+    STAT_COMMIT_US, /* from a session's commit to its answer */
+    STAT_COMMIT_US_MAX,
+    STAT_BATCH_MAX,
+    STAT_BATCH,
+    STATS = STAT_BATCH + STAT_BATCH_CLASSES,
+};
+void stats_add(enum queue_stat stat, uint64_t n);
+void stats_max(enum queue_stat stat, uint64_t n);
+void stats_batch(size_t n);
+void stats_answer(struct client *c, struct msg *in);
 
 /* syncer.c: a process that syncs new/ while this one goes on. */
 void syncer_start(void); /* before the role is entered */

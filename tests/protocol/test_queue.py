@@ -151,6 +151,23 @@ def one_of_two_later(suite, mx):
     assert sorted(mx.rcpts[before:]) == ["quick@far.example", "slow@far.example"], mx.rcpts[before:]
 
 
+def statistics(suite, mx):
+    def now():
+        return json.loads(suite.ctl("--json", "stats"))
+    mx.answers = {"RCPT bad@far.example": b"550 5.1.1 no\r\n"}
+    before = now()
+    submit(suite, "good@far.example", "bad@far.example", "bob@example.org")
+    empty(suite)
+    mx.answers = {}
+    after = now()
+    assert set(before) == set(after)
+    grown = {k: after[k] - before[k] for k in after}
+    assert grown["accepted"] == 1 and grown["recipients_bounced"] == 1, grown  # the bounce is our own
+    assert grown["recipients_sent"] == 3 and grown["syncs"] == 1 and grown["batches_of_1"] == 1, grown
+    assert grown["commit_us"] >= grown["sync_us"] > 0 and after["batch_max"] >= 1, (grown, after)
+    assert "accepted  " in suite.ctl("stats")
+
+
 def no_journal_for_a_while(suite, mx):
     """What is done is not done twice when it cannot be written down: the message waits in memory until it can."""
     letters = "234567abcdefghijklmnopqrstuvwxyz"
@@ -540,6 +557,7 @@ def main():
             r.run(f"hostile: {name}", hostile, suite, mx, answers)
         r.run("two recipients, one deferred", one_of_two_later, suite, mx)
         r.run("two ways, one deferred", local_and_far, suite, mx)
+        r.run("stats", statistics, suite, mx)
         r.run("the journal cannot be written", no_journal_for_a_while, suite, mx)
         r.run("the null sender gets no bounce", no_bounce_of_a_bounce, suite, mx)
         r.run("queue list, show, retry, remove, mailq", commands, suite, mx)

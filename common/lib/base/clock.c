@@ -17,6 +17,12 @@ now_ms(void)
 }
 
 int64_t
+now_us(void)
+{
+    return read_clock(CLOCK_MONOTONIC, 1000000);
+}
+
+int64_t
 wall_s(void)
 {
     return read_clock(CLOCK_REALTIME, 1);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 int64_t now_ms(void);  /* CLOCK_MONOTONIC: never jumps */
+int64_t now_us(void);  /* the same clock, finer */
 int64_t wall_s(void);  /* seconds since 1970 */
 int64_t wall_us(void); /* microseconds since 1970 */
 /* Minutes that local time is ahead of UTC; looked up at most once a minute. */

@@ -19,6 +19,7 @@ static const struct {
     {"check", "", "check the configuration", ctl_check, false},
     {"queue", "list|hold|release|retry|remove [-n] ID ...|FILTER ... | show ID | flush | shape",
      "work on the queue", ctl_queue, true},
+    {"stats", "", "what the queue manager has done since it started", ctl_stats, true},
     {"account", "add NAME [-u USER-ID -g GROUP-ID -d DIRECTORY] | passwd NAME | list | remove NAME",
      "work on the accounts", ctl_account, true},
     {"privileges", "[--svg FILE]", "show what each process may do, as the kernel has it",
