@@ -65,6 +65,7 @@ libs_relay := tls
 libs_tlsd := tls
 extra_dnsd := -lcares
 extra_authd := -lcrypt
+extra_imapd-cell := -lz
 extra_keyd := -lssl -lcrypto
 
 ALL := $(PROGRAMS) $(CELLS) $(TOOLS)
@@ -106,7 +107,7 @@ $(B)/suites.h: $(TEST_SRC)
 $(B)/tests/unit/main.o: $(B)/suites.h
 $(B)/tests/unit/main.o: CPPFLAGS += -I$(B)
 $(B)/unit: $(TEST_OBJ) $(UNDER_TEST) $(B)/libtls.a $(B)/libbulkhead.a
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt -lz
 
 unit: $(B)/unit
 	$(B)/unit

@@ -1,23 +1,27 @@
-/* APPEND (RFC 3501 6.3.11, RFC 4315 APPENDUID): the literal goes to tmp/ as it comes. */
+/* APPEND (RFC 3501 6.3.11; APPENDUID: RFC 4315; several at once: RFC 3502; literal8: RFC 3516):
+ * each literal goes to tmp/ as it comes, and all into the folder at the end, or none. */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "lib/mail/date.h"
+#include <stdlib.h>
 
 struct append {
+    struct icell *ic;
     struct str name;
-    struct icell_flags flags;
-    int64_t date_s; /* 0: now */
+    struct mailbox mb;
+    struct mailbox_writing *at;
+    size_t n;
+    struct err e; /* why nothing is stored: set when failed */
+    bool failed, bad;
 };
 
-/* "mailbox SP [flags SP] [date-time SP]" up to the literal. */
+/* "[flags SP] [date-time SP]" up to the literal, of which "~" may be there. */
 static int
-parse(struct icell *ic, struct append *a)
+parse_options(struct icell *ic, struct cursor *c, struct icell_flags *flags, int64_t *date_s)
 {
-    struct cursor *c = &ic->cmd.args;
-    *a = (struct append){0};
-    if (icell_arg_mailbox(c, &ic->arena, &a->name) < 0 || !icell_arg_space(c))
-        return -1;
-    if (cur_peek(c) == '(' && (icell_arg_flags(c, true, &a->flags) < 0 || !icell_arg_space(c)))
+    *flags = (struct icell_flags){0};
+    *date_s = 0;
+    if (cur_peek(c) == '(' && (icell_arg_flags(c, true, flags) < 0 || !icell_arg_space(c)))
         return -1;
     if (cur_peek(c) == '"') {
         struct str text;
@@ -25,94 +29,173 @@ parse(struct icell *ic, struct append *a)
         if (icell_arg_string(c, &ic->arena, &text) < 0 || !icell_arg_space(c) ||
             date_parse_imap(text, &date) < 0)
             return -1;
-        a->date_s = date.utc_s ? date.utc_s : 1;
+        *date_s = date.utc_s ? date.utc_s : 1;
     }
-    return icell_arg_end(c) && ic->cmd.literal.waiting ? 0 : -1;
+    cur_take(c, '~');
+    return icell_arg_end(c) ? 0 : -1;
 }
 
-/* The literal and the end of the command. 0; 1: refused or failed on our side, all of it read; -1:
- * the connection is gone or out of step. */
-static int
-receive(struct icell *ic, struct mailbox_writer *w, struct err *e)
+static void
+fail(struct append *a, enum err_class class, const char *text)
 {
+    if (!a->failed)
+        err_set(&a->e, class, "%s", text);
+    a->failed = true;
+}
+
+/* The next message's file; what its flags and date are is known. */
+static void
+begin(struct append *a, const struct icell_flags *flags, int64_t date_s)
+{
+    uint32_t bits = 0;
+    struct err e = {0};
+    if (a->n == ICELL_APPEND_MAX) {
+        fail(a, ERR_LIMIT, "too many messages at once");
+        return;
+    }
+    if (a->failed)
+        return;
+    struct mailbox_writing *x = &a->at[a->n];
+    if ((icell_flags_bits(&a->mb, flags, true, &bits, &e) < 0 && e.class != ERR_LIMIT) ||
+        mailbox_write_begin(&x->w, a->mb.tmp_fd, &e) < 0) {
+        fail(a, e.class, e.text);
+        return;
+    }
+    x->flags = flags->flags;
+    x->keywords = bits;
+    x->date_s = date_s;
+    a->n++;
+}
+
+/* The literal's bytes, also when they are not wanted any more. -1: the connection is gone. */
+static int
+receive(struct append *a)
+{
+    struct icell *ic = a->ic;
     uint64_t left = ic->cmd.literal.size;
-    int result = 0;
+    struct str have;
+    struct err e = {0};
+    if (left > ic->message_size_max)
+        fail(a, ERR_LIMIT, "message too long");
+    if (left == 0)
+        fail(a, ERR_PERMANENT, "a message of no bytes");
     if (!ic->cmd.literal.plus)
         stream_putz(&ic->s, "+ OK\r\n");
     ic->cmd.literal.waiting = false;
     while (left) {
-        struct str have;
-        struct err gone;
-        if (stream_peek(&ic->s, &have, &gone) < 0)
+        if (stream_peek(&ic->s, &have, &e) < 0)
             return -1;
         have = str_sub(have, 0, left);
-        if (result == 0 && str_chr(have, '\0') >= 0)
-            result = err_set(e, ERR_PROTOCOL, "NUL in a message");
-        if (result == 0)
-            result = mailbox_write(w, have, e);
+        if (!a->failed && str_chr(have, '\0') >= 0) {
+            a->bad = !ic->cmd.literal.binary;
+            ic->cmd.unknown_cte = !a->bad;
+            fail(a, ERR_PROTOCOL, "NUL in a message");
+        }
+        if (!a->failed && mailbox_write(&a->at[a->n - 1].w, have, &e) < 0)
+            fail(a, e.class, e.text);
         left -= have.n;
         stream_take(&ic->s, have.n);
     }
-    struct str line;
-    struct err gone;
+    return 0;
+}
+
+/* Behind a literal: the end (0), another message (1), or what cannot be there (0, bad). A message
+ * that is too long and comes anyway, and one behind what cannot be read, end the session: -1. */
+static int
+next(struct append *a)
+{
+    struct icell *ic = a->ic;
+    struct str line, head = {0};
+    struct err e;
     bool bare;
-    if (stream_line(&ic->s, ICELL_LINE_MAX, &line, &bare, &gone) < 0)
+    struct icell_flags flags;
+    int64_t date_s;
+    if (stream_line(&ic->s, ICELL_LINE_MAX, &line, &bare, &e) < 0)
         return -1;
-    if (result == 0 && line.n)
-        result = err_set(e, ERR_PROTOCOL, "one message at a time");
-    return result < 0 ? 1 : 0;
+    if (line.n == 0)
+        return 0;
+    bool literal =
+        icell_find_literal(line, &head, &ic->cmd.literal.size, &ic->cmd.literal.plus) == 0;
+    struct cursor c = cursor_of(head);
+    if (!literal || !icell_arg_space(&c) || parse_options(ic, &c, &flags, &date_s) < 0) {
+        a->bad = true;
+        fail(a, ERR_PROTOCOL, "what is behind a message is not another");
+        return literal && ic->cmd.literal.plus ? -1 : 0;
+    }
+    ic->cmd.literal.binary = str_ends(head, STR("~"));
+    begin(a, &flags, date_s);
+    bool refuse = a->failed || ic->cmd.literal.size > ic->message_size_max;
+    if (refuse && ic->cmd.literal.plus && ic->cmd.literal.size > ic->message_size_max)
+        return -1;
+    if (refuse && !ic->cmd.literal.plus) {
+        fail(a, ERR_LIMIT, "message too long");
+        return 0; /* it was not invited: RFC 3502 lets the server say NO here */
+    }
+    return 1;
 }
 
 static void
-store(struct icell *ic, const struct append *a, struct mailbox *mb, struct mailbox_writer *w)
+answer(struct append *a)
 {
-    struct err e = {0};
-    uint32_t bits = 0, uid;
-    int got = receive(ic, w, &e);
-    if (got < 0) {
-        ic->bye = "Connection closed in APPEND";
-        ic->state = ICELL_LOGOUT;
-    } else if (got > 0 && e.class == ERR_PROTOCOL) {
-        icell_end(ic, ICELL_BAD, "%s.", e.text);
-    } else if (got > 0) {
-        icell_end_err(ic, &e);
-    } else if (w->size == 0) {
-        icell_end(ic, ICELL_NO, "A message of no bytes.");
-    } else if (icell_flags_bits(mb, &a->flags, true, &bits, &e) < 0 && e.class != ERR_LIMIT) {
-        icell_end_err(ic, &e);
-    } else if (mailbox_write_commit(w, mb, a->flags.flags, bits, a->date_s, &uid, &e) < 0) {
-        icell_end_err(ic, &e);
-    } else {
-        icell_end(ic, ICELL_OK, "[APPENDUID %u %u] Append completed.", mb->uids.validity, uid);
+    struct icell *ic = a->ic;
+    uint32_t uid;
+    if (!a->failed && mailbox_write_commit_all(a->at, a->n, &a->mb, &uid, &a->e) < 0)
+        a->failed = true;
+    if (ic->cmd.unknown_cte)
+        icell_end(ic, ICELL_NO, "[UNKNOWN-CTE] %s.", a->e.text);
+    else if (a->bad)
+        icell_end(ic, ICELL_BAD, "%s.", a->e.text);
+    else if (a->failed && str_eq(str_z(a->e.text), STR("message too long")))
+        icell_end(ic, ICELL_NO, "[TOOBIG] Message too long.");
+    else if (a->failed)
+        icell_end_err(ic, &a->e);
+    else if (a->n == 1)
+        icell_end(ic, ICELL_OK, "[APPENDUID %u %u] Append completed.", a->mb.uids.validity, uid);
+    else
+        icell_end(ic, ICELL_OK, "[APPENDUID %u %u:%u] Append completed.", a->mb.uids.validity, uid,
+                  uid + (uint32_t)a->n - 1);
+}
+
+static void
+take_all(struct append *a, const struct icell_flags *flags, int64_t date_s)
+{
+    int more = 1;
+    begin(a, flags, date_s);
+    while (more > 0) {
+        if (receive(a) < 0 || (more = next(a)) < 0) {
+            a->ic->bye = "Connection closed in APPEND";
+            a->ic->state = ICELL_LOGOUT;
+            break;
+        }
     }
+    if (more == 0)
+        answer(a);
+    for (size_t i = 0; i < a->n; i++)
+        mailbox_write_abort(&a->at[i].w);
 }
 
 void
 icell_cmd_append(struct icell *ic)
 {
-    struct append a;
-    struct mailbox mb;
-    struct mailbox_writer w;
-    struct err e = {0};
-    if (parse(ic, &a) < 0) {
+    struct append a = {.ic = ic};
+    struct icell_flags flags;
+    int64_t date_s;
+    struct cursor *c = &ic->cmd.args;
+    if (icell_arg_mailbox(c, &ic->arena, &a.name) < 0 || !icell_arg_space(c) ||
+        parse_options(ic, c, &flags, &date_s) < 0 || !ic->cmd.literal.waiting) {
         icell_end_syntax(ic);
-        return;
-    }
-    if (ic->cmd.literal.size > ic->message_size_max) {
+    } else if (ic->cmd.literal.size > ic->message_size_max) {
         icell_end(ic, ICELL_NO, "[TOOBIG] Message too long.");
-        return;
-    }
-    if (mailbox_open_target(&mb, ic->root_fd, a.name, &e) < 0) {
-        if (e.class == ERR_PERMANENT)
+    } else if (!(a.at = calloc(ICELL_APPEND_MAX, sizeof *a.at))) {
+        icell_end(ic, ICELL_NO, "Out of memory.");
+    } else if (mailbox_open_target(&a.mb, ic->root_fd, a.name, &a.e) < 0) {
+        if (a.e.class == ERR_PERMANENT)
             icell_end(ic, ICELL_NO, "[TRYCREATE] No such mailbox.");
         else
-            icell_end_err(ic, &e);
-        return;
+            icell_end_err(ic, &a.e);
+    } else {
+        take_all(&a, &flags, date_s);
+        mailbox_close(&a.mb);
     }
-    if (mailbox_write_begin(&w, mb.tmp_fd, &e) < 0)
-        icell_end_err(ic, &e);
-    else
-        store(ic, &a, &mb, &w);
-    mailbox_write_abort(&w);
-    mailbox_close(&mb);
+    free(a.at);
 }

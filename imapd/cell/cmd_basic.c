@@ -9,7 +9,9 @@ icell_cmd_capability(struct icell *ic)
         icell_end_syntax(ic);
         return;
     }
-    stream_putf(&ic->s, "* CAPABILITY %s\r\n", icell_capabilities);
+    stream_putz(&ic->s, "* CAPABILITY ");
+    icell_put_capabilities(ic);
+    stream_putz(&ic->s, "\r\n");
     icell_end(ic, ICELL_OK, "Capability completed.");
 }
 

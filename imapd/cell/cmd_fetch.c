@@ -109,7 +109,7 @@ put_section(struct icell *ic, size_t i, const struct icell_item *x, uint64_t siz
     if (x->name)
         buf_addz(&name, x->name);
     else
-        icell_section_name(&name, &x->section);
+        icell_section_name(&name, "BODY", &x->section);
     buf_addc(&name, ' ');
     stream_put(&ic->s, buf_str(&name));
     if (need_of(x) == NEED_NAME) {
@@ -124,6 +124,44 @@ put_section(struct icell *ic, size_t i, const struct icell_item *x, uint64_t siz
     }
     buf_free(&name);
     buf_free(&room);
+}
+
+/* "BINARY[1] ~{n}" and the bytes, or "BINARY.SIZE[1] n". */
+static int
+make_binary(struct icell *ic, size_t i, const struct icell_item *x, struct buf *ready,
+            struct err *e)
+{
+    uint64_t size;
+    struct buf room = buf_new(ICELL_BINARY_MAX);
+    if (icell_load_mime(ic, i, e) < 0 || mailfile_size(&ic->msg.file, &size, e) < 0)
+        return -1;
+    int got = icell_section_binary(ic, &x->section, size, &room, e);
+    struct str bytes = buf_str(&room);
+    if (x->section.partial)
+        bytes = str_sub(bytes, x->section.start, x->section.count);
+    icell_section_name(ready, x->kind == ICELL_ITEM_BINARY ? "BINARY" : "BINARY.SIZE", &x->section);
+    if (x->kind == ICELL_ITEM_BINARY_SIZE) {
+        buf_addf(ready, " %zu", bytes.n);
+    } else if (got > 0) {
+        buf_addz(ready, " NIL");
+    } else {
+        buf_addf(ready, " %s{%zu}\r\n", str_chr(bytes, '\0') >= 0 ? "~" : "", bytes.n);
+        buf_add(ready, bytes);
+    }
+    buf_free(&room);
+    return got < 0 ? -1 : 0;
+}
+
+/* RFC 8970 3.1: a lazy client takes NIL for "not known yet". */
+static int
+make_preview(struct icell *ic, size_t i, bool lazy, struct buf *ready, struct err *e)
+{
+    struct str text;
+    buf_addz(ready, "PREVIEW ");
+    if (!lazy || mailcache_get(&ic->mb, i, MAILCACHE_PREVIEW, &text) == 0)
+        return icell_text(ic, i, MAILCACHE_PREVIEW, ready, e);
+    buf_addz(ready, "NIL");
+    return 0;
 }
 
 /* The texts that are kept: into ready before the answer begins. */
@@ -147,6 +185,20 @@ make_ready(struct icell *ic, size_t i, const struct icell_fetch *f, struct buf *
             buf_addz(ready, "BODYSTRUCTURE ");
             result = icell_text(ic, i, MAILCACHE_STRUCTURE, ready, e);
             break;
+        case ICELL_ITEM_EMAILID:
+            buf_addz(ready, "EMAILID ");
+            result = icell_text(ic, i, MAILCACHE_EMAILID, ready, e);
+            break;
+        case ICELL_ITEM_THREADID:
+            buf_addz(ready, "THREADID NIL");
+            break;
+        case ICELL_ITEM_PREVIEW:
+            result = make_preview(ic, i, f->items[k].lazy, ready, e);
+            break;
+        case ICELL_ITEM_BINARY:
+        case ICELL_ITEM_BINARY_SIZE:
+            result = make_binary(ic, i, &f->items[k], ready, e);
+            break;
         case ICELL_ITEM_SECTION:
             if (need_of(&f->items[k]) == NEED_NAME)
                 result = icell_hot_header(ic, i, &header, e);
@@ -154,6 +206,8 @@ make_ready(struct icell *ic, size_t i, const struct icell_fetch *f, struct buf *
         default:
             break;
         }
+        if (result == 0 && !buf_ok(ready))
+            result = err_set(e, ERR_LIMIT, "more than can be told of one message");
         if (result < 0)
             return -1;
         ends[k] = ready->n;
@@ -221,7 +275,8 @@ static bool
 marks_seen(const struct icell_fetch *f)
 {
     for (size_t i = 0; i < f->n; i++)
-        if (f->items[i].kind == ICELL_ITEM_SECTION && !f->items[i].peek)
+        if ((f->items[i].kind == ICELL_ITEM_SECTION || f->items[i].kind == ICELL_ITEM_BINARY) &&
+            !f->items[i].peek)
             return true;
     return false;
 }
@@ -314,7 +369,9 @@ icell_cmd_fetch(struct icell *ic)
             if (failed)
                 log_warn("UID %u: %s", ic->mb.msgs[at[k]].uid, e.text);
         }
-    if (failed)
+    if (ic->cmd.unknown_cte)
+        icell_end(ic, ICELL_NO, "[UNKNOWN-CTE] A part's encoding is not known.");
+    else if (failed)
         icell_end(ic, ICELL_NO, "[SERVERBUG] Some messages could not be read.");
     else if (gone)
         icell_end(ic, ICELL_NO, "[EXPUNGEISSUED] Some messages have been expunged.");

@@ -56,6 +56,7 @@ icell_cmd_create(struct icell *ic)
 {
     struct str name;
     const char *use;
+    struct mailbox mb;
     struct err e = {0};
     if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &name) < 0) {
         icell_end_syntax(ic);
@@ -76,6 +77,11 @@ icell_cmd_create(struct icell *ic)
         int result = folder_create(ic->root_fd, name, &e);
         if (result == 0 && use)
             result = folder_set_use(ic->root_fd, name, use, &e);
+        if (result == 0 && mailbox_open(&mb, ic->root_fd, name, true, &e) == 0) {
+            icell_end(ic, ICELL_OK, "[MAILBOXID (F%u)] Create completed.", mb.validity);
+            mailbox_close(&mb);
+            return;
+        }
         end_folder(ic, result, &e, "Create");
     }
 }

@@ -1,6 +1,7 @@
 /* IDLE (RFC 2177): inotify wakes us; where it cannot be had, a look every POLL_MS. */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
+#include "imapd/cell/deflate.h"
 #include <errno.h>
 #include <poll.h>
 #include <unistd.h>
@@ -15,7 +16,7 @@ wait_turn(struct icell *ic, int watch_fd)
     struct pollfd p[2] = {{.fd = ic->s.fd_in, .events = POLLIN},
                           {.fd = watch_fd, .events = POLLIN}};
     bool watched = ic->mb_open && watch_fd >= 0;
-    if (stream_buffered(&ic->s))
+    if (stream_buffered(&ic->s) || icell_deflate_pending(ic->deflate))
         return 1;
     int n = poll(p, watch_fd >= 0 ? 2 : 1, ic->mb_open && !watched ? POLL_MS : ALIVE_MS);
     if (n < 0 && errno != EINTR)

@@ -14,11 +14,12 @@ enum item {
     DELETED,
     APPENDLIMIT,
     MAILBOXID,
+    DELETED_STORAGE, /* RFC 9208 4.1.4 */
     ITEMS
 };
-static const char *const names[ITEMS] = {"MESSAGES",    "RECENT",        "UIDNEXT", "UIDVALIDITY",
-                                         "UNSEEN",      "HIGHESTMODSEQ", "SIZE",    "DELETED",
-                                         "APPENDLIMIT", "MAILBOXID"};
+static const char *const names[ITEMS] = {
+    "MESSAGES", "RECENT",  "UIDNEXT",     "UIDVALIDITY", "UNSEEN",         "HIGHESTMODSEQ",
+    "SIZE",     "DELETED", "APPENDLIMIT", "MAILBOXID",   "DELETED-STORAGE"};
 
 int
 icell_status_parse(struct cursor *c, struct icell_status_items *items_r)
@@ -74,9 +75,13 @@ icell_put_status(struct icell *ic, struct str name, const struct icell_status_it
     values[APPENDLIMIT] = ic->message_size_max;
     for (size_t i = 0; i < mb.n; i++) {
         uint64_t size = 0;
-        values[DELETED] += (mb.msgs[i].flags & MAILBOX_DELETED) != 0;
-        if (asks(items, SIZE) && mailbox_vsize(&mb, i, &size, NULL) == 0)
+        bool deleted = mb.msgs[i].flags & MAILBOX_DELETED;
+        values[DELETED] += deleted;
+        if ((asks(items, SIZE) || (deleted && asks(items, DELETED_STORAGE))) &&
+            mailbox_vsize(&mb, i, &size, NULL) == 0) {
             values[SIZE] += size;
+            values[DELETED_STORAGE] += deleted ? size : 0;
+        }
     }
     mailbox_settle(&mb);
     mailbox_close(&mb);

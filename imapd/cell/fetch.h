@@ -2,7 +2,8 @@
  * fetch: what FETCH can ask for (RFC 3501 6.4.5), parsed, and each answered.
  *
  * Limits: ICELL_FETCH_MAX items, ICELL_SECTION_MAX numbers in a section, ICELL_FIELDS_MAX names of
- * header fields; a structure of at most ICELL_STRUCTURE_MAX bytes is sent.
+ * header fields; a structure of at most ICELL_STRUCTURE_MAX bytes is sent, a part of
+ * at most ICELL_BINARY_MAX bytes is decoded.
  */
 #pragma once
 #include "imapd/cell/icell.h"
@@ -12,6 +13,7 @@ enum {
     ICELL_SECTION_MAX = 2 * MIME_DEPTH_MAX,
     ICELL_FIELDS_MAX = 200,
     ICELL_STRUCTURE_MAX = 64 * 1024 * 1024,
+    ICELL_BINARY_MAX = 60 * 1024 * 1024, /* of a part that is decoded */
 };
 
 enum icell_item_kind {
@@ -24,6 +26,11 @@ enum icell_item_kind {
     ICELL_ITEM_ENVELOPE,
     ICELL_ITEM_BODY, /* the structure without extensions */
     ICELL_ITEM_BODYSTRUCTURE,
+    ICELL_ITEM_EMAILID, /* RFC 8474 */
+    ICELL_ITEM_THREADID,
+    ICELL_ITEM_PREVIEW, /* RFC 8970 */
+    ICELL_ITEM_BINARY,  /* RFC 3516 */
+    ICELL_ITEM_BINARY_SIZE,
     ICELL_ITEM_SECTION, /* BODY[...], RFC822... */
 };
 enum icell_section_text {
@@ -50,6 +57,7 @@ struct icell_item {
     const char *name; /* as the answer calls it; NULL: from the section */
     struct icell_section section;
     bool peek;
+    bool lazy; /* PREVIEW: only if it is known already */
 };
 
 struct icell_fetch {
@@ -79,10 +87,17 @@ void icell_section_fields(const struct icell_section *s, struct str header, stru
 bool icell_section_is_hot(const struct icell_section *s);
 /* Whether the header alone is enough to find it. */
 bool icell_section_in_header(const struct icell_section *s);
+/* The content of a part (of the message: all of it) with its transfer encoding undone, appended to
+ * out. 0; 1: there is no such part; -1 with ic->cmd.unknown_cte, or because it is too large. */
+int icell_section_binary(struct icell *ic, const struct icell_section *s, uint64_t size,
+                         struct buf *out, struct err *e);
 /* "BODY[1.2.HEADER.FIELDS (A B)]<0>". */
-void icell_section_name(struct buf *out, const struct icell_section *s);
+void icell_section_name(struct buf *out, const char *word, const struct icell_section *s);
 
 /* envelope.c, structure.c */
 void icell_envelope(struct buf *out, struct arena *arena, struct str header);
+/* "(M...)": what the message's bytes say, so that a copy has it, too. */
+int icell_emailid(struct buf *out, struct mailfile *f, struct err *e);
+void icell_preview(struct buf *out, const struct mime *m, const struct mailfile *f);
 void icell_structure(struct buf *out, struct arena *arena, const struct mime *m,
                      const struct mailfile *f, bool extensions);

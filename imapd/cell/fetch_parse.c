@@ -15,6 +15,12 @@ static const struct {
     {"BODYSTRUCTURE", ICELL_ITEM_BODYSTRUCTURE, 0, false},
     {"MODSEQ", ICELL_ITEM_MODSEQ, 0, false},
     {"SAVEDATE", ICELL_ITEM_SAVEDATE, 0, false},
+    {"EMAILID", ICELL_ITEM_EMAILID, 0, false},
+    {"THREADID", ICELL_ITEM_THREADID, 0, false},
+    {"PREVIEW", ICELL_ITEM_PREVIEW, 0, false},
+    {"BINARY", ICELL_ITEM_BINARY, 0, false},
+    {"BINARY.PEEK", ICELL_ITEM_BINARY, 0, true},
+    {"BINARY.SIZE", ICELL_ITEM_BINARY_SIZE, 0, true},
     {"RFC822.SIZE", ICELL_ITEM_SIZE, 0, false},
     {"RFC822.HEADER", ICELL_ITEM_SECTION, ICELL_HEADER, true},
     {"RFC822.TEXT", ICELL_ITEM_SECTION, ICELL_TEXT, false},
@@ -106,6 +112,15 @@ partial(struct cursor *c, struct icell_section *s)
     return 0;
 }
 
+/* "[1.2]<0.100>" behind "BINARY" or "BINARY.PEEK", "[1.2]" behind "BINARY.SIZE" (RFC 3516 7). */
+static int
+binary(struct cursor *c, struct arena *arena, struct icell_item *item)
+{
+    if (!cur_take(c, '[') || section_path(c, arena, &item->section) < 0 || !cur_take(c, ']'))
+        return -1;
+    return item->kind == ICELL_ITEM_BINARY ? partial(c, &item->section) : 0;
+}
+
 /* Behind "BODY" or "BODY.PEEK", at '['. */
 static int
 section(struct cursor *c, struct arena *arena, struct icell_section *s)
@@ -146,6 +161,10 @@ one(struct icell *ic, struct cursor *c, struct icell_fetch *f)
             return -1;
         item->section.text = words[i].text;
         item->peek = words[i].peek;
+        if (item->kind == ICELL_ITEM_PREVIEW)
+            item->lazy = cur_take_case(c, STR(" (LAZY)"));
+        if (item->kind == ICELL_ITEM_BINARY || item->kind == ICELL_ITEM_BINARY_SIZE)
+            return binary(c, &ic->arena, item);
         return 0;
     }
     return -1;

@@ -18,6 +18,7 @@
 #pragma once
 #include "lib/base/arena.h"
 #include "lib/base/cursor.h"
+#include "lib/base/siphash.h"
 #include "lib/io/stream.h"
 #include "lib/mail/mime.h"
 #include "lib/mailbox/folder.h"
@@ -29,6 +30,7 @@ enum {
     ICELL_LITERAL_MAX = 65536,
     ICELL_COMMAND_MAX = 4 * 65536,
     ICELL_NESTING_MAX = 64,
+    ICELL_APPEND_MAX = 64, /* messages at once: each has its file open */
     ICELL_BAD_MAX = 20,
     ICELL_IDLE_MS = 31 * 60 * 1000, /* RFC 3501 5.4: at least 30 minutes */
     ICELL_ARENA_MAX = 64 * 1024 * 1024,
@@ -47,8 +49,10 @@ struct icell_command {
     struct {
         bool waiting; /* a message literal is announced and not read yet */
         bool plus;    /* it is non-synchronising: the bytes come anyway */
+        bool binary;  /* "~{": it may have NUL (RFC 3516 4.4) */
         uint64_t size;
     } literal;
+    bool unknown_cte; /* a part's encoding is not known (RFC 3516) */
     enum icell_status status;
     struct buf answer; /* text of the tagged line, with a response code in front */
 };
@@ -73,11 +77,15 @@ struct icell {
     struct icell_message msg;
     uint32_t hot_uid; /* whose fields are in hot; 0: nobody's */
     struct buf hot;
+    struct sipkey digest_key; /* of the selected mailbox */
+    bool digest_keyed;
+    struct buf digest;
     struct buf ready;        /* what FETCH will say of one message, before it says it */
     bool condstore, qresync; /* enabled (RFC 7162) */
     uint32_t *saved;         /* UIDs that SEARCH saved: "$" (RFC 5182) */
     size_t nsaved;
-    struct arena arena; /* of one command */
+    struct icell_deflate *deflate; /* NULL: nothing is compressed */
+    struct arena arena;            /* of one command */
     struct icell_command cmd;
     unsigned bad;    /* in a row */
     const char *bye; /* why the session ended, for the log */
@@ -96,6 +104,8 @@ void icell_end_err(struct icell *ic, const struct err *e);
 /* BAD: the arguments. */
 void icell_end_syntax(struct icell *ic);
 
+/* "{123}" or "{123+}" at the end of a line. -1: none. */
+int icell_find_literal(struct str line, struct str *head_r, uint64_t *size_r, bool *plus_r);
 /* What the loop does, apart for tests: read one command; run it and answer. 0, or -1: the session
  * is over. */
 int icell_read_command(struct icell *ic);
@@ -115,7 +125,8 @@ void icell_unselect(struct icell *ic);
 void icell_add_flags(const struct icell *ic, struct buf *out, const struct mailbox_message *m);
 /* "* FLAGS" and PERMANENTFLAGS when they differ from what was told. */
 void icell_tell_flags(struct icell *ic);
-extern const char icell_capabilities[];
+/* The words behind CAPABILITY. */
+void icell_put_capabilities(struct icell *ic);
 
 /* The message at this index, loaded (only its header when that is enough) and cached. -1: gone, or
  * not readable. And its structure. */

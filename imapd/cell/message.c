@@ -158,9 +158,15 @@ make_text(struct icell *ic, size_t i, enum mailcache_kind kind, struct buf *out,
         result = icell_hot_header(ic, i, &header, e);
         if (result == 0)
             icell_envelope(out, &arena, header);
+    } else if (kind == MAILCACHE_EMAILID) {
+        result = icell_load(ic, i, false, e);
+        if (result == 0)
+            result = icell_emailid(out, &ic->msg.file, e);
     } else {
         result = icell_load_mime(ic, i, e);
-        if (result == 0)
+        if (result == 0 && kind == MAILCACHE_PREVIEW)
+            icell_preview(out, &ic->msg.mime, &ic->msg.file);
+        else if (result == 0)
             icell_structure(out, &arena, &ic->msg.mime, &ic->msg.file, kind == MAILCACHE_STRUCTURE);
     }
     arena_free(&arena);

@@ -4,9 +4,8 @@
 
 enum { SKIP_MAX = 1 << 20 };
 
-/* "{123}" or "{123+}" at the end of line. -1: none, or a number that cannot be. */
-static int
-find_literal(struct str line, struct str *head_r, uint64_t *size_r, bool *plus_r)
+int
+icell_find_literal(struct str line, struct str *head_r, uint64_t *size_r, bool *plus_r)
 {
     ptrdiff_t open = str_rchr(line, '{');
     if (open < 0 || line.n < 3 || line.p[line.n - 1] != '}')
@@ -137,12 +136,13 @@ icell_read_command(struct icell *ic)
             refuse(ic, ICELL_BAD, "Command too long.");
             return 0;
         }
-        if (find_literal(line, &head, &size, &plus) < 0) {
+        if (icell_find_literal(line, &head, &size, &plus) < 0) {
             buf_add(text, line);
             break;
         }
         buf_add(text, head);
         if (is_append(ic)) {
+            ic->cmd.literal.binary = str_ends(head, STR("~"));
             ic->cmd.literal.waiting = true;
             ic->cmd.literal.plus = plus;
             ic->cmd.literal.size = size;

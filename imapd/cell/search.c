@@ -54,6 +54,9 @@ static const struct word {
     {"SAVEDBEFORE", DATE, {.kind = ICELL_KEY_SAVED_DATE, .compare = -1}},
     {"SAVEDON", DATE, {.kind = ICELL_KEY_SAVED_DATE}},
     {"SAVEDSINCE", DATE, {.kind = ICELL_KEY_SAVED_DATE, .compare = 1}},
+    /* RFC 8474; of threads nothing is known. */
+    {"EMAILID", TEXT, {.kind = ICELL_KEY_EMAILID}},
+    {"THREADID", TEXT, {.kind = ICELL_KEY_KEYWORD, .want = true, .keyword = -1}},
     {"SAVEDATESUPPORTED", NOTHING, {.kind = ICELL_KEY_ALL}},
 };
 
@@ -221,13 +224,11 @@ step(struct icell *ic, struct parser *p, struct cursor *c)
     return 0;
 }
 
-/* "CHARSET name " in front; only those we can compare. */
+/* "name " of a charset; only those we can compare. */
 static int
 charset(struct icell *ic, struct cursor *c)
 {
     struct str name;
-    if (!cur_take_case(c, STR("CHARSET ")))
-        return 0;
     if (icell_arg_astring(c, &ic->arena, &name) < 0 || !icell_arg_space(c)) {
         icell_end_syntax(ic);
         return -1;
@@ -238,17 +239,10 @@ charset(struct icell *ic, struct cursor *c)
     return -1;
 }
 
-int
-icell_search_parse(struct icell *ic, struct cursor *c, struct icell_search *s_r)
+static int
+keys(struct icell *ic, struct cursor *c, struct icell_search *s_r)
 {
     struct parser p = {.s = s_r, .n = 1};
-    *s_r = (struct icell_search){0};
-    if (!icell_arg_space(c)) {
-        icell_end_syntax(ic);
-        return -1;
-    }
-    if (charset(ic, c) < 0)
-        return -1;
     do
         if (step(ic, &p, c) < 0) {
             icell_end_syntax(ic);
@@ -259,6 +253,47 @@ icell_search_parse(struct icell *ic, struct cursor *c, struct icell_search *s_r)
         return 0;
     icell_end_syntax(ic);
     return -1;
+}
+
+static int
+parse(struct icell *ic, struct cursor *c, bool always, struct icell_search *s_r)
+{
+    *s_r = (struct icell_search){0};
+    if (!icell_arg_space(c)) {
+        icell_end_syntax(ic);
+        return -1;
+    }
+    if ((always || cur_take_case(c, STR("CHARSET "))) && charset(ic, c) < 0)
+        return -1;
+    return keys(ic, c, s_r);
+}
+
+int
+icell_search_parse(struct icell *ic, struct cursor *c, struct icell_search *s_r)
+{
+    return parse(ic, c, false, s_r);
+}
+
+int
+icell_search_parse_charset(struct icell *ic, struct cursor *c, struct icell_search *s_r)
+{
+    return parse(ic, c, true, s_r);
+}
+
+int
+icell_search_all(struct icell *ic, const struct icell_search *s, size_t **indices_r, size_t *n_r)
+{
+    size_t *at = arena_array(&ic->arena, ic->mb.n + 1, sizeof *at), n = 0;
+    if (!at) {
+        icell_end(ic, ICELL_NO, "[LIMIT] Out of memory.");
+        return -1;
+    }
+    for (size_t i = 0; i < ic->mb.n && !ic->s.broken; i++)
+        if (icell_search_match(ic, s, i))
+            at[n++] = i;
+    *indices_r = at;
+    *n_r = n;
+    return 0;
 }
 
 void

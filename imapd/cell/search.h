@@ -25,6 +25,7 @@ enum icell_key_kind {
     /* from here on the message must be read */
     ICELL_KEY_SENT,
     ICELL_KEY_HEADER,
+    ICELL_KEY_EMAILID, /* RFC 8474 */
     ICELL_KEY_BODY,
     ICELL_KEY_TEXT,
 };
@@ -55,6 +56,12 @@ struct icell_search {
 
 /* Parse the rest of the command. -1: its end is set. */
 int icell_search_parse(struct icell *ic, struct cursor *c, struct icell_search *s_r);
+/* " charset keys", as SORT and THREAD have it. */
+int icell_search_parse_charset(struct icell *ic, struct cursor *c, struct icell_search *s_r);
+/* The messages that match, ascending, in memory of the command; for SORT and THREAD. -1: the
+ * command's end is set. */
+int icell_search_all(struct icell *ic, const struct icell_search *s, size_t **indices_r,
+                     size_t *n_r);
 void icell_search_free(struct icell_search *s);
 /* Whether message i matches. A message that cannot be read does not. */
 bool icell_search_match(struct icell *ic, const struct icell_search *s, size_t i);

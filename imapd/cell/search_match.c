@@ -139,10 +139,22 @@ sent_fits(struct str header, const struct icell_key *k)
            date_fits(date_days(d.year, d.month, d.day), k);
 }
 
+static bool
+emailid_is(struct icell *ic, size_t i, struct str want)
+{
+    struct buf id = buf_new(200);
+    bool same = icell_text(ic, i, MAILCACHE_EMAILID, &id, NULL) == 0 && id.n == want.n + 2 &&
+                str_eq(str_sub(buf_str(&id), 1, want.n), want);
+    buf_free(&id);
+    return same;
+}
+
 static enum verdict
 judge_text(struct icell *ic, const struct icell_key *k, size_t i)
 {
     struct str header;
+    if (k->kind == ICELL_KEY_EMAILID)
+        return verdict(emailid_is(ic, i, k->text));
     if (k->kind == ICELL_KEY_BODY)
         return verdict(in_body(ic, i, k->text));
     if (k->kind == ICELL_KEY_HEADER && !k->field.n)

@@ -1,5 +1,6 @@
 #include "imapd/cell/args.h"
 #include "imapd/cell/fetch.h"
+#include "lib/mail/bodytext.h"
 #include "lib/mail/header.h"
 
 bool
@@ -102,11 +103,12 @@ icell_section_find(struct icell *ic, const struct icell_section *s, uint64_t siz
 }
 
 void
-icell_section_name(struct buf *out, const struct icell_section *s)
+icell_section_name(struct buf *out, const char *word, const struct icell_section *s)
 {
     static const char *const words[] = {"",     "HEADER", "HEADER.FIELDS", "HEADER.FIELDS.NOT",
                                         "TEXT", "MIME"};
-    buf_addz(out, "BODY[");
+    buf_addz(out, word);
+    buf_addc(out, '[');
     for (size_t i = 0; i < s->npath; i++)
         buf_addf(out, "%s%u", i ? "." : "", s->path[i]);
     if (s->npath && s->text != ICELL_WHOLE)
@@ -119,4 +121,42 @@ icell_section_name(struct buf *out, const struct icell_section *s)
     buf_addz(out, s->nfields ? ")]" : "]");
     if (s->partial)
         buf_addf(out, "<%u>", s->start);
+}
+
+static bool
+known_encoding(struct str name)
+{
+    static const char *const known[] = {"", "7bit", "8bit", "binary", "base64", "quoted-printable"};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (str_caseeq(name, str_z(known[i])))
+            return true;
+    return false;
+}
+
+int
+icell_section_binary(struct icell *ic, const struct icell_section *s, uint64_t size,
+                     struct buf *out, struct err *e)
+{
+    struct buf room = buf_new(ICELL_BINARY_MAX);
+    struct str encoding = STR("binary");
+    uint64_t from = 0, to = size;
+    if (s->npath) {
+        uint32_t i = find_part(&ic->msg.mime, s);
+        if (i == MIME_NONE)
+            return 1;
+        const struct mime_part *p = &ic->msg.mime.parts[i];
+        from = p->body_at;
+        to = p->end;
+        if (p->kind == MIME_LEAF)
+            encoding = p->encoding;
+    }
+    if (!known_encoding(encoding)) {
+        ic->cmd.unknown_cte = true;
+        return err_set(e, ERR_PERMANENT, "a transfer encoding that is not known");
+    }
+    if (to - from > ICELL_BINARY_MAX)
+        return err_set(e, ERR_LIMIT, "a part too large to be decoded");
+    bodytext_decode(out, icell_range(&ic->msg.file, from, to, &room), encoding);
+    buf_free(&room);
+    return 0;
 }

@@ -1,17 +1,27 @@
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
+#include "imapd/cell/deflate.h"
 #include "imapd/cell/seqset.h"
 #include "lib/log/log.h"
 #include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-const char icell_capabilities[] =
+static const char capabilities[] =
     "IMAP4rev1 LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID ESEARCH SEARCHRES "
     "CONDSTORE QRESYNC MOVE LIST-EXTENDED LIST-STATUS STATUS=SIZE SPECIAL-USE "
-    "CREATE-SPECIAL-USE WITHIN SAVEDATE";
+    "CREATE-SPECIAL-USE WITHIN SAVEDATE SORT SORT=DISPLAY THREAD=ORDEREDSUBJECT "
+    "THREAD=REFERENCES QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE OBJECTID PREVIEW BINARY "
+    "MULTIAPPEND";
 
 enum { IN_MAX = 2 * ICELL_LINE_MAX, ANSWER_MAX = 65536 };
+
+void
+icell_put_capabilities(struct icell *ic)
+{
+    stream_putf(&ic->s, "%s APPENDLIMIT=%llu%s", capabilities,
+                (unsigned long long)ic->message_size_max, ic->deflate ? "" : " COMPRESS=DEFLATE");
+}
 
 void
 icell_end(struct icell *ic, enum icell_status status, const char *fmt, ...)
@@ -59,6 +69,7 @@ icell_unselect(struct icell *ic)
     ic->mb_open = false;
     icell_message_reset(&ic->msg);
     ic->hot_uid = 0;
+    ic->digest_keyed = false;
     buf_reset(&ic->told_flags);
     ic->told_exists = 0;
     free(ic->saved);
@@ -322,12 +333,15 @@ icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct s
     ic->cmd.answer = buf_new(ANSWER_MAX);
     ic->told_flags = buf_new(8192);
     ic->hot = buf_new(65536);
+    ic->digest = buf_new(4096);
     ic->ready = buf_new(ICELL_READY_MAX);
     stream_init(&ic->s, client_fd, client_fd, IN_MAX, ICELL_IDLE_MS);
     stream_preload(&ic->s, unread);
     if (tag.n) {
         stream_put(&ic->s, tag);
-        stream_putf(&ic->s, " OK [CAPABILITY %s] Logged in\r\n", icell_capabilities);
+        stream_putz(&ic->s, " OK [CAPABILITY ");
+        icell_put_capabilities(ic);
+        stream_putz(&ic->s, "] Logged in\r\n");
     }
     while (ic->state != ICELL_LOGOUT) {
         icell_command_reset(ic);
@@ -349,6 +363,9 @@ icell_free(struct icell *ic)
     buf_free(&ic->cmd.answer);
     buf_free(&ic->told_flags);
     buf_free(&ic->hot);
+    buf_free(&ic->digest);
     buf_free(&ic->ready);
     stream_free(&ic->s);
+    icell_deflate_free(ic->deflate);
+    ic->deflate = NULL;
 }

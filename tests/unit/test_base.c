@@ -4,6 +4,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/cursor.h"
 #include "lib/base/encode.h"
+#include "lib/base/sha256.h"
 #include "lib/base/siphash.h"
 #include "tests/unit/unit.h"
 
@@ -164,6 +165,31 @@ START_TEST(networks_have_their_addresses)
 }
 END_TEST
 
+START_TEST(sha256_of_known_texts)
+{
+    static const struct {
+        const char *text, *hex;
+        size_t times;
+    } cases[] = {
+        {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1},
+        {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", 1},
+        {"a", "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0", 1000000}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sha256 h;
+        unsigned char digest[SHA256_BYTES];
+        struct buf hex = buf_new(100);
+        sha256_begin(&h);
+        for (size_t k = 0; k < cases[i].times; k++)
+            sha256_add(&h, str_z(cases[i].text));
+        sha256_end(&h, digest);
+        for (size_t k = 0; k < sizeof digest; k++)
+            buf_addf(&hex, "%02x", digest[k]);
+        ck_str(buf_str(&hex), cases[i].hex);
+        buf_free(&hex);
+    }
+}
+END_TEST
+
 Suite *suite_base(void);
 Suite *
 suite_base(void)
@@ -178,6 +204,7 @@ suite_base(void)
     tcase_add_test(t, xtext_refuses_control_characters);
     tcase_add_test(t, arena_has_a_ceiling);
     tcase_add_test(t, siphash_reference_vector);
+    tcase_add_test(t, sha256_of_known_texts);
     tcase_add_test(t, distance_finds_the_nearest_word);
     tcase_add_test(t, networks_have_their_addresses);
     suite_add_tcase(s, t);

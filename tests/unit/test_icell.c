@@ -352,6 +352,119 @@ START_TEST(ceilings_of_arguments)
 }
 END_TEST
 
+/* What FETCH, SEARCH, SORT's search and QUOTA's names take: every beginning and every change of one
+ * byte is parsed or refused, within the text. */
+static void
+try_any(struct str text)
+{
+    static struct icell ic;
+    struct mailbox_message msgs[4];
+    struct icell_fetch f;
+    struct icell_search s;
+    fake(&ic, msgs, 4);
+    struct cursor c = cursor_of(text);
+    if (icell_fetch_parse(&ic, &c, &f) == 0)
+        ck_assert(cur_end(&c) && f.n <= ICELL_FETCH_MAX);
+    for (int charset = 0; charset < 2; charset++) {
+        c = cursor_of(text);
+        if ((charset ? icell_search_parse_charset : icell_search_parse)(&ic, &c, &s) == 0)
+            ck_assert(cur_end(&c) && s.n > 0);
+        icell_search_free(&s);
+    }
+    fake_end(&ic);
+}
+
+START_TEST(arguments_changed)
+{
+    static const char *const good[] = {
+        " (FLAGS PREVIEW (LAZY) BINARY.PEEK[1.2]<0.10> BINARY.SIZE[3] BODY[1.MIME])",
+        " PREVIEW (CHANGEDSINCE 5)", " BINARY[]",
+        " UTF-8 OR NOT SEEN (SUBJECT {2}\r\nab MODSEQ 4) UID 1:3,* HEADER a \"b\\\"\"",
+        " CHARSET UTF-8 SENTSINCE 1-Jan-2020 YOUNGER 5"};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        struct str s = str_z(good[i]);
+        char copy[128];
+        for (size_t n = 0; n <= s.n; n++)
+            try_any(str_sub(s, 0, n));
+        for (size_t at = 0; at < s.n; at++)
+            for (int b = 0; b < 256; b++) {
+                memcpy(copy, s.p, s.n);
+                copy[at] = (char)b;
+                try_any(str_of(copy, s.n));
+            }
+    }
+}
+END_TEST
+
+static void
+preview_of(struct str message, struct buf *out)
+{
+    struct arena arena = arena_new(8 << 20);
+    struct mime m;
+    const struct mailfile f = {.text = message, .whole = true, .size = message.n};
+    ck_assert_int_eq(mime_parse(message, &arena, &m), 0);
+    icell_preview(out, &m, &f);
+    ck_assert(buf_ok(out) && str_utf8(buf_str(out)));
+    mime_free(&m);
+    arena_free(&arena);
+}
+
+START_TEST(previews_changed)
+{
+    static const char *const good[] = {
+        "Content-Type: text/html; charset=utf-8\r\n\r\n<p a=\"x>\">a&amp;b<!-- c "
+        "--><style>d</style>"
+        "\xc3\xbc\xe2\x82\xac\xf0\x9f\x98\x80</p>\r\n",
+        "Content-Transfer-Encoding: base64\r\n\r\nw7zigqzwn5iA\r\n",
+        "Content-Transfer-Encoding: quoted-printable\r\n\r\n=C3=BC=\r\n=E2=82=AC\r\n"};
+    struct buf out = buf_new(65536);
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        struct str s = str_z(good[i]);
+        char copy[256];
+        for (size_t n = 0; n <= s.n; n++) {
+            buf_reset(&out);
+            preview_of(str_sub(s, 0, n), &out);
+        }
+        for (size_t at = 0; at < s.n; at++)
+            for (int b = 1; b < 256; b++) {
+                memcpy(copy, s.p, s.n);
+                copy[at] = (char)b;
+                buf_reset(&out);
+                preview_of(str_of(copy, s.n), &out);
+            }
+    }
+    buf_free(&out);
+}
+END_TEST
+
+/* A compressed session of which one byte differs, or the end is missing: it ends, in order. */
+START_TEST(compressed_input_changed)
+{
+    static const unsigned char z[] = {/* raw deflate of "a NOOP\r\nb LOGOUT\r\n" */
+                                      0x4b, 0x54, 0xf0, 0xf3, 0xf7, 0x0f, 0xe0, 0xe5, 0x4a, 0x52,
+                                      0xf0, 0xf1, 0x77, 0xf7, 0x0f, 0x0d, 0xe1, 0xe5, 0x02, 0x00};
+    static const char begin[] = "x COMPRESS DEFLATE\r\n";
+    char input[sizeof begin - 1 + sizeof z];
+    struct buf out = buf_new(1 << 20);
+    memcpy(input, begin, sizeof begin - 1);
+    for (size_t n = 0; n <= sizeof z; n++) {
+        memcpy(input + sizeof begin - 1, z, sizeof z);
+        buf_reset(&out);
+        converse(false, str_of(input, sizeof begin - 1 + n), n % 2 ? 0 : sizeof begin - 1 + n / 2,
+                 &out);
+        ck_assert(str_find(buf_str(&out), STR("x OK DEFLATE active\r\n")) > 0);
+    }
+    for (size_t at = 0; at < sizeof z; at++)
+        for (int bit = 0; bit < 8; bit++) {
+            memcpy(input + sizeof begin - 1, z, sizeof z);
+            input[sizeof begin - 1 + at] ^= (char)(1 << bit);
+            buf_reset(&out);
+            converse(false, str_of(input, sizeof input), at % 3 ? 0 : sizeof begin - 1, &out);
+        }
+    buf_free(&out);
+}
+END_TEST
+
 START_TEST(flags_in_lists)
 {
     struct icell_flags f;
@@ -387,6 +500,9 @@ suite_icell(void)
     tcase_add_test(t, sequence_sets);
     tcase_add_test(t, ceilings_of_arguments);
     tcase_add_test(t, flags_in_lists);
+    tcase_add_test(t, arguments_changed);
+    tcase_add_test(t, previews_changed);
+    tcase_add_test(t, compressed_input_changed);
     suite_add_tcase(s, t);
     return s;
 }

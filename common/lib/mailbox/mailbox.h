@@ -215,3 +215,15 @@ void mailbox_write_abort(struct mailbox_writer *w);
 /* Sync the file and give it a place and a UID in mb. date_s 0: now. */
 int mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags,
                          uint32_t keywords, int64_t date_s, uint32_t *uid_r, struct err *e);
+
+/* Several at once: all of them or none, with the UIDs *first_uid_r and following, in order. All
+ * writers are closed in any case. */
+struct mailbox_writing {
+    struct mailbox_writer w;
+    uint8_t flags;
+    uint32_t keywords;
+    int64_t date_s; /* 0: now */
+    char name[256]; /* of the file it became */
+};
+int mailbox_write_commit_all(struct mailbox_writing *at, size_t n, struct mailbox *mb,
+                             uint32_t *first_uid_r, struct err *e);

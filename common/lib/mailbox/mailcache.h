@@ -25,6 +25,8 @@ enum mailcache_kind {
     MAILCACHE_BODY,
     MAILCACHE_STRUCTURE,
     MAILCACHE_PREVIEW,
+    MAILCACHE_DIGEST,
+    MAILCACHE_EMAILID,
 };
 enum {
     MAILCACHE_MAX = 1 << 30,

@@ -65,67 +65,116 @@ mailbox_write_abort(struct mailbox_writer *w)
     writer_close(w, true);
 }
 
+/* On the disk, with its date. */
+static int
+settle_file(const struct mailbox_writing *x, struct err *e)
+{
+    const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_sec = x->date_s}};
+    if (x->date_s && futimens(x->w.fd, times) < 0)
+        return err_errno(e, "set the date of a message");
+    return fsync(x->w.fd) < 0 ? err_errno(e, "sync a message") : 0;
+}
+
+static bool
+goes_to_new(const struct mailbox_writing *x)
+{
+    return !x->flags && !x->keywords;
+}
+
+static int
+place(struct mailbox *mb, struct mailbox_writing *x, uint32_t uid, struct err *e)
+{
+    struct buf base = buf_new(100), name = buf_new(sizeof x->name - 1);
+    struct mailname fresh = {.size = UINT64_MAX, .vsize = UINT64_MAX};
+    mailname_fresh(&base, 0);
+    fresh.base = buf_str(&base);
+    fresh.fields = fresh.info = str_of("", 0);
+    mailname_build(&name, &fresh,
+                   &(struct mailname_new){.size = x->w.size,
+                                          .vsize = x->w.vsize,
+                                          .uid = uid,
+                                          .validity = mb->uids.validity,
+                                          .flags = x->flags,
+                                          .keywords = x->keywords,
+                                          .info = !goes_to_new(x)});
+    snprintf(x->name, sizeof x->name, "%s", buf_z(&name));
+    buf_free(&base);
+    buf_free(&name);
+    if (mailview_rename(mb, x->w.tmp_fd, x->w.tmp_name, goes_to_new(x) ? mb->new_fd : mb->cur_fd,
+                        x->name) == 0)
+        return 0;
+    x->name[0] = '\0';
+    return err_errno(e, "rename a message");
+}
+
+/* All of them in their places, and the directories synced; or none. */
+static int
+place_all(struct mailbox *mb, struct mailbox_writing *at, size_t n, uint32_t first, struct err *e)
+{
+    bool to_new = false, to_cur = false;
+    int result = 0;
+    for (size_t i = 0; i < n && result == 0; i++) {
+        result = place(mb, &at[i], first + (uint32_t)i, e);
+        to_new |= goes_to_new(&at[i]);
+        to_cur |= !goes_to_new(&at[i]);
+    }
+    if (result == 0 && ((to_new && fsync(mb->new_fd) < 0) || (to_cur && fsync(mb->cur_fd) < 0)))
+        result = err_errno(e, "sync the folder");
+    for (size_t i = 0; i < n && result < 0; i++)
+        if (at[i].name[0])
+            mb->guard.expect +=
+                unlinkat(goes_to_new(&at[i]) ? mb->new_fd : mb->cur_fd, at[i].name, 0) == 0;
+    return result;
+}
+
+static void
+tell_added(struct mailbox *mb, const struct mailbox_writing *x, uint32_t uid)
+{
+    struct mailbox_message m = {.uid = uid,
+                                .size = x->w.size,
+                                .vsize = x->w.vsize,
+                                .flags = x->flags,
+                                .keywords = x->keywords,
+                                .in_new = goes_to_new(x),
+                                .date_s = x->date_s ? x->date_s : wall_s(),
+                                .saved_s = (uint32_t)wall_s()};
+    mailview_added(mb, &m, str_z(x->name));
+}
+
+int
+mailbox_write_commit_all(struct mailbox_writing *at, size_t n, struct mailbox *mb,
+                         uint32_t *first_uid_r, struct err *e)
+{
+    uint64_t bytes = 0;
+    bool taken = false;
+    int result = 0;
+    for (size_t i = 0; i < n && result == 0; i++) {
+        at[i].name[0] = '\0';
+        bytes += at[i].w.size;
+        result = settle_file(&at[i], e);
+    }
+    if (result == 0)
+        taken = (result = quota_take(mb->root_fd, bytes, n, e)) == 0;
+    if (result == 0 && (result = mailview_reserve(mb, (uint32_t)n, first_uid_r, e)) == 0) {
+        result = place_all(mb, at, n, *first_uid_r, e);
+        for (size_t i = 0; i < n && result == 0; i++)
+            tell_added(mb, &at[i], *first_uid_r + (uint32_t)i);
+        mailview_end(mb);
+    }
+    if (result < 0 && taken)
+        quota_give(mb->root_fd, bytes, n);
+    for (size_t i = 0; i < n; i++)
+        writer_close(&at[i].w, result < 0);
+    return result;
+}
+
 int
 mailbox_write_commit(struct mailbox_writer *w, struct mailbox *mb, uint8_t flags, uint32_t keywords,
                      int64_t date_s, uint32_t *uid_r, struct err *e)
 {
-    struct buf base = buf_new(100), name = buf_new(MAILNAME_MAX + 200);
-    struct mailname fresh = {.size = UINT64_MAX, .vsize = UINT64_MAX};
-    uint32_t uid = 0;
-    bool taken = false;
-    int result = -1;
-    const struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {.tv_sec = date_s}};
-    if (date_s && futimens(w->fd, times) < 0) {
-        err_errno(e, "set the date of a message");
-        goto out;
-    }
-    if (fsync(w->fd) < 0) {
-        err_errno(e, "sync a message");
-        goto out;
-    }
-    if (quota_take(mb->root_fd, w->size, 1, e) < 0)
-        goto out;
-    taken = true;
-    if (mailview_reserve(mb, 1, &uid, e) < 0)
-        goto out;
-    mailname_fresh(&base, 0);
-    fresh.base = buf_str(&base);
-    fresh.fields = fresh.info = str_of("", 0);
-    bool to_new = !flags && !keywords;
-    mailname_build(&name, &fresh,
-                   &(struct mailname_new){.size = w->size,
-                                          .vsize = w->vsize,
-                                          .uid = uid,
-                                          .validity = mb->uids.validity,
-                                          .flags = flags,
-                                          .keywords = keywords,
-                                          .info = !to_new});
-    int to_fd = to_new ? mb->new_fd : mb->cur_fd;
-    if (mailview_rename(mb, w->tmp_fd, w->tmp_name, to_fd, buf_z(&name)) < 0)
-        err_errno(e, "rename a message");
-    else if (fsync(to_fd) < 0) {
-        err_errno(e, "sync the folder");
-        mb->guard.expect += unlinkat(to_fd, buf_z(&name), 0) == 0;
-    } else {
-        struct mailbox_message m = {.uid = uid,
-                                    .size = w->size,
-                                    .vsize = w->vsize,
-                                    .flags = flags,
-                                    .keywords = keywords,
-                                    .in_new = to_new,
-                                    .date_s = date_s ? date_s : wall_s(),
-                                    .saved_s = (uint32_t)wall_s()};
-        mailview_added(mb, &m, buf_str(&name));
-        result = 0;
-    }
-    mailview_end(mb);
-    *uid_r = uid;
-out:
-    if (result < 0 && taken)
-        quota_give(mb->root_fd, w->size, 1);
-    writer_close(w, result < 0);
-    buf_free(&base);
-    buf_free(&name);
+    struct mailbox_writing x = {.w = *w, .flags = flags, .keywords = keywords, .date_s = date_s};
+    int result = mailbox_write_commit_all(&x, 1, mb, uid_r, e);
+    *w = x.w;
     return result;
 }
 

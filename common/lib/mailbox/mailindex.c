@@ -332,8 +332,11 @@ drop_gone(struct mailindex_rows *rows)
     size_t n = 0;
     for (size_t i = 0; i < rows->n; i++) {
         rows->at[i].changed = false;
-        if (!rows->at[i].gone)
-            rows->at[n++] = rows->at[i];
+        if (rows->at[i].gone)
+            continue;
+        if (n != i)
+            rows->at[n] = rows->at[i];
+        n++;
     }
     rows->n = n;
     rows->news = false;
