@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -122,6 +122,20 @@ $(B)/fault/%: tests/fault/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $<
 
+# Builds of the programs that play the taken process, in a tree of their own: tests/fault/breach. Never installed.
+BREACHED := $(filter-out master bulkhead sendmail,$(EXIST))
+define breached
+$(B)/breach/bin/$(1): $$(obj_$(1)) $(B)/tests/fault/breach/breach.o $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
+	@mkdir -p $$(@D)
+	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter $(STATICALLY),$(1)),$(STATIC)) -o $$@ \
+	    -Wl,--wrap=guard_enter,--wrap=guard_session -Wl,--start-group $$^ -Wl,--end-group \
+	    $(if $(libs_$(1)),-lssl -lcrypto) $(extra_$(1))
+endef
+$(foreach p,$(BREACHED),$(eval $(call breached,$(p))))
+$(B)/breach/bin/%: $(B)/bin/%
+	@mkdir -p $(@D); cp $< $@
+BREACH := $(addprefix $(B)/breach/bin/,$(BREACHED) master bulkhead)
+
 # What tests and builds need, from Debian's packages; nothing is done when all is there.
 deps:
 	@sh tests/deps.sh build
@@ -139,7 +153,7 @@ $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
-	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(B)/queue_fill $(RIGS)
+	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(B)/queue_fill $(RIGS) $(BREACH)
 	@sh tests/run.sh $(B) unit protocol fault
 
 # The whole of what check has a slice of: 50,000 messages to a dead destination, others to a live one.
@@ -151,6 +165,11 @@ check-queue: deps-test
 check-fault: deps-fault
 	@$(MAKE) --no-print-directory -j2 all $(RIGS)
 	@sh tests/run.sh $(B) fault-all
+
+# Every role taken over: all system calls, 10,000 paths, every message; figures beside Postfix and Dovecot.
+check-breach: deps-interop
+	@$(MAKE) --no-print-directory -j2 all $(B)/print_tables $(BREACH)
+	@sh tests/run.sh $(B) breach-all
 
 check-interop: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
@@ -213,4 +232,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall

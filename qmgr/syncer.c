@@ -24,7 +24,7 @@ become_syncer(int socket, int dir)
     if (keep < 0 || kept_dir < 0 || dup2(keep, 3) < 0 || dup2(kept_dir, 4) < 0 ||
         close_range(5, ~0U, 0) < 0)
         log_fatal("the syncer: %s", strerror(errno));
-    guard_enter(&(struct guard){.role = R_QMGR, .root_fd = -1, .as_session = true});
+    guard_enter(&(struct guard){.role = R_QMGR, .root_fd = 4, .as_session = true});
     while (read(3, &byte, 1) == 1) {
         byte = fsync(4) < 0 ? (unsigned char)errno : 0;
         if (write(3, &byte, 1) != 1)

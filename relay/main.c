@@ -21,7 +21,8 @@ main(int argc, char **argv)
     relay = (struct relay){.start = &st, .conf = &conf};
     if (conf.relay.tls && !(relay.tls = tls_client_new(&e)))
         log_fatal("%s", e.text);
-    guard_enter(&(struct guard){.role = R_RELAY, .root_fd = start_fd(&st, "root")});
+    guard_enter(&(struct guard){
+        .role = R_RELAY, .root_fd = start_fd(&st, "root"), .ports = &conf.relay.port, .nports = 1});
     struct listener listener = {.start = &st,
                                 /* qmgr counts; one that it has just closed may still be here. */
                                 .sessions_max = conf.queue.relay_max + 20,

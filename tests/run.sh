@@ -15,7 +15,7 @@ if [ "$(id -u)" -eq 0 ] && ! runuser -u nobody -- test -x "$BULKHEAD_BIN/bulkhea
     chmod 755 "$copy"
     cp -r "$BULKHEAD_BIN" "$copy/bin"
     chmod 755 "$copy/bin"
-    for tool in print_tables queue_fill fault; do
+    for tool in print_tables queue_fill fault breach; do
         [ ! -e "$build/$tool" ] || cp -r "$build/$tool" "$copy/"
     done
     BULKHEAD_BIN=$copy/bin
@@ -60,6 +60,11 @@ for part in "$@"; do
     fi
     if [ "$part" = queue ]; then
         one fault/check_queue python3 tests/fault/check_queue.py
+        continue
+    fi
+    if [ "$part" = breach-all ]; then
+        show=1
+        one fault/breach python3 tests/fault/check_breach.py --all
         continue
     fi
     if [ "$part" = fault-all ]; then

@@ -8,6 +8,8 @@
 #include "lib/guard/guard.h"
 #include "lib/log/log.h"
 
+enum { NAME_SERVER_PORT = 53 };
+
 int
 main(int argc, char **argv)
 {
@@ -20,7 +22,12 @@ main(int argc, char **argv)
     start_sockets(&st, &conf);
     if (dnsd_prepare(&dnsd, &conf, &e) < 0)
         log_fatal("%s", e.text);
-    guard_enter(&(struct guard){.role = R_DNSD, .root_fd = start_fd(&st, "root")});
+    uint16_t ports[sizeof conf.resolvers / sizeof conf.resolvers[0]] = {NAME_SERVER_PORT};
+    size_t nports = conf.nresolvers ? conf.nresolvers : 1; /* the system's */
+    for (size_t i = 0; i < conf.nresolvers; i++)
+        ports[i] = conf.resolvers[i].port;
+    guard_enter(&(struct guard){
+        .role = R_DNSD, .root_fd = start_fd(&st, "root"), .ports = ports, .nports = nports});
     dnsd_serve(&dnsd, &st);
     return 0;
 }

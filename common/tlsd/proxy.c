@@ -1,4 +1,5 @@
 #include "tlsd/proxy.h"
+#include "lib/guard/guard.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -117,7 +118,7 @@ proxy_run(struct stream *client, int clear_fd, int idle_ms, int last_ms)
     bool whole = false;
     p->client = client;
     p->clear_fd = clear_fd;
-    fcntl(clear_fd, F_SETFL, fcntl(clear_fd, F_GETFL) | O_NONBLOCK);
+    guard_unblock(clear_fd);
     for (;;) {
         bool moved = move(p, &p->down, clear_read, client_write);
         moved |= move(p, &p->up, client_read, clear_write);

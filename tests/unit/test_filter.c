@@ -51,6 +51,12 @@ asks_for_signals(void)
 }
 
 static int
+writes_over_the_log(void)
+{
+    return fcntl(2, F_SETFL, O_NONBLOCK) < 0;
+}
+
+static int
 cuts_the_log(void)
 {
     return ftruncate(2, 0) < 0;
@@ -71,7 +77,7 @@ does_what_it_may(void)
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, b) < 0)
         return 1;
     int flags = fcntl(a[0], F_GETFL);
-    if (flags < 0 || fcntl(a[0], F_SETFL, flags | O_NONBLOCK) < 0 ||
+    if (flags < 0 || fcntl(a[0], F_SETFL, flags | O_NONBLOCK | O_APPEND) < 0 ||
         fcntl(a[0], F_SETFD, FD_CLOEXEC) < 0 || fcntl(a[0], F_GETFD) != FD_CLOEXEC)
         return 2;
     return fcntl(a[0], F_DUPFD_CLOEXEC, 3) < 0 ? 3 : 0;
@@ -82,6 +88,7 @@ START_TEST(descriptors_send_no_signals_and_are_not_cut)
     ck_assert_int_eq(inside(R_SMTPD, takes_signals), -SIGSYS);
     ck_assert_int_eq(inside(R_IMAPD, chooses_signal), -SIGSYS);
     ck_assert_int_eq(inside(R_RELAY, asks_for_signals), -SIGSYS);
+    ck_assert_int_eq(inside(R_RELAY, writes_over_the_log), -SIGSYS);
     ck_assert_int_eq(inside(R_CELL, takes_signals), -SIGSYS);
     ck_assert_int_eq(inside(R_CELL, cuts_the_log), -SIGSYS);
 }

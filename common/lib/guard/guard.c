@@ -134,7 +134,7 @@ guard_enter(const struct guard *g)
     drop_user(g->uid, g->gid);
     drop_capabilities();
     no_way_back();
-    int landlock = g->no_landlock ? 1 : sandbox_landlock(g->dirs, g->ndirs, row->connects);
+    int landlock = g->no_landlock ? 1 : sandbox_landlock(g, row->connects);
     if (landlock < 0)
         die("Landlock");
     if (landlock == 0)
@@ -142,6 +142,14 @@ guard_enter(const struct guard *g)
     if (row->session_sets)
         prepare_session(row);
     filter(g->as_session ? row->session_sets : row->sets);
+}
+
+void
+guard_unblock(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0 && !(flags & O_NONBLOCK))
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK | O_APPEND);
 }
 
 void

@@ -30,10 +30,15 @@ struct guard {
     bool no_landlock;   /* the launcher: Landlock would be inherited by its cells */
     const struct guard_dir *dirs;
     size_t ndirs;
+    const uint16_t *ports; /* where it may connect by TCP (Landlock 4); none given: anywhere */
+    size_t nports;
     size_t file_size_max; /* RLIMIT_FSIZE; 0: the role's default */
 };
 
 void guard_enter(const struct guard *g);
+/* Make a descriptor non-blocking. From guard_enter() on there is no other way: the filter wants
+ * O_APPEND among the flags, so that it cannot be taken from the log. */
+void guard_unblock(int fd);
 /* In a freshly forked session of role: the session's list. Cannot fork, exec, open, socket, connect
  * (a relay session may socket and connect) from here on. */
 void guard_session(enum role role);

@@ -42,12 +42,12 @@ fs_rights(int version)
 /* Debian 12's header does not know these either. Port 0: one that the kernel chooses, which is what
  * a local address for outbound connections needs. */
 static int
-allow_own_address(int ruleset)
+allow_port(int ruleset, uint64_t allowed, uint16_t port)
 {
     enum { RULE_NET_PORT = 2 };
     const struct {
         uint64_t allowed, port;
-    } rule = {.allowed = NET_BIND, .port = 0};
+    } rule = {.allowed = allowed, .port = port};
     return (int)syscall(SYS_landlock_add_rule, ruleset, RULE_NET_PORT, &rule, 0);
 }
 
@@ -66,7 +66,7 @@ allow_dir(int ruleset, const struct guard_dir *dir, uint64_t known)
 }
 
 int
-sandbox_landlock(const struct guard_dir *dirs, size_t ndirs, bool connects)
+sandbox_landlock(const struct guard *g, bool connects)
 {
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (version <= 0)
@@ -74,7 +74,7 @@ sandbox_landlock(const struct guard_dir *dirs, size_t ndirs, bool connects)
     struct ruleset set = {.fs = fs_rights((int)version)};
     size_t size = sizeof set.fs;
     if (version >= 4) {
-        set.net = connects ? NET_BIND : NET_BIND | NET_CONNECT;
+        set.net = connects && g->nports == 0 ? NET_BIND : NET_BIND | NET_CONNECT;
         size += sizeof set.net;
     }
     if (version >= 6) {
@@ -84,9 +84,12 @@ sandbox_landlock(const struct guard_dir *dirs, size_t ndirs, bool connects)
     int fd = (int)syscall(SYS_landlock_create_ruleset, &set, size, 0);
     if (fd < 0)
         return -1;
-    int ok = connects && version >= 4 ? allow_own_address(fd) : 0;
-    for (size_t i = 0; ok == 0 && i < ndirs; i++)
-        ok = allow_dir(fd, &dirs[i], set.fs);
+    bool ports = connects && version >= 4;
+    int ok = ports ? allow_port(fd, NET_BIND, 0) : 0;
+    for (size_t i = 0; ports && ok == 0 && i < g->nports; i++)
+        ok = allow_port(fd, NET_CONNECT, g->ports[i]);
+    for (size_t i = 0; ok == 0 && i < g->ndirs; i++)
+        ok = allow_dir(fd, &g->dirs[i], set.fs);
     if (ok == 0)
         ok = (int)syscall(SYS_landlock_restrict_self, fd, 0);
     close(fd);

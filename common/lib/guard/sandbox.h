@@ -4,9 +4,10 @@
 #pragma once
 #include "lib/guard/guard.h"
 
-/* Deny every file but what is below dirs; deny TCP bind, and connect unless connects. Returns the
- * version the kernel offered, 0 for none; -1 with errno when it offered and failed. */
-int sandbox_landlock(const struct guard_dir *dirs, size_t ndirs, bool connects);
+/* Deny every file but what is below g->dirs; deny TCP bind, and connect unless connects: then to
+ * g->ports, if there are any. Returns the version the kernel offered, 0 for none; -1 with errno
+ * when it offered and failed. */
+int sandbox_landlock(const struct guard *g, bool connects);
 /* Allow these system calls and no other (SIGSYS kills the process). -1 with errno. */
 int sandbox_seccomp(const int *calls, size_t ncalls);
 /* Take these away from what is allowed already, in a session: a short filter on top of the first,

@@ -43,7 +43,9 @@ put(struct program *p, struct sock_filter instruction)
 enum { NR = offsetof(struct seccomp_data, nr), ARCH = offsetof(struct seccomp_data, arch) };
 
 /* Of a descriptor, its flags and copies; of a file, its locks. Not whom the kernel sends which
- * signal for it: F_SETOWN and F_SETSIG would kill any process of the same user. */
+ * signal for it: F_SETOWN and F_SETSIG would kill any process of the same user. And flags only with
+ * O_APPEND, which sockets do not mind: so nobody can take it from the log and write over its lines.
+ */
 static void
 put_fcntl(struct program *p)
 {
@@ -51,13 +53,14 @@ put_fcntl(struct program *p)
                                         F_DUPFD,     F_GETLK,     F_SETLK,      F_SETLKW,
                                         F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE};
     enum { N = sizeof commands / sizeof commands[0] };
-    put(p, IF_EQ(SYS_fcntl, 0, N + 6));
+    put(p, IF_EQ(SYS_fcntl, 0, N + 7));
     put(p, LOAD(ARG(1)));
     for (unsigned char i = 0; i < N; i++)
-        put(p, IF_EQ(commands[i], (unsigned char)(N - i + 3), 0));
-    put(p, IF_EQ(F_SETFL, 0, 2)); /* but for O_ASYNC */
+        put(p, IF_EQ(commands[i], (unsigned char)(N - i + 4), 0));
+    put(p, IF_EQ(F_SETFL, 0, 3));
     put(p, LOAD(ARG(2)));
-    put(p, IF_SET(O_ASYNC, 0, 1));
+    put(p, IF_SET(O_ASYNC, 1, 0));
+    put(p, IF_SET(O_APPEND, 1, 0));
     put(p, RETURN(SECCOMP_RET_KILL_PROCESS));
     put(p, RETURN(SECCOMP_RET_ALLOW));
 }

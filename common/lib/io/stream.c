@@ -1,4 +1,5 @@
 #include "lib/io/stream.h"
+#include "lib/guard/guard.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -7,14 +8,6 @@
 #include <unistd.h>
 
 enum { OUT_FLUSH = 16384, OUT_MAX = 1 << 20, READ_MIN = 4000 };
-
-static void
-set_nonblocking(int fd)
-{
-    int flags = fcntl(fd, F_GETFL);
-    if (flags >= 0 && !(flags & O_NONBLOCK))
-        fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-}
 
 static bool
 set_timeout(struct stream *s, int ms)
@@ -40,9 +33,9 @@ void
 stream_unblock(struct stream *s)
 {
     s->blocking = false;
-    set_nonblocking(s->fd_in);
+    guard_unblock(s->fd_in);
     if (s->fd_out != s->fd_in)
-        set_nonblocking(s->fd_out);
+        guard_unblock(s->fd_out);
 }
 
 void

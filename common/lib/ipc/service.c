@@ -1,6 +1,7 @@
 #include "lib/ipc/service.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
+#include "lib/guard/guard.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -188,7 +189,7 @@ add_entry(struct service *s, int fd, struct str role, void (*ready)(struct loop_
     size_t at = s->nentries;
     if (from == R_NONE || at == sizeof s->entries / sizeof s->entries[0])
         return -1;
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    guard_unblock(fd);
     s->entries[at] = (struct loop_io){.fd = fd, .ready = ready, .arg = s};
     s->entry_roles[at] = from;
     s->nentries++;

@@ -314,7 +314,7 @@ add_entry(int fd, const char *name, enum role door_of, void (*ready)(struct loop
                             .unix_stream = strcmp(name, "submit") == 0,
                             .accepted = ready == on_door && str_starts(str_z(name), STR("path.")),
                             .used = true};
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    guard_unblock(fd);
     if (loop_add(&the.loop, &entry->io, EPOLLIN) < 0) {
         entry->used = false;
         return -1;

@@ -44,6 +44,12 @@ control(struct ctl *ctl, uint32_t what, struct control_answer *answer, bool quie
     return -1;
 }
 
+int
+ctl_master_status(struct ctl *ctl, struct control_answer *answer_r)
+{
+    return control(ctl, CONTROL_STATUS, answer_r, false);
+}
+
 static bool
 all_ready(const struct control_answer *a)
 {

@@ -22,12 +22,16 @@ int ctl_stop(struct ctl *ctl, int argc, char **argv);
 int ctl_reload(struct ctl *ctl, int argc, char **argv);
 int ctl_status(struct ctl *ctl, int argc, char **argv);
 int ctl_queue(struct ctl *ctl, int argc, char **argv);
+int ctl_privileges(struct ctl *ctl, int argc, char **argv);
 int ctl_shape(struct ctl *ctl); /* of the queue */
 int ctl_stats(struct ctl *ctl, int argc, char **argv);
 int ctl_account(struct ctl *ctl, int argc, char **argv);
 
 /* Read ctl->config_path into ctl->conf; print every error; 0 or 78. */
 int ctl_read_config(struct ctl *ctl);
+/* What master says of its programs. 0, or -1 after printing why. */
+struct control_answer;
+int ctl_master_status(struct ctl *ctl, struct control_answer *answer_r);
 /* Ask a service one thing: connects to run_dir/SERVICE.bulkhead. 0, or -1 after printing why. */
 int ctl_ask(struct ctl *ctl, enum role service, struct msg *m, enum msg_type want);
 /* A text as a JSON string, to stdout. */

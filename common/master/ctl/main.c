@@ -22,6 +22,8 @@ static const struct {
     {"stats", "", "what the queue manager has done since it started", ctl_stats, true},
     {"account", "add NAME [-u USER-ID -g GROUP-ID -d DIRECTORY] | passwd NAME | list | remove NAME",
      "work on the accounts", ctl_account, true},
+    {"privileges", "[--svg FILE]", "show what each process may do, as the kernel has it",
+     ctl_privileges, true},
     {"plan", NULL, NULL, ctl_plan, false}, /* for master */
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -32,8 +34,8 @@ usage(void)
     fprintf(stderr, "usage: bulkhead [-f FILE] [--json] COMMAND ...\n");
     for (size_t i = 0; i < COMMANDS; i++)
         if (commands[i].about)
-            fprintf(stderr, "  %-8s %s\n           %s\n", commands[i].name, commands[i].arguments,
-                    commands[i].about);
+            fprintf(stderr, "  %-10s %s\n             %s\n", commands[i].name,
+                    commands[i].arguments, commands[i].about);
     return 64;
 }
 
