@@ -109,17 +109,8 @@ filter(unsigned sets)
 static void
 prepare_session(const struct guard_row *row)
 {
-    int had[CALLS_MAX], keeps[CALLS_MAX], over[CALLS_MAX];
-    size_t nhad = guard_calls(row->sets, had, CALLS_MAX), n = 0;
-    size_t nkeeps = guard_calls(row->session_sets, keeps, CALLS_MAX);
-    for (size_t i = 0; i < nhad; i++) {
-        size_t k = 0;
-        while (k < nkeeps && keeps[k] != had[i])
-            k++;
-        if (k == nkeeps)
-            over[n++] = had[i];
-    }
-    sandbox_deny_prepare(over, n);
+    int over[CALLS_MAX];
+    sandbox_deny_prepare(over, guard_calls_lost(row, over, CALLS_MAX));
 }
 
 void

@@ -168,6 +168,16 @@ guard_calls(unsigned sets, int *calls_r, size_t max)
     return n;
 }
 
+size_t
+guard_calls_lost(const struct guard_row *row, int *calls_r, size_t max)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0] && n < max; i++)
+        if ((calls[i].sets & row->sets) && !(calls[i].sets & row->session_sets))
+            calls_r[n++] = calls[i].nr;
+    return n;
+}
+
 const char *
 guard_call_name(int nr)
 {

@@ -38,4 +38,6 @@ const struct guard_row *guard_row(enum role role);
 const struct guard_row *guard_rows(size_t *n_r);
 /* The system calls of a union of sets, at most max; returns how many. */
 size_t guard_calls(unsigned sets, int *calls_r, size_t max);
+/* Those that a role has after guard_enter() and its sessions have no more. */
+size_t guard_calls_lost(const struct guard_row *row, int *calls_r, size_t max);
 const char *guard_call_name(int nr); /* for privileges and tests; NULL when not in any set */
