@@ -2,21 +2,17 @@
 #include "lib/base/clock.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
-#include "lib/role/sockets.h"
 #include "tlsd/proxy.h"
 #include <malloc.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const enum role fronts[TLSD_SERVICES] = {R_SMTPD, R_SUBMITD, R_IMAPD, R_POP3D};
-static const char *const services[TLSD_SERVICES] = {"smtp", "submission", "imap", "pop3"};
-
 static struct tls_server *
 server_of(const struct tlsd *d, enum role front)
 {
-    for (size_t i = 0; i < TLSD_SERVICES; i++)
-        if (fronts[i] == front)
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++)
+        if (sockets_fronts[i] == front)
             return d->servers[i];
     return NULL;
 }
@@ -25,8 +21,9 @@ void
 tlsd_prepare(struct tlsd *d)
 {
     struct err e = {0};
-    for (size_t i = 0; i < TLSD_SERVICES; i++) {
-        d->servers[i] = tls_server_new(&d->start, services[i], &e);
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++) {
+        d->servers[i] =
+            tls_server_new(&d->start, sockets_service_name(sockets_fronts[i], false), &e);
         if (!d->servers[i])
             log_fatal("TLS: %s", e.text);
     }
@@ -40,12 +37,21 @@ tlsd_door_max(const void *arg, enum role front)
     return block ? block->sessions_max : 0;
 }
 
+unsigned
+tlsd_sessions_max(const struct tlsd *d)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++)
+        n += tlsd_door_max(d, sockets_fronts[i]);
+    return n;
+}
+
 void
 tlsd_before_session(void *arg)
 {
     struct tlsd *d = arg;
     int64_t now = now_ms();
-    for (size_t i = 0; i < TLSD_SERVICES; i++)
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++)
         tls_server_renew_tickets(d->servers[i], now);
 }
 

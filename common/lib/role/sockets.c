@@ -10,6 +10,8 @@
 
 enum { BACKLOG = 1024 };
 
+const enum role sockets_fronts[SOCKETS_FRONTS] = {R_SMTPD, R_SUBMITD, R_POP3D, R_IMAPD};
+
 void
 umask_for_role(void)
 {

@@ -113,13 +113,13 @@ plan_roles(const struct conf *conf, bool privileged, struct plan *plan)
 static int
 plan_listen(const struct conf *conf, struct plan *plan)
 {
-    static const enum role fronts[] = {R_SMTPD, R_SUBMITD, R_POP3D, R_IMAPD};
-    for (size_t i = 0; i < 4; i++) {
-        const struct conf_service *block = sockets_block(conf, fronts[i]);
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++) {
+        enum role front = sockets_fronts[i];
+        const struct conf_service *block = sockets_block(conf, front);
         for (size_t k = 0; block->present && k < block->nlisten; k++) {
             const struct conf_listen *l = &block->listen[k];
             struct plan_listen *to = &plan->listen[plan->nlisten++];
-            *to = (struct plan_listen){(uint32_t)fronts[i], l->tls, l->port, ""};
+            *to = (struct plan_listen){(uint32_t)front, l->tls, l->port, ""};
             if (put_path(to->host, sizeof to->host, l->host, "listen") < 0)
                 return -1;
         }
