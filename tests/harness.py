@@ -154,6 +154,23 @@ class Suite:
         self.stop()
 
 
+def rows(document, heading):
+    """The table below a header line of docs/DOCUMENT: lists of cells."""
+    with open(os.path.join(ROOT, "docs", document), encoding="utf-8") as f:
+        text = f.read()
+    out = []
+    for line in text[text.index(heading):].splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        out.append([c.strip() for c in line.strip().strip("|").split("|")])
+    return out
+
+
+def number(cell):
+    """Of such a cell: - is 0, 1,000 is 1000."""
+    return 0 if cell == "-" else int(cell.replace(",", ""))
+
+
 def wait_for(what, seconds=15, every=0.05):
     """Call what() until it is true; its value, or AssertionError."""
     end = time.time() + seconds
