@@ -78,7 +78,10 @@ login_cell(const struct account *account, int kind, int channel, struct err *e)
     struct msg m = {0};
     int ok = -1;
     memcpy(r.account, account->name.p, account->name.n);
-    memcpy(r.directory, account->directory.p, account->directory.n);
+    struct str directory = account->directory, mail = authd.conf->mail_dir;
+    if (str_starts(directory, mail) && directory.n > mail.n + 1 && directory.p[mail.n] == '/')
+        directory = str_from(directory, mail.n + 1);
+    memcpy(r.directory, directory.p, directory.n);
     for (int tries = 0; ok < 0 && tries < 2; tries++) {
         if (launcher_channel(e) < 0)
             break;

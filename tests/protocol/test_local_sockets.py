@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import Report, Suite, wait_for  # noqa: E402
 
 MAGIC = 0x48424B4C
+PLAN_MAGIC = 0x424B5032  # of the operator's socket; a 3 behind it stops the suite
 NOBODY = 65534
 
 
@@ -148,8 +149,8 @@ def refused(suite, names):
 
 def forged_master(suite):
     """The operator's socket takes fixed structs; what is none is passed over."""
-    for data in (b"", b"x", bytes(8), bytes(65536), struct.pack("<II", 0x424B5031, 99),
-                 struct.pack("<II", 0x424B5032, 3), struct.pack("<III", 0x424B5031, 3, 0)):
+    for data in (b"", b"x", bytes(8), bytes(65536), struct.pack("<II", PLAN_MAGIC, 99),
+                 struct.pack("<II", PLAN_MAGIC - 1, 3), struct.pack("<III", PLAN_MAGIC, 3, 0)):
         say(suite, "master", data)
 
 
