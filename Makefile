@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-keys check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -171,6 +171,11 @@ check-breach: deps-interop
 	@$(MAKE) --no-print-directory -j2 all $(B)/print_tables $(BREACH)
 	@sh tests/run.sh $(B) breach-all
 
+# Certificates, tickets, signatures; 100,000 names that nobody has.
+check-keys: deps-test
+	@$(MAKE) --no-print-directory -j2 all
+	@sh tests/run.sh $(B) keys
+
 check-interop: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@sh tests/run.sh $(B) interop
@@ -232,4 +237,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-keys check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall

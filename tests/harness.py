@@ -40,12 +40,12 @@ def make_users():
                             "/usr/sbin/nologin", "--user-group", PREFIX + role], check=True)
 
 
-def make_certificate(directory, names, kind="ec"):
+def make_certificate(directory, names, kind="ec", days=90):
     """A self-signed certificate; returns (chain, key)."""
     chain, key = os.path.join(directory, "cert.pem"), os.path.join(directory, "key.pem")
     new = ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"] if kind == "ec" else ["rsa:2048"]
     san = ",".join("DNS:" + n for n in names)
-    subprocess.run(["openssl", "req", "-x509", "-newkey", *new, "-nodes", "-days", "30",
+    subprocess.run(["openssl", "req", "-x509", "-newkey", *new, "-nodes", "-days", str(days),
                     "-subj", "/CN=" + names[0], "-addext", "subjectAltName=" + san,
                     "-keyout", key, "-out", chain], check=True, capture_output=True)
     os.chmod(key, 0o600)

@@ -62,6 +62,11 @@ for part in "$@"; do
         one fault/check_queue python3 tests/fault/check_queue.py
         continue
     fi
+    if [ "$part" = keys ] || [ "$part" = loris ]; then
+        show=1
+        one "fault/check_$part" python3 "tests/fault/check_$part.py" --all
+        continue
+    fi
     if [ "$part" = breach-all ]; then
         show=1
         one fault/breach python3 tests/fault/check_breach.py --all
