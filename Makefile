@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-keys check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-keys check-logins check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -176,6 +176,11 @@ check-keys: deps-test
 	@$(MAKE) --no-print-directory -j2 all
 	@sh tests/run.sh $(B) keys
 
+# 500 wrong logins at once; 10,000 samples of time; strangers who try to lock somebody out.
+check-logins: deps-test
+	@$(MAKE) --no-print-directory -j2 all
+	@sh tests/run.sh $(B) logins
+
 check-interop: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@sh tests/run.sh $(B) interop
@@ -237,4 +242,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-keys check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-keys check-logins check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall

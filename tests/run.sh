@@ -62,7 +62,7 @@ for part in "$@"; do
         one fault/check_queue python3 tests/fault/check_queue.py
         continue
     fi
-    if [ "$part" = keys ] || [ "$part" = loris ]; then
+    if [ "$part" = keys ] || [ "$part" = logins ] || [ "$part" = loris ]; then
         show=1
         one "fault/check_$part" python3 "tests/fault/check_$part.py" --all
         continue

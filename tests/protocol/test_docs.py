@@ -114,7 +114,8 @@ def check_ceilings(report, t):
             wrong.append(f"{name} is {value_of(name, where.strip('`'))}")
         if tested:
             file, test = tested.split()
-            if f"START_TEST({test})" not in read(f"tests/unit/{file}"):
+            there = "tests/unit" if file.endswith(".c") else "tests/fault"
+            if not re.search(r"START_TEST\(%s\)|^def %s\(" % (test, test), read(f"{there}/{file}"), re.M):
                 wrong.append(f"{name}: no test {tested}")
     report.check(f"ARCHITECTURE: {len(table)} ceilings have these values and tests", table and not wrong, str(wrong))
 
