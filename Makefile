@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-keys check-logins check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-keys check-logins check-loris check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -181,6 +181,11 @@ check-logins: deps-test
 	@$(MAKE) --no-print-directory -j2 all
 	@sh tests/run.sh $(B) logins
 
+# 2,000 slow connections on each port, three minutes from many addresses and three from one.
+check-loris: deps-test
+	@$(MAKE) --no-print-directory -j2 all
+	@sh tests/run.sh $(B) loris
+
 check-interop: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@sh tests/run.sh $(B) interop
@@ -242,4 +247,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-keys check-logins check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-keys check-logins check-loris check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall

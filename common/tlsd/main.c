@@ -19,6 +19,7 @@ main(int argc, char **argv)
     listener_serve(&(struct listener){
         .start = &d.start,
         .sessions_max = tlsd_sessions_max(&d),
+        .give_way = true,
         .door_max = tlsd_door_max,
         .before_session = tlsd_before_session,
         .session = tlsd_session,

@@ -4,9 +4,12 @@
 #include "lib/log/log.h"
 #include "tlsd/proxy.h"
 #include <malloc.h>
+#include <stdlib.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+enum { HOLE_MAX = 65536, HOLE_STEP = 16 };
 
 static struct tls_server *
 server_of(const struct tlsd *d, enum role front)
@@ -15,6 +18,25 @@ server_of(const struct tlsd *d, enum role front)
         if (sockets_fronts[i] == front)
             return d->servers[i];
     return NULL;
+}
+
+/* What OpenSSL has freed until now lies between what it keeps. A session that fills such a hole
+ * copies the whole page; so the holes are filled here, once and for good. */
+static void
+fill_holes(void)
+{
+    void *end = malloc(HOLE_MAX); /* behind all of them */
+    uintptr_t mark = (uintptr_t)end;
+    free(end);
+    for (size_t n = HOLE_MAX; n >= HOLE_STEP; n -= n > 4096 ? 4096 : HOLE_STEP)
+        for (;;) {
+            char *p = malloc(n);
+            if (!p || (uintptr_t)p >= mark) {
+                free(p);
+                break;
+            }
+        }
+    malloc_trim(0);
 }
 
 void
@@ -27,6 +49,7 @@ tlsd_prepare(struct tlsd *d)
         if (!d->servers[i])
             log_fatal("TLS: %s", e.text);
     }
+    fill_holes();
 }
 
 unsigned
@@ -124,6 +147,7 @@ serve(const struct tlsd *d, const struct peer *peer, int in, int out)
         stream_free(&io);
         return;
     }
+    listener_settled(); /* from here on the front decides how long */
     int clear = answer(peer, tls);
     /* For hours, perhaps: without the ways to anybody. */
     close(peer->fd_in);
