@@ -152,7 +152,6 @@ serve(const struct tlsd *d, const struct peer *peer, int in, int out)
     /* For hours, perhaps: without the ways to anybody. */
     close(peer->fd_in);
     close(start_door(&d->start, R_KEYD));
-    malloc_trim(0); /* what the handshake needed and nobody will again */
     bool whole = clear >= 0 && proxy_run(&io, clear, TLSD_IDLE_MS, TLSD_LAST_MS);
     close(clear);
     tls_close(tls, &io);

@@ -113,6 +113,19 @@ prepare_session(const struct guard_row *row)
     sandbox_deny_prepare(over, guard_calls_lost(row, over, CALLS_MAX));
 }
 
+/* What this kernel lacks, said once at the start by those whom it concerns; not by each cell. */
+static void
+say_landlock(const struct guard *g, const struct guard_row *row, int version)
+{
+    if (g->role == R_CELL || g->no_landlock)
+        return;
+    if (version == 0 && (g->ndirs || row->connects))
+        log_warn("this kernel has no Landlock: seccomp and the root directory alone confine me");
+    else if (version < 4 && row->connects)
+        log_warn("Landlock %d of this kernel does not know TCP: I may connect to any port",
+                 version);
+}
+
 void
 guard_enter(const struct guard *g)
 {
@@ -128,8 +141,7 @@ guard_enter(const struct guard *g)
     int landlock = g->no_landlock ? 1 : sandbox_landlock(g, row->connects);
     if (landlock < 0)
         die("Landlock");
-    if (landlock == 0)
-        log_debug("this kernel has no Landlock");
+    say_landlock(g, row, landlock);
     if (row->session_sets)
         prepare_session(row);
     filter(g->as_session ? row->session_sets : row->sets);

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 /* LEAVING_MAX: sessions that were told to leave and have not yet, beyond the limit. */
-enum { PER_TURN = 16, BUCKETS = 1024, PAUSE_MS = 100, LEAVING_MAX = 64, TELL_MS = 60000 };
+enum { PER_TURN = 16, BUCKETS = 1024, PAUSE_MS = 100, LEAVING_MAX = 256, TELL_MS = 60000 };
 
 struct entry {
     struct loop_io io;
