@@ -7,6 +7,11 @@
  * directory, and nothing else. One process, one session; all state is in struct icell, what belongs
  * to one command in struct icell_command, which icell_command_reset() empties after each.
  *
+ * A session begins as IMAP4rev1, and is IMAP4rev2 (RFC 9051) from ENABLE on: what differs is said
+ * where it does. Names of mailboxes lie on disk in modified UTF-7; a client that has enabled UTF-8
+ * gives and gets them in UTF-8. Header fields in UTF-8 (RFC 6532) go to all clients as they are, in
+ * literals.
+ *
  * Each command is a row of the table in commands.c: the states it is legal in are checked before
  * its code runs. A command's code says how it ended with icell_end(); the loop then tells what
  * changed in the mailbox (when the command allows that) and sends the tagged line.
@@ -53,6 +58,9 @@ struct icell_command {
         uint64_t size;
     } literal;
     bool unknown_cte; /* a part's encoding is not known (RFC 3516) */
+    /* What the client called the mailbox, when that is not its name: in another case, or not
+     * normalised. p NULL: it is. */
+    struct str oldname;
     enum icell_status status;
     struct buf answer; /* text of the tagged line, with a response code in front */
 };
@@ -80,9 +88,11 @@ struct icell {
     struct sipkey digest_key; /* of the selected mailbox */
     bool digest_keyed;
     struct buf digest;
-    struct buf ready;        /* what FETCH will say of one message, before it says it */
-    bool condstore, qresync; /* enabled (RFC 7162) */
-    uint32_t *saved;         /* UIDs that SEARCH saved: "$" (RFC 5182) */
+    struct buf ready; /* what FETCH will say of one message, before it says it */
+    /* Enabled by the client: RFC 7162; IMAP4rev2 (RFC 9051 A); UTF-8 in names, by that or by
+     * UTF8=ACCEPT (RFC 9755), which is charset_free: SEARCH has no CHARSET then. */
+    bool condstore, qresync, rev2, utf8, charset_free;
+    uint32_t *saved; /* UIDs that SEARCH saved: "$" (RFC 5182) */
     size_t nsaved;
     struct icell_deflate *deflate; /* NULL: nothing is compressed */
     struct arena arena;            /* of one command */
@@ -119,6 +129,8 @@ int icell_expunge(struct icell *ic, const size_t *at, size_t n, struct err *e);
 void icell_enable_condstore(struct icell *ic);
 /* EXPUNGE of what is gone, and the rest as it is known, without looking at the disk. */
 void icell_tell(struct icell *ic, bool expunge);
+/* "* n EXISTS", and RECENT where there still is such a thing. */
+void icell_tell_exists(struct icell *ic);
 /* Forget the selected mailbox. */
 void icell_unselect(struct icell *ic);
 /* "(\Seen \Answered ...)" of a message. */

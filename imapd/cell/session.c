@@ -8,7 +8,8 @@
 #include <unistd.h>
 
 static const char capabilities[] =
-    "IMAP4rev1 LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID ESEARCH SEARCHRES "
+    "IMAP4rev1 IMAP4rev2 UTF8=ACCEPT LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID "
+    "ESEARCH SEARCHRES "
     "CONDSTORE QRESYNC MOVE LIST-EXTENDED LIST-STATUS STATUS=SIZE SPECIAL-USE "
     "CREATE-SPECIAL-USE WITHIN SAVEDATE SORT SORT=DISPLAY THREAD=ORDEREDSUBJECT "
     "THREAD=REFERENCES QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE OBJECTID PREVIEW BINARY "
@@ -99,7 +100,7 @@ icell_add_flags(const struct icell *ic, struct buf *out, const struct mailbox_me
             buf_addf(out, "%s%s", gap, names[i].name);
             gap = " ";
         }
-    if (m->recent) {
+    if (m->recent && !ic->rev2) { /* RFC 9051 E 12 */
         buf_addf(out, "%s\\Recent", gap);
         gap = " ";
     }
@@ -183,6 +184,14 @@ tell_expunged(struct icell *ic)
 }
 
 void
+icell_tell_exists(struct icell *ic)
+{
+    stream_putf(&ic->s, "* %zu EXISTS\r\n", ic->mb.n);
+    if (!ic->rev2)
+        stream_putf(&ic->s, "* %u RECENT\r\n", mailbox_count(&ic->mb).recent);
+}
+
+void
 icell_tell(struct icell *ic, bool expunge)
 {
     if (!ic->mb.news) {
@@ -192,8 +201,7 @@ icell_tell(struct icell *ic, bool expunge)
     if (expunge)
         tell_expunged(ic);
     if (ic->mb.n != ic->told_exists) {
-        stream_putf(&ic->s, "* %zu EXISTS\r\n* %u RECENT\r\n", ic->mb.n,
-                    mailbox_count(&ic->mb).recent);
+        icell_tell_exists(ic);
         ic->told_exists = ic->mb.n;
     }
     icell_tell_flags(ic);
