@@ -3,9 +3,10 @@
 # a directory of its own, which is removed.
 set -u
 corpus=$(mktemp -d)
+seeds=$(cd "$2" && pwd) # targets change their working directory
 trap 'rm -rf "$corpus"' EXIT
-if "$1" -max_total_time="$3" -timeout=20 -rss_limit_mb=1024 -max_len=8192 -artifact_prefix="crash-$(basename "$1")-" \
-    -print_final_stats=1 "$corpus" "$2" >"$corpus.log" 2>&1; then
+if "$1" -max_total_time="$3" -timeout=20 -rss_limit_mb=1024 -max_len=8192 -artifact_prefix="$PWD/crash-$(basename "$1")-" \
+    -print_final_stats=1 "$corpus" "$seeds" >"$corpus.log" 2>&1; then
     grep -E 'stat::number_of_executed_units|cov:' "$corpus.log" | tail -n 2
     echo "1 passed, 0 failed"
 else
