@@ -44,7 +44,7 @@ LIB_SRC := $(filter-out common/lib/tls/%,$(wildcard common/lib/*/*.c))
 TLS_SRC := $(wildcard common/lib/tls/*.c)
 
 # A program is a folder with a main.c; a cell is its folder cell/.
-PROGRAMS := smtpd submitd qmgr relay local pop3d imapd authd keyd tlsd dnsd
+PROGRAMS := smtpd submitd qmgr relay local pop3d imapd idled authd keyd tlsd dnsd
 CELLS    := imapd-cell pop3d-cell local-cell
 TOOLS    := master launcher bulkhead sendmail
 dir_authd := common/authd
@@ -57,10 +57,11 @@ dir_bulkhead := common/master/ctl
 dir_sendmail := submitd/sendmail
 dir_imapd-cell := imapd/cell
 dir_pop3d-cell := pop3d/cell
+dir_idled := imapd/idled
 dir_local-cell := local/cell
 # What is started for each connection is linked statically: a small image is forked and started
 # in half the time. Only programs that need no more than the C library.
-STATICALLY = %-cell smtpd submitd pop3d imapd local
+STATICALLY = %-cell smtpd submitd pop3d imapd idled local
 folder = $(or $(dir_$(1)),$(1))
 libs_relay := tls
 libs_tlsd := tls

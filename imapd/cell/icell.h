@@ -73,8 +73,17 @@ struct icell_message { /* the message that was last looked into */
     struct arena arena;
 };
 
+/* How this session may be parked (docs/ARCHITECTURE.md, "Parked sessions"). */
+struct icell_park {
+    int fd; /* a channel to idled; -1: it stays here */
+    uint64_t after_ms;
+    struct str token, user; /* the caller's */
+    bool done;              /* it is parked: this process has nothing to do any more */
+};
+
 struct icell {
     struct stream s;
+    struct icell_park park;    /* set before icell_run() or icell_resume() */
     uint64_t message_size_max; /* of APPEND; set before icell_run() */
     int root_fd;
     enum icell_state state;
@@ -104,7 +113,17 @@ struct icell {
 /* Serve the client on fd; tag is the LOGIN's, unread what it said behind it. Returns when it has
  * gone. */
 void icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct str unread);
+/* The same for a session that was parked: state is what idled kept of it. -1: it is not one of
+ * ours, and nothing was said. */
+int icell_resume(struct icell *ic, int client_fd, int root_fd, struct str state);
 void icell_free(struct icell *ic);
+/* What both begin with, and go on with. */
+void icell_begin(struct icell *ic, int client_fd, int root_fd);
+void icell_loop(struct icell *ic);
+/* IDLE: until the client says something, or is parked; the end of the command is then set. */
+void icell_idle(struct icell *ic, int64_t end_ms);
+/* The tagged line of the command. */
+void icell_answer(struct icell *ic);
 
 /* How the command ended; the last call counts. Text like "[READ-ONLY] Done". */
 void icell_end(struct icell *ic, enum icell_status status, const char *fmt, ...)

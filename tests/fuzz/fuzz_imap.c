@@ -202,8 +202,8 @@ fuzz_imap_prelogin(struct str in)
     int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     stream_init(&s, fd, fd, 100000, 1000);
     stream_preload(&s, in);
-    while (prelogin_read(&p, &s, &e) != PRELOGIN_CLOSE)
-        for (size_t i = 0; i < p.nargs; i++)
+    for (enum prelogin_result r; (r = prelogin_read(&p, &s, &e)) != PRELOGIN_CLOSE;)
+        for (size_t i = 0; i < p.nargs && r == PRELOGIN_OK; i++)
             FUZZ_CHECK(prelogin_arg(&p, i).n <= in.n && str_chr(prelogin_arg(&p, i), '\0') < 0);
     prelogin_wipe(&p);
     stream_free(&s);

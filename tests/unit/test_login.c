@@ -75,8 +75,10 @@ on_enter(struct client *c, struct msg *m)
             play_cell(fd);
         close(fd);
         fd = -1;
-        msg_begin(&r, M_GRANTED);
+        msg_begin(&r, c->role == R_IMAPD ? M_ENTERED : M_GRANTED);
         msg_put_str(&r, user);
+        if (c->role == R_IMAPD)
+            msg_put_str(&r, STR("token"));
         service_send(c, &r);
     } else {
         service_fail(c, ERR_PERMANENT, "wrong");
