@@ -1,8 +1,10 @@
 /* Whole sessions of the cells, on a Maildir that is made anew now and then, and the parsers that
  * can be asked alone. */
 #include "imapd/cell/args.h"
+#include "imapd/cell/park.h"
 #include "imapd/cell/seqset.h"
 #include "imapd/prelogin.h"
+#include "lib/base/hmac.h"
 #include "lib/mail/nfc.h"
 #include "lib/mail/utf7.h"
 #include "lib/mailbox/mailindexfile.h"
@@ -10,6 +12,7 @@
 #include "tests/fuzz/fuzz.h"
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { ANEW = 300 };
@@ -219,6 +222,42 @@ fuzz_pop3_command(struct str in)
     pcell_run(&pc, fd, root, in);
     pcell_free(&pc);
     close(fd);
+}
+
+/* The state of a parked session, its seal and its socket made right: whatever an account's own cell
+ * may once have written. */
+void
+fuzz_imap_park(struct str in)
+{
+    static const unsigned char key[HMAC_KEY];
+    static struct icell ic;
+    unsigned char seal[HMAC_BYTES];
+    struct buf state = buf_new(100000);
+    uint64_t cookie;
+    socklen_t n = sizeof cookie;
+    int pair[2];
+    int64_t end_ms;
+    maildir();
+    fuzz_write("bulkhead-park", str_of((const char *)key, sizeof key));
+    FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    FUZZ_CHECK(getsockopt(pair[0], SOL_SOCKET, SO_COOKIE, &cookie, &n) == 0);
+    buf_add(&state, in);
+    if (in.n >= 16)
+        memcpy(state.p + 8, &cookie, sizeof cookie);
+    hmac_sha256(key, buf_str(&state), seal);
+    buf_add(&state, str_of((const char *)seal, sizeof seal));
+    icell_begin(&ic, pair[0], root);
+    if (icell_park_read(&ic, buf_str(&state), &end_ms) == 0 && ic.mb_open &&
+        ic.state != ICELL_LOGOUT) {
+        icell_tell(&ic, true);
+        for (size_t i = 1; i < ic.mb.n; i++)
+            FUZZ_CHECK(ic.mb.msgs[i].uid > ic.mb.msgs[i - 1].uid && !ic.mb.msgs[i].gone);
+        FUZZ_CHECK(ic.told_exists == ic.mb.n);
+    }
+    icell_free(&ic);
+    close(pair[0]);
+    close(pair[1]);
+    buf_free(&state);
 }
 
 /* ---- the index: its checksums made right, so that what is behind them is reached ---- */
