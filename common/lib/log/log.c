@@ -121,7 +121,7 @@ emit(enum log_level level, const char *fmt, va_list ap)
     static const char *const mark[] = {"debug: ", "", "warning: ", "error: "};
     char room[LOG_LINE_MAX + 2];
     int saved = errno;
-    struct buf line = {.p = room, .cap = sizeof room, .max = LOG_LINE_MAX};
+    struct buf line = buf_on(room, sizeof room, LOG_LINE_MAX);
     if (the.dropped) {
         unsigned long dropped = the.dropped;
         the.dropped = 0;
@@ -184,7 +184,7 @@ log_str(struct str s)
     static char places[8][LOG_FIELD_MAX * 4 + 8];
     static unsigned next;
     char *place = places[next++ % 8];
-    struct buf b = {.p = place, .cap = sizeof places[0], .max = sizeof places[0] - 1};
+    struct buf b = buf_on(place, sizeof places[0], sizeof places[0] - 1);
     quote_add(&b, s, LOG_FIELD_MAX);
     return buf_z(&b);
 }
