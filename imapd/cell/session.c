@@ -215,20 +215,46 @@ icell_tell(struct icell *ic, bool expunge)
     ic->mb.news = !expunge;
 }
 
+static void
+give_up(struct icell *ic, const struct err *e)
+{
+    log_warn("%s", e->text);
+    if (e->class == ERR_PERMANENT) {
+        stream_putz(&ic->s, "* BYE The mailbox has changed under us, please reconnect.\r\n");
+        ic->bye = "the mailbox changed under us";
+        ic->state = ICELL_LOGOUT;
+    }
+}
+
 void
 icell_sync(struct icell *ic, bool expunge)
 {
     struct err e = {0};
-    if (mailbox_refresh(&ic->mb, &e) == 0) {
+    if (mailbox_refresh(&ic->mb, &e) == 0)
         icell_tell(ic, expunge);
-        return;
-    }
-    log_warn("%s", e.text);
-    if (e.class == ERR_PERMANENT) {
-        stream_putz(&ic->s, "* BYE The mailbox has changed under us, please reconnect.\r\n");
-        ic->bye = "UIDVALIDITY changed";
-        ic->state = ICELL_LOGOUT;
-    }
+    else
+        give_up(ic, &e);
+}
+
+int
+icell_need_messages(struct icell *ic)
+{
+    struct err e = {0};
+    if (mailbox_load(&ic->mb, &e) == 0)
+        return 0;
+    /* Numbers have been told that nothing stands behind. */
+    e.class = ERR_PERMANENT;
+    give_up(ic, &e);
+    icell_end(ic, ICELL_NO, "%s", e.text);
+    return -1;
+}
+
+/* Commands of a selected mailbox that look at no message. */
+static bool
+needs_messages(const struct icell_row *row)
+{
+    return row->states == ICELL_SELECTED && row->run != icell_cmd_noop &&
+           row->run != icell_cmd_close && row->run != icell_cmd_unselect;
 }
 
 /* ---- the loop ---- */
@@ -310,7 +336,7 @@ icell_run_command(struct icell *ic)
     } else if (!(row->states & (unsigned)ic->state)) {
         icell_end(ic, ICELL_BAD, "No mailbox selected.");
         row = NULL;
-    } else {
+    } else if (!needs_messages(row) || icell_need_messages(ic) == 0) {
         row->run(ic);
     }
     swallow_literal(ic);

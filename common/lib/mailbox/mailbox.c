@@ -91,6 +91,17 @@ open_unlisted(struct mailbox *mb, int root_fd, struct str folder, bool read_only
 int
 mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
 {
+    if (mailbox_peek(mb, root_fd, folder, read_only, e) < 0)
+        return -1;
+    if (mailbox_load(mb, e) == 0)
+        return 0;
+    mailbox_close(mb);
+    return -1;
+}
+
+int
+mailbox_peek(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
+{
     if (open_unlisted(mb, root_fd, folder, read_only, e) < 0)
         return -1;
     int listed = mailview_open(mb, e);
@@ -153,11 +164,19 @@ mailbox_drop_gone(struct mailbox *mb)
 struct mailbox_counts
 mailbox_count(const struct mailbox *mb)
 {
+    const struct mailindex_counts *known = &mb->ix.state.counts;
+    if (mb->lazy)
+        return (struct mailbox_counts){known->messages, known->in_new, known->unseen,
+                                       known->deleted, known->first_unseen};
     struct mailbox_counts c = {0};
     for (size_t i = 0; i < mb->n; i++) {
+        bool unseen = !(mb->msgs[i].flags & MAILBOX_SEEN);
         c.messages++;
         c.recent += mb->msgs[i].recent;
-        c.unseen += !(mb->msgs[i].flags & MAILBOX_SEEN);
+        c.unseen += unseen;
+        c.deleted += (mb->msgs[i].flags & MAILBOX_DELETED) != 0;
+        if (unseen && !c.first_unseen)
+            c.first_unseen = c.messages;
     }
     return c;
 }

@@ -98,6 +98,7 @@ struct mailbox {
     int dir_fd, new_fd, cur_fd, tmp_fd, lock_fd;
     bool read_only;    /* EXAMINE and STATUS: nothing is moved from new/, no flag changes */
     bool target;       /* not listed: only put into */
+    bool lazy;         /* nothing but counts is known: mailbox_load() */
     uint32_t validity; /* UIDVALIDITY of this session, which must not change under it */
     struct uidfile uids;
     struct keywords keywords;
@@ -128,6 +129,13 @@ struct mailbox {
  * it. INBOX is made when it is not there. ERR_PERMANENT: no such folder. The mailbox need not be
  * initialised; after -1 there is nothing to close. */
 int mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e);
+/* The same, but where the index still describes the folder no more of it is read than the counts,
+ * whatever the number of messages: mailbox_count(), mailbox_uidnext() and mailbox_refresh() work,
+ * mb->n is 0. */
+int mailbox_peek(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e);
+/* Then: have the messages, just those that were counted. ERR_PERMANENT: the index was damaged, and
+ * the folder has changed since: what was told of it cannot be kept up. */
+int mailbox_load(struct mailbox *mb, struct err *e);
 /* The same to put messages in only (mailbox_copy(), mailbox_write_commit()): it is not listed, so
  * its cost does not grow with the folder, and mb->n stays 0. */
 int mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct err *e);
@@ -143,7 +151,8 @@ int mailbox_watch(const struct mailbox *mb);
 void mailbox_watch_drain(int watch_fd);
 
 struct mailbox_counts {
-    uint32_t messages, recent, unseen;
+    uint32_t messages, recent, unseen, deleted;
+    uint32_t first_unseen; /* its number, from 1; 0: none */
 };
 struct mailbox_counts mailbox_count(const struct mailbox *mb);
 /* No message that comes will have a UID below it. */

@@ -165,6 +165,7 @@ rename_row(struct mailbox *mb, size_t i, uint8_t flags, uint32_t keywords, bool 
     m->flags = flags;
     m->keywords = keywords;
     m->in_new = to_new;
+    mb->ix.recount |= told || was_new != to_new;
     if (told)
         m->modseq = mailview_modseq(mb);
     /* When only the flags differ, the name that is kept is still right. */
@@ -178,7 +179,7 @@ rename_row(struct mailbox *mb, size_t i, uint8_t flags, uint32_t keywords, bool 
     else if (same_head && !was_odd && !to_new && (!was_new || head == old.n))
         mailindex_put_flags(&mb->ix, m);
     else
-        mailview_renamed(mb, m, buf_str(&name));
+        mailindex_put_record(&mb->ix, m, buf_str(&name));
 out:
     buf_free(&old);
     buf_free(&name);

@@ -21,7 +21,7 @@ mailindex_entry_size(unsigned type)
                                    [MAILINDEX_FACTS] = sizeof(struct mailindex_facts),
                                    [MAILINDEX_CACHE] = sizeof(uint64_t),
                                    [MAILINDEX_GONE] = sizeof(uint64_t),
-                                   [MAILINDEX_STATE] = sizeof(struct mailindex_state)};
+                                   [MAILINDEX_STATE] = sizeof(struct mailindex_tail)};
     if (type == 0 || type >= sizeof sizes / sizeof sizes[0])
         return SIZE_MAX;
     return sizeof(struct mailindex_entry) + sizes[type];
@@ -44,20 +44,58 @@ put(struct mailindex *ix, enum mailindex_type type, uint32_t uid, const void *bo
 }
 
 void
-mailindex_put_record(struct mailindex *ix, const struct mailbox_message *m, struct str name)
+mailindex_count_one(struct mailindex_counts *c, const struct mailbox_message *m)
+{
+    bool unseen = !(m->flags & MAILBOX_SEEN);
+    c->messages++;
+    c->deleted += (m->flags & MAILBOX_DELETED) != 0;
+    c->in_new += m->in_new;
+    c->unseen += unseen;
+    if (unseen && !c->first_unseen)
+        c->first_unseen = c->messages;
+}
+
+/* Those behind the others. */
+static void
+count_more(struct mailindex_counts *c, const struct mailindex_counts *more)
+{
+    if (!c->first_unseen && more->first_unseen)
+        c->first_unseen = c->messages + more->first_unseen;
+    c->messages += more->messages;
+    c->unseen += more->unseen;
+    c->deleted += more->deleted;
+    c->in_new += more->in_new;
+}
+
+void
+mailindex_put_record(struct mailindex *ix, struct mailbox_message *m, struct str name)
 {
     struct buf stem = buf_new(MAILNAME_MAX);
     struct mailbox_message r = *m;
+    if (ix->fd < 0)
+        return;
     r.recent = r.gone = r.changed = false;
     mailindex_stem(&stem, &r, name);
+    m->name_at = (uint32_t)(ix->read_to + sizeof(struct mailindex_batch) + ix->batch.n +
+                            sizeof(struct mailindex_entry) + sizeof r);
+    m->name_n = r.name_n;
+    m->odd = r.odd;
     put(ix, MAILINDEX_RECORD, m->uid, &r, sizeof r, buf_str(&stem));
     buf_free(&stem);
+}
+
+void
+mailindex_put_added(struct mailindex *ix, struct mailbox_message *m, struct str name)
+{
+    mailindex_put_record(ix, m, name);
+    mailindex_count_one(&ix->added, m);
 }
 
 void
 mailindex_put_flags(struct mailindex *ix, const struct mailbox_message *m)
 {
     const struct mailindex_flags f = {m->flags, m->keywords, m->modseq};
+    ix->recount = true;
     put(ix, MAILINDEX_FLAGS, m->uid, &f, sizeof f, STR(""));
 }
 
@@ -77,9 +115,28 @@ mailindex_put_cache(struct mailindex *ix, const struct mailbox_message *m)
 void
 mailindex_put_gone(struct mailindex *ix, uint32_t uid, uint64_t modseq)
 {
+    ix->recount = true;
     if (ix->fd < 0) /* nobody will read it to us from the log */
         mailindex_add_gone(ix, uid, modseq);
     put(ix, MAILINDEX_GONE, uid, &modseq, sizeof modseq, STR(""));
+}
+
+static void
+put_tail(struct mailindex *ix)
+{
+    const size_t n = sizeof(struct mailindex_entry) + sizeof(struct mailindex_tail);
+    struct mailindex_tail t = {.state = ix->state, .batch_n = ix->batch.n + n};
+    uint64_t end = ix->read_to + sizeof(struct mailindex_batch) + t.batch_n;
+    t.check = mailindex_tail_check(ix->id, end, &t);
+    put(ix, MAILINDEX_STATE, 0, &t, sizeof t, STR(""));
+}
+
+void
+mailindex_drop_batch(struct mailindex *ix)
+{
+    buf_reset(&ix->batch);
+    ix->added = (struct mailindex_counts){0};
+    ix->recount = false;
 }
 
 int
@@ -89,7 +146,10 @@ mailindex_commit(struct mailindex *ix, struct mailindex_rows *rows)
     struct buf *b = &ix->batch;
     if (ix->fd < 0 || ix->torn)
         goto out;
-    put(ix, MAILINDEX_STATE, 0, &ix->state, sizeof ix->state, STR(""));
+    if (ix->recount && rows)
+        ix->state.counts = mailindex_count(rows);
+    count_more(&ix->state.counts, &ix->added);
+    put_tail(ix);
     struct mailindex_batch head = {.magic = MAILINDEX_BATCH, .n = (uint32_t)b->n};
     if (!buf_ok(b) || ix->read_to - ix->log_at + b->n + sizeof head > MAILINDEX_LOG_MAX ||
         ix->read_to + b->n + sizeof head > UINT32_MAX)
@@ -103,7 +163,7 @@ mailindex_commit(struct mailindex *ix, struct mailindex_rows *rows)
     }
     result = mailindex_follow(ix, rows, true);
 out:
-    buf_reset(b);
+    mailindex_drop_batch(ix);
     if (result < 0)
         ix->torn = true;
     return result;
@@ -174,6 +234,7 @@ static int
 new_file(struct mailindex *ix, int dir_fd, const struct mailindex_rows *rows, struct str names,
          struct stat *st_r)
 {
+    ix->state.counts = mailindex_count(rows);
     struct mailindex_head h = {.version = MAILINDEX_VERSION,
                                .record_size = sizeof(struct mailbox_message),
                                .n = rows->n,
@@ -213,7 +274,6 @@ mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, b
         live += !rows->at[i].gone;
     uint64_t names_at = sizeof(struct mailindex_head) + live * sizeof(struct mailbox_message) +
                         ix->ngone * sizeof *ix->gone;
-    buf_reset(&ix->batch);
     if (gather(ix, rows, names_at, bump, &out, &names) == 0 && names_at + names.n < UINT32_MAX)
         fd = new_file(ix, dir_fd, &out, buf_str(&names), &st);
     if (fd >= 0) {
@@ -229,6 +289,7 @@ mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, b
         buf_free(&ix->window);
         ix->window_at = 0;
     }
+    mailindex_drop_batch(ix);
     free(out.at);
     buf_free(&names);
     return fd < 0 ? -1 : 0;

@@ -60,7 +60,7 @@ detach(struct mailbox *mb)
     mb->tail_lost |= mb->ix.torn;
     mb->ix.torn = false;
     buf_reset(&mb->ix.heap);
-    buf_reset(&mb->ix.batch);
+    mailindex_drop_batch(&mb->ix);
     buf_reset(&mb->ix.window);
 }
 
@@ -109,8 +109,9 @@ reload(struct mailbox *mb)
     struct mailindex fresh;
     struct mailindex_rows rows = {0};
     mailindex_init(&fresh);
-    if (mailindex_load(&fresh, mb->dir_fd, mb->validity, mb->target ? NULL : &rows) == 0 &&
-        (mb->target || take_rows(mb, &rows) == 0)) {
+    if ((mb->target && mailindex_peek(&fresh, mb->dir_fd, mb->validity) == 0) ||
+        (mailindex_load(&fresh, mb->dir_fd, mb->validity, mb->target ? NULL : &rows) == 0 &&
+         (mb->target || take_rows(mb, &rows) == 0))) {
         mailindex_free(&mb->ix);
         mb->ix = fresh;
         mb->indexed = true;
@@ -142,6 +143,8 @@ mailview_begin(struct mailbox *mb, struct err *e)
         mb->changing++;
         return 0;
     }
+    if (mailbox_load(mb, e) < 0)
+        return -1;
     if (lock(mb, e) < 0)
         return -1;
     if (uidfile_read(&mb->uids, mb->dir_fd, e) < 0) {
@@ -236,20 +239,9 @@ mailview_added(struct mailbox *mb, struct mailbox_message *m, struct str name)
     if (!mb->guard.clean || mb->ix.fd < 0 || !mb->indexed)
         return;
     m->modseq = mailview_modseq(mb);
-    mailindex_put_record(&mb->ix, m, name);
+    mailindex_put_added(&mb->ix, m, name);
     if (mb->ix.state.next_uid <= m->uid)
         mb->ix.state.next_uid = m->uid + 1;
-}
-
-void
-mailview_renamed(struct mailbox *mb, struct mailbox_message *m, struct str name)
-{
-    mailindex_put_record(&mb->ix, m, name);
-    /* Where the new name lies is known when it lies there. */
-    if (mailindex_commit(&mb->ix, &mb->rows) < 0) {
-        mb->suspect = true;
-        detach(mb);
-    }
 }
 
 void
@@ -271,6 +263,7 @@ saved_time(const struct mailscan_entry *x)
 static int
 name_row(struct mailbox *mb, struct mailbox_message *m, const char *name, struct err *e)
 {
+    mb->ix.recount = true;
     if (mb->ix.fd >= 0)
         mailindex_put_record(&mb->ix, m, str_z(name));
     else if (mailindex_set_name(&mb->ix, m, str_z(name)) < 0)
@@ -501,7 +494,7 @@ mailview_relist(struct mailbox *mb, struct err *e)
         if (!whole && mailguard_new_same(mb) && (mb->read_only || !has_new(mb)))
             return 0;
         if (list(mb, whole, e) < 0) {
-            buf_reset(&mb->ix.batch);
+            mailindex_drop_batch(&mb->ix);
             mb->suspect = true;
             if (!whole && pass == 0)
                 continue;
@@ -524,6 +517,39 @@ mailview_relist(struct mailbox *mb, struct err *e)
 
 /* ---- opening and looking ---- */
 
+static bool
+same_times(const struct mailbox *mb)
+{
+    return mailguard_new_same(mb) && mailguard_cur_same(mb);
+}
+
+int
+mailbox_load(struct mailbox *mb, struct err *e)
+{
+    if (!mb->lazy)
+        return 0;
+    const uint32_t told = mb->ix.state.counts.messages;
+    mb->lazy = false;
+    if (mailindex_load_rows(&mb->ix, &mb->rows) == 0) {
+        for (size_t i = 0; i < mb->n; i++)
+            mb->msgs[i].recent = mb->msgs[i].in_new;
+        mb->news = false;
+        return 0;
+    }
+    /* Damaged: the names say what there is. */
+    mb->indexed = false;
+    mb->seen_next = 0;
+    if (mailview_begin(mb, e) < 0)
+        return -1;
+    int result = mailview_relist(mb, e);
+    mailview_end(mb);
+    mailbox_drop_gone(mb);
+    mb->news = false;
+    return result == 0 && mb->n != told
+               ? err_set(e, ERR_PERMANENT, "the index was damaged, and the folder has changed")
+               : result;
+}
+
 int
 mailview_open(struct mailbox *mb, struct err *e)
 {
@@ -531,6 +557,12 @@ mailview_open(struct mailbox *mb, struct err *e)
     if (uidfile_read(&mb->uids, mb->dir_fd, e) < 0)
         return -1;
     mb->validity = mb->uids.validity;
+    if (mb->validity && mailindex_peek(&mb->ix, mb->dir_fd, mb->validity) == 0 &&
+        (mb->read_only || mb->ix.state.counts.in_new == 0) && same_times(mb)) {
+        mb->indexed = mb->lazy = mb->told = true;
+        mb->seen_next = mb->ix.state.next_uid;
+        return keywords_load(&mb->keywords, mb->dir_fd, e);
+    }
     if (mb->validity && mailindex_load(&mb->ix, mb->dir_fd, mb->validity, &mb->rows) == 0) {
         mb->indexed = true;
         if (keywords_load(&mb->keywords, mb->dir_fd, e) < 0)
@@ -539,7 +571,7 @@ mailview_open(struct mailbox *mb, struct err *e)
         bool new_ = false;
         for (size_t i = 0; i < mb->n; i++)
             new_ |= mb->msgs[i].recent = mb->msgs[i].in_new;
-        if ((mb->read_only || !new_) && mailguard_new_same(mb) && mailguard_cur_same(mb)) {
+        if ((mb->read_only || !new_) && same_times(mb)) {
             mb->told = true;
             return 0;
         }
@@ -557,10 +589,13 @@ int
 mailbox_refresh(struct mailbox *mb, struct err *e)
 {
     enum mailindex_news news = mailindex_look(&mb->ix, mb->dir_fd);
+    if (mb->lazy && news == MAILINDEX_SAME && same_times(mb))
+        return keywords_load(&mb->keywords, mb->dir_fd, e);
+    if (mailbox_load(mb, e) < 0)
+        return -1;
     if (news == MAILINDEX_GREW)
         catch_up(mb, false);
-    if (news != MAILINDEX_REPLACED && mb->ix.fd >= 0 && !mb->suspect && mailguard_new_same(mb) &&
-        mailguard_cur_same(mb))
+    if (news != MAILINDEX_REPLACED && mb->ix.fd >= 0 && !mb->suspect && same_times(mb))
         return keywords_load(&mb->keywords, mb->dir_fd, e);
     if (mailview_begin(mb, e) < 0)
         return -1;
