@@ -3,6 +3,7 @@
 #include "imapd/cell/deflate.h"
 #include "imapd/cell/seqset.h"
 #include "lib/log/log.h"
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -320,6 +321,13 @@ swallow_literal(struct icell *ic)
     ic->cmd.literal.waiting = false;
 }
 
+static bool
+has_input(const struct icell *ic)
+{
+    struct pollfd p = {.fd = ic->s.fd_in, .events = POLLIN};
+    return stream_buffered(&ic->s) || icell_deflate_pending(ic->deflate) || poll(&p, 1, 0) != 0;
+}
+
 void
 icell_run_command(struct icell *ic)
 {
@@ -345,7 +353,8 @@ icell_run_command(struct icell *ic)
     answer(ic);
     /* The client has its answer: now there is time to keep what was found out. */
     if (ic->mb_open && stream_flush(&ic->s, NULL) == 0)
-        mailbox_settle(&ic->mb);
+        while (mailbox_settle(&ic->mb) && !has_input(ic))
+            ;
 }
 
 void

@@ -159,6 +159,7 @@ mailbox_drop_gone(struct mailbox *mb)
         if (!mb->msgs[i].gone)
             mb->msgs[n++] = mb->msgs[i];
     mb->n = n;
+    mb->owed_from = 0;
 }
 
 struct mailbox_counts

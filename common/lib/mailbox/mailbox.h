@@ -14,7 +14,8 @@
  * S is its size, W its size with CRLF at each line's end (RFC822.SIZE), U its UID with the
  * UIDVALIDITY the UID belongs to; behind ":2," the flags. Fields and flags of others are kept as
  * they are. A file without our U= (or with another folder's) is given the next UID when it is first
- * seen, by rename and under the folder's lock. How UIDs survive crashes: uidfile.h.
+ * seen, under the folder's lock: by rename, or if there are many by a list first (mailadopt.h). How
+ * UIDs survive crashes: uidfile.h.
  *
  * A struct mailbox is one session's view. Nothing in it moves while the session does not ask:
  * mailbox_refresh() appends what is new, marks what is gone and what changed; the session takes
@@ -85,11 +86,11 @@ struct mailbox_message {
     uint64_t modseq;   /* of its last change (RFC 7162) */
     uint64_t cache_at; /* what is cached of it; 0: nothing */
     uint32_t saved_s;  /* when it came into this folder (RFC 8514) */
+    bool bare;         /* its name does not say its UID yet: mailadopt.h */
     /* Of a session only; 0 in the index. */
     bool recent;  /* this session is the first to be told of it (RFC 3501 2.3.2) */
     bool gone;    /* not on disk any more; kept until mailbox_drop_gone() */
     bool changed; /* flags differ from what the session last cleared */
-    uint8_t spare;
 };
 _Static_assert(sizeof(struct mailbox_message) == 64, "a record of the index has no gaps");
 
@@ -119,6 +120,7 @@ struct mailbox {
     bool tail_lost;              /* the index's log was torn */
     struct mailcache cache;
     struct mailguard guard;
+    size_t owed_from;    /* no row before it is bare */
     unsigned changing;   /* depth of mailview_begin() */
     uint64_t now_modseq; /* of the changes under way, 0: none asked for yet */
     bool bump;           /* mod-sequences may have been lost: all messages get a new one */
@@ -173,9 +175,10 @@ void mailbox_tell_vsize(struct mailbox *mb, size_t i, uint64_t vsize);
 /* Internal date: the file's mtime, or the time in its name. Never fails: 0 at worst. */
 int64_t mailbox_date(struct mailbox *mb, size_t i);
 
-/* Tell the index and the cache what has been found out by reading messages. At a time when nobody
- * waits. */
-void mailbox_settle(struct mailbox *mb);
+/* Tell the index and the cache what has been found out by reading messages, and give some files the
+ * names they are owed (mailadopt.h). At a time when nobody waits. True: call again, there is more
+ * to do. */
+bool mailbox_settle(struct mailbox *mb);
 
 /* The letter's number of a keyword, which is added when it is new: ERR_LIMIT when the table is
  * full. */

@@ -1,6 +1,7 @@
 /* Changing messages: flags, expunge, copy; and opening one, which has to find it first. */
 #include "lib/base/clock.h"
 #include "lib/mailbox/durable.h"
+#include "lib/mailbox/mailadopt.h"
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailscan.h"
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { FIND_TRIES = 5 };
+enum { FIND_TRIES = 5, PAY_BATCH = 100 };
 
 static int
 dir_of(const struct mailbox *mb, const struct mailbox_message *m)
@@ -162,6 +163,8 @@ rename_row(struct mailbox *mb, size_t i, uint8_t flags, uint32_t keywords, bool 
         goto out;
     bool told = m->flags != flags || m->keywords != keywords;
     bool was_odd = m->odd, was_new = m->in_new;
+    mb->ix.recount |= m->bare;
+    m->bare = false;
     m->flags = flags;
     m->keywords = keywords;
     m->in_new = to_new;
@@ -184,6 +187,31 @@ out:
     buf_free(&old);
     buf_free(&name);
     return result;
+}
+
+bool
+mailview_pay_names(struct mailbox *mb)
+{
+    int result = 0;
+    if (mailview_begin(mb, NULL) < 0)
+        return false;
+    for (int n = 0; n < PAY_BATCH && mb->owed_from < mb->n && result == 0; mb->owed_from++) {
+        const struct mailbox_message *m = &mb->msgs[mb->owed_from];
+        if (!m->bare || m->gone)
+            continue;
+        result = rename_row(mb, mb->owed_from, m->flags, m->keywords, m->in_new, NULL);
+        n++;
+    }
+    mailview_end(mb);
+    if (mb->ix.fd < 0 || result != 0)
+        return false;
+    /* Under the lock, since nobody may adopt meanwhile. */
+    if (!mb->ix.state.counts.bare && mailview_begin(mb, NULL) == 0) {
+        if (!mb->ix.state.counts.bare)
+            mailadopt_end(mb->dir_fd, mb->cur_fd);
+        mailview_end(mb);
+    }
+    return mb->owed_from < mb->n && mb->ix.state.counts.bare;
 }
 
 static int

@@ -151,6 +151,7 @@ apply_record(struct mailindex_rows *rows, const struct mailbox_message *r, uint3
         m->name_at = name_at;
         m->name_n = r->name_n;
         m->odd = r->odd;
+        m->bare = r->bare;
         m->in_new = r->in_new;
         m->size = r->size;
         m->vsize = r->vsize;
@@ -488,33 +489,28 @@ mailindex_look(const struct mailindex *ix, int dir_fd)
 
 /* ---- names ---- */
 
-void
-mailindex_stem(struct buf *stem, struct mailbox_message *m, struct str name)
+struct str
+mailindex_stem(struct mailbox_message *m, struct str name)
 {
-    struct mailname parsed;
-    struct buf canonical = buf_new(MAILNAME_MAX + 64);
+    char room[MAILNAME_SUFFIX_MAX];
     ptrdiff_t colon = str_find(name, STR(":2,"));
-    struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon);
-    buf_add(&canonical, head);
+    struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon), suffix = STR("");
     if (!m->in_new)
-        mailname_suffix(&canonical, m->flags, m->keywords);
-    m->odd = mailname_parse(name, &parsed) < 0 || !str_eq(buf_str(&canonical), name);
-    buf_free(&canonical);
-    buf_reset(stem);
-    buf_add(stem, m->odd ? name : head);
-    m->name_n = (uint8_t)stem->n;
+        suffix = mailname_suffix(room, m->flags, m->keywords);
+    m->odd = !str_eq(str_from(name, head.n), suffix);
+    struct str kept = m->odd ? name : head;
+    m->name_n = (uint8_t)kept.n;
+    return kept;
 }
 
 int
 mailindex_set_name(struct mailindex *ix, struct mailbox_message *m, struct str name)
 {
-    struct buf stem = buf_new(MAILNAME_MAX);
-    mailindex_stem(&stem, m, name);
+    if (name.n > MAILNAME_MAX)
+        return -1;
     m->name_at = (uint32_t)ix->heap.n;
-    buf_add(&ix->heap, buf_str(&stem));
-    int result = buf_ok(&stem) && buf_ok(&ix->heap) ? 0 : -1;
-    buf_free(&stem);
-    return result;
+    buf_add(&ix->heap, mailindex_stem(m, name));
+    return buf_ok(&ix->heap) ? 0 : -1;
 }
 
 static struct str
@@ -542,8 +538,9 @@ mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct b
     struct mailname parsed;
     struct str text = stored(ix, m);
     buf_reset(stem);
-    if (text.n != m->name_n || mailname_parse(text, &parsed) < 0 || parsed.uid != m->uid ||
-        (ix->state.validity && parsed.validity != ix->state.validity))
+    if (text.n != m->name_n || mailname_parse(text, &parsed) < 0 ||
+        (!m->bare &&
+         (parsed.uid != m->uid || (ix->state.validity && parsed.validity != ix->state.validity))))
         return -1;
     buf_add(stem, text);
     return buf_ok(stem) ? 0 : -1;
@@ -554,7 +551,8 @@ mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf
 {
     if (mailindex_stored(ix, m, name) < 0)
         return -1;
+    char room[MAILNAME_SUFFIX_MAX];
     if (!m->odd && !m->in_new)
-        mailname_suffix(name, m->flags, m->keywords);
+        buf_add(name, mailname_suffix(room, m->flags, m->keywords));
     return buf_ok(name) ? 0 : -1;
 }

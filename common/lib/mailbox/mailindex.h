@@ -48,7 +48,7 @@ struct mailindex_counts {
     uint32_t messages, unseen, deleted;
     uint32_t in_new;       /* files in new/ */
     uint32_t first_unseen; /* its number, from 1; 0: none */
-    uint32_t zero;
+    uint32_t bare;         /* names that do not say their UID */
 };
 
 struct mailindex_state {
@@ -137,9 +137,8 @@ bool mailindex_is_long(const struct mailindex *ix, size_t rows);
 
 /* ---- names ---- */
 
-/* What of a file's name is stored for this record: into stem; sets m->odd when it has to be the
- * whole. */
-void mailindex_stem(struct buf *stem, struct mailbox_message *m, struct str name);
+/* What of a file's name is stored for this record; sets m->odd when it has to be the whole. */
+struct str mailindex_stem(struct mailbox_message *m, struct str name);
 /* Give the record a name, in memory (while fd is -1). */
 int mailindex_set_name(struct mailindex *ix, struct mailbox_message *m, struct str name);
 /* The file's name. -1: it cannot be read, or is not this record's. */

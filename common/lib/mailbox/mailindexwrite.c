@@ -50,6 +50,7 @@ mailindex_count_one(struct mailindex_counts *c, const struct mailbox_message *m)
     c->messages++;
     c->deleted += (m->flags & MAILBOX_DELETED) != 0;
     c->in_new += m->in_new;
+    c->bare += m->bare;
     c->unseen += unseen;
     if (unseen && !c->first_unseen)
         c->first_unseen = c->messages;
@@ -65,23 +66,22 @@ count_more(struct mailindex_counts *c, const struct mailindex_counts *more)
     c->unseen += more->unseen;
     c->deleted += more->deleted;
     c->in_new += more->in_new;
+    c->bare += more->bare;
 }
 
 void
 mailindex_put_record(struct mailindex *ix, struct mailbox_message *m, struct str name)
 {
-    struct buf stem = buf_new(MAILNAME_MAX);
     struct mailbox_message r = *m;
     if (ix->fd < 0)
         return;
     r.recent = r.gone = r.changed = false;
-    mailindex_stem(&stem, &r, name);
+    struct str stem = mailindex_stem(&r, name);
     m->name_at = (uint32_t)(ix->read_to + sizeof(struct mailindex_batch) + ix->batch.n +
                             sizeof(struct mailindex_entry) + sizeof r);
     m->name_n = r.name_n;
     m->odd = r.odd;
-    put(ix, MAILINDEX_RECORD, m->uid, &r, sizeof r, buf_str(&stem));
-    buf_free(&stem);
+    put(ix, MAILINDEX_RECORD, m->uid, &r, sizeof r, stem);
 }
 
 void
@@ -189,9 +189,12 @@ gather(struct mailindex *ix, const struct mailindex_rows *rows, uint64_t names_a
         struct mailbox_message m = rows->at[i];
         if (m.gone)
             continue;
-        result = mailindex_stored(ix, &m, &name);
+        /* In memory they lie as they are to lie in the file, and nobody else can have been there.
+         */
+        if (ix->fd >= 0)
+            result = mailindex_stored(ix, &m, &name);
+        m.name_at = (uint32_t)(names_at + (ix->fd >= 0 ? names->n : m.name_at));
         m.recent = m.changed = false;
-        m.name_at = (uint32_t)(names_at + names->n);
         if (bump)
             m.modseq = ix->state.modseq;
         buf_add(names, buf_str(&name));
@@ -274,8 +277,11 @@ mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, b
         live += !rows->at[i].gone;
     uint64_t names_at = sizeof(struct mailindex_head) + live * sizeof(struct mailbox_message) +
                         ix->ngone * sizeof *ix->gone;
-    if (gather(ix, rows, names_at, bump, &out, &names) == 0 && names_at + names.n < UINT32_MAX)
-        fd = new_file(ix, dir_fd, &out, buf_str(&names), &st);
+    if (gather(ix, rows, names_at, bump, &out, &names) == 0) {
+        struct str text = ix->fd >= 0 ? buf_str(&names) : buf_str(&ix->heap);
+        if (names_at + text.n < UINT32_MAX)
+            fd = new_file(ix, dir_fd, &out, text, &st);
+    }
     if (fd >= 0) {
         take_places(rows, &out);
         if (ix->fd >= 0)

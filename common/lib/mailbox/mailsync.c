@@ -283,6 +283,8 @@ take_entry(struct mailbox *mb, struct mailbox_message *m, const struct mailscan 
     mb->news = true;
     m->recent |= m->in_new && x->recent;
     m->in_new = x->in_new;
+    m->bare = x->bare;
+    mb->owed_from = 0;
     if (x->size != UINT64_MAX)
         m->size = x->size;
     if (x->vsize != UINT64_MAX)
@@ -306,6 +308,7 @@ append_entry(struct mailbox *mb, const struct mailscan *s, const struct mailscan
     if (mailindex_reserve(&mb->rows, mb->n + 1) < 0)
         return err_set(e, ERR_TEMPORARY, "out of memory");
     mb->news = true;
+    mb->owed_from = 0;
     struct mailbox_message *m = &mb->msgs[mb->n++];
     *m = (struct mailbox_message){.size = x->size,
                                   .vsize = x->vsize,
@@ -313,6 +316,7 @@ append_entry(struct mailbox *mb, const struct mailscan *s, const struct mailscan
                                   .keywords = x->keywords,
                                   .flags = x->flags,
                                   .in_new = x->in_new,
+                                  .bare = x->bare,
                                   .recent = x->recent,
                                   .saved_s = saved_time(x),
                                   .modseq = mailview_modseq(mb)};
@@ -408,7 +412,9 @@ list_once(struct mailbox *mb, bool whole, bool really_gone, size_t *missing_r, s
     struct err why = {0};
     if (mailscan_read(&s, mb, whole, e) < 0)
         return -1;
-    int result = find_validity(mb, &s, e);
+    int result = whole ? mailscan_take_adopted(&s, mb, e) : 0;
+    if (result == 0)
+        result = find_validity(mb, &s, e);
     if (result == 0 && mailscan_settle(&s, mb, &why) < 0) {
         if (e)
             *e = why;
@@ -616,10 +622,13 @@ mailbox_changes_end(struct mailbox *mb)
     mailview_end(mb);
 }
 
-void
+bool
 mailbox_settle(struct mailbox *mb)
 {
     mailcache_flush(mb);
+    if (mb->ix.fd >= 0 && !mb->read_only && mb->ix.state.counts.bare)
+        return mailview_pay_names(mb);
     if (mb->ix.fd >= 0 && mb->ix.batch.n && mailview_begin(mb, NULL) == 0)
         mailview_end(mb);
+    return false;
 }
