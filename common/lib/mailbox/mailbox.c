@@ -135,6 +135,8 @@ mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct e
 void
 mailbox_close(struct mailbox *mb)
 {
+    while (mb->owes && mailview_pay_names(mb))
+        ;
     if (mb->lock_fd >= 0)
         uidfile_close(&mb->uids, mb->lock_fd, mb->dir_fd);
     close_fds(mb, true);

@@ -78,19 +78,22 @@ struct mailbox_message {
     uint32_t name_at;  /* where its name is kept */
     uint8_t name_n;
     uint8_t flags;
-    bool in_new;       /* its file is in new/, else in cur/ */
-    bool odd;          /* the whole name is kept, since the flags do not make it */
+    bool in_new : 1; /* its file is in new/, else in cur/ */
+    bool odd : 1;    /* the whole name is kept, since the flags do not make it */
+    bool bare : 1;   /* its name does not say its UID yet: mailadopt.h */
+    bool owed : 1;   /* its name does not say its flags yet, but what named says */
+    /* Of a session only; 0 in the index. */
+    bool recent : 1;  /* this session is the first to be told of it (RFC 3501 2.3.2) */
+    bool gone : 1;    /* not on disk any more; kept until mailbox_drop_gone() */
+    bool changed : 1; /* flags differ from what the session last cleared */
+    uint8_t zero;
     uint64_t size;     /* bytes on disk, or MAILBOX_SIZE_UNKNOWN: ask mailbox_vsize() */
     uint64_t vsize;    /* with CRLF */
     int64_t date_s;    /* internal date; 0: not yet known, ask mailbox_date() */
     uint64_t modseq;   /* of its last change (RFC 7162) */
     uint64_t cache_at; /* what is cached of it; 0: nothing */
     uint32_t saved_s;  /* when it came into this folder (RFC 8514) */
-    bool bare;         /* its name does not say its UID yet: mailadopt.h */
-    /* Of a session only; 0 in the index. */
-    bool recent;  /* this session is the first to be told of it (RFC 3501 2.3.2) */
-    bool gone;    /* not on disk any more; kept until mailbox_drop_gone() */
-    bool changed; /* flags differ from what the session last cleared */
+    uint32_t named;    /* while owed: flags << 26 | keywords, as in the file's name */
 };
 _Static_assert(sizeof(struct mailbox_message) == 64, "a record of the index has no gaps");
 
@@ -120,7 +123,10 @@ struct mailbox {
     bool tail_lost;              /* the index's log was torn */
     struct mailcache cache;
     struct mailguard guard;
-    size_t owed_from;    /* no row before it is bare */
+    size_t owed_from;    /* no row before it is bare or owed */
+    unsigned direct;     /* renames since mailbox_settle() */
+    bool settling;       /* nobody waits */
+    bool owes;           /* this session left renames for later */
     unsigned changing;   /* depth of mailview_begin() */
     uint64_t now_modseq; /* of the changes under way, 0: none asked for yet */
     bool bump;           /* mod-sequences may have been lost: all messages get a new one */
@@ -186,13 +192,15 @@ int mailbox_keyword(struct mailbox *mb, struct str name, int *number_r, struct e
 
 /* Around many changes at once: they take the lock once and are one batch of the index. May be left
  * out. Locked for long, others wait: end and begin anew after MAILBOX_BATCH. */
-enum { MAILBOX_BATCH = 1000 };
+enum { MAILBOX_BATCH = 1000, MAILBOX_DIRECT = 32 };
 int mailbox_changes_begin(struct mailbox *mb, struct err *e);
 void mailbox_changes_end(struct mailbox *mb);
 
 enum mailbox_store_op { MAILBOX_ADD, MAILBOX_REMOVE, MAILBOX_REPLACE };
-/* Change flags and keywords (by rename). 0 also when the message is gone (its mark says so). Does
- * not mark as changed what was asked for, only what others had changed meanwhile. */
+/* Change flags and keywords: by rename; those behind the first MAILBOX_DIRECT of many in the index,
+ * and the rename follows in mailbox_settle() or mailbox_close(). 0 also when the message is gone
+ * (its mark says so). Does not mark as changed what was asked for, only what others had changed
+ * meanwhile. */
 int mailbox_store(struct mailbox *mb, size_t i, enum mailbox_store_op op, uint8_t flags,
                   uint32_t keywords, struct err *e);
 /* Remove the message's file if the disk still says \Deleted, and mark it gone. */

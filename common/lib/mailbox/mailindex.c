@@ -152,6 +152,8 @@ apply_record(struct mailindex_rows *rows, const struct mailbox_message *r, uint3
         m->name_n = r->name_n;
         m->odd = r->odd;
         m->bare = r->bare;
+        m->owed = r->owed;
+        m->named = r->named;
         m->in_new = r->in_new;
         m->size = r->size;
         m->vsize = r->vsize;
@@ -186,6 +188,8 @@ apply(struct mailindex *ix, struct mailindex_rows *rows, struct str rest, uint64
         memcpy(&f, body, sizeof f);
         if (m) {
             m->in_new = false;
+            m->owed = f.owed;
+            m->named = f.named;
             take_flags(rows, m, (uint8_t)f.flags, f.keywords, f.modseq);
         }
     } else if (x.type == MAILINDEX_FACTS) {
@@ -489,15 +493,25 @@ mailindex_look(const struct mailindex *ix, int dir_fd)
 
 /* ---- names ---- */
 
+/* ":2,FLAGS" as the file's name has it. */
+static struct str
+suffix_of(const struct mailbox_message *m, char room[static MAILNAME_SUFFIX_MAX])
+{
+    if (m->in_new)
+        return STR("");
+    if (m->owed)
+        return mailname_suffix(room, (uint8_t)(m->named >> KEYWORDS_MAX),
+                               m->named & ((1u << KEYWORDS_MAX) - 1));
+    return mailname_suffix(room, m->flags, m->keywords);
+}
+
 struct str
 mailindex_stem(struct mailbox_message *m, struct str name)
 {
     char room[MAILNAME_SUFFIX_MAX];
     ptrdiff_t colon = str_find(name, STR(":2,"));
-    struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon), suffix = STR("");
-    if (!m->in_new)
-        suffix = mailname_suffix(room, m->flags, m->keywords);
-    m->odd = !str_eq(str_from(name, head.n), suffix);
+    struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon);
+    m->odd = !str_eq(str_from(name, head.n), suffix_of(m, room));
     struct str kept = m->odd ? name : head;
     m->name_n = (uint8_t)kept.n;
     return kept;
@@ -533,6 +547,15 @@ stored(struct mailindex *ix, const struct mailbox_message *m)
 }
 
 int
+mailindex_raw(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem)
+{
+    struct str text = stored(ix, m);
+    buf_reset(stem);
+    buf_add(stem, text);
+    return text.n == m->name_n && buf_ok(stem) ? 0 : -1;
+}
+
+int
 mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem)
 {
     struct mailname parsed;
@@ -552,7 +575,7 @@ mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf
     if (mailindex_stored(ix, m, name) < 0)
         return -1;
     char room[MAILNAME_SUFFIX_MAX];
-    if (!m->odd && !m->in_new)
-        buf_add(name, mailname_suffix(room, m->flags, m->keywords));
+    if (!m->odd)
+        buf_add(name, suffix_of(m, room));
     return buf_ok(name) ? 0 : -1;
 }

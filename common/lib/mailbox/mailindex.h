@@ -48,7 +48,7 @@ struct mailindex_counts {
     uint32_t messages, unseen, deleted;
     uint32_t in_new;       /* files in new/ */
     uint32_t first_unseen; /* its number, from 1; 0: none */
-    uint32_t bare;         /* names that do not say their UID */
+    uint32_t owed;         /* names that do not say their UID, or not their flags, yet */
 };
 
 struct mailindex_state {
@@ -132,8 +132,8 @@ void mailindex_drop_batch(struct mailindex *ix);
 /* A new snapshot of the rows that are not gone. bump: they all get the state's modseq. -1: not
  * done; the old file, if there was one, is then left and not used any more. */
 int mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, bool bump);
-/* Whether the log is so long that a snapshot is due. */
-bool mailindex_is_long(const struct mailindex *ix, size_t rows);
+/* Whether the log is so long that a snapshot is due; busy: somebody waits. */
+bool mailindex_is_long(const struct mailindex *ix, size_t rows, bool busy);
 
 /* ---- names ---- */
 
@@ -144,7 +144,8 @@ int mailindex_set_name(struct mailindex *ix, struct mailbox_message *m, struct s
 /* The file's name. -1: it cannot be read, or is not this record's. */
 int mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name);
 
-/* What is stored of it. */
+/* What is stored of it; raw: whatever it is, if it is as long as it should be. */
+int mailindex_raw(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem);
 int mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem);
 /* The row of a UID, or the place before which it would be. */
 size_t mailindex_find(const struct mailindex_rows *rows, uint32_t uid);

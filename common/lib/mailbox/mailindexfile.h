@@ -51,6 +51,7 @@ struct mailindex_tail {
 struct mailindex_flags {
     uint32_t flags, keywords;
     uint64_t modseq;
+    uint32_t owed, named;
 };
 struct mailindex_facts {
     uint64_t size, vsize;

@@ -50,7 +50,7 @@ mailindex_count_one(struct mailindex_counts *c, const struct mailbox_message *m)
     c->messages++;
     c->deleted += (m->flags & MAILBOX_DELETED) != 0;
     c->in_new += m->in_new;
-    c->bare += m->bare;
+    c->owed += m->bare || m->owed;
     c->unseen += unseen;
     if (unseen && !c->first_unseen)
         c->first_unseen = c->messages;
@@ -66,7 +66,7 @@ count_more(struct mailindex_counts *c, const struct mailindex_counts *more)
     c->unseen += more->unseen;
     c->deleted += more->deleted;
     c->in_new += more->in_new;
-    c->bare += more->bare;
+    c->owed += more->owed;
 }
 
 void
@@ -94,7 +94,8 @@ mailindex_put_added(struct mailindex *ix, struct mailbox_message *m, struct str 
 void
 mailindex_put_flags(struct mailindex *ix, const struct mailbox_message *m)
 {
-    const struct mailindex_flags f = {m->flags, m->keywords, m->modseq};
+    const struct mailindex_flags f = {m->flags, m->keywords, m->modseq, m->owed,
+                                      m->owed ? m->named : 0};
     ix->recount = true;
     put(ix, MAILINDEX_FLAGS, m->uid, &f, sizeof f, STR(""));
 }
@@ -170,10 +171,10 @@ out:
 }
 
 bool
-mailindex_is_long(const struct mailindex *ix, size_t rows)
+mailindex_is_long(const struct mailindex *ix, size_t rows, bool busy)
 {
-    uint64_t log = ix->read_to - ix->log_at;
-    return log > 65536 && log > rows * sizeof(struct mailbox_message) / 8;
+    uint64_t log = ix->read_to - ix->log_at, all = rows * sizeof(struct mailbox_message);
+    return log > 65536 && log > (busy ? 2 * all : all / 8);
 }
 
 /* ---- a snapshot ---- */
@@ -192,7 +193,7 @@ gather(struct mailindex *ix, const struct mailindex_rows *rows, uint64_t names_a
         /* In memory they lie as they are to lie in the file, and nobody else can have been there.
          */
         if (ix->fd >= 0)
-            result = mailindex_stored(ix, &m, &name);
+            result = mailindex_raw(ix, &m, &name);
         m.name_at = (uint32_t)(names_at + (ix->fd >= 0 ? names->n : m.name_at));
         m.recent = m.changed = false;
         if (bump)

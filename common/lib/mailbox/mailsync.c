@@ -177,7 +177,7 @@ tell_index(struct mailbox *mb)
         detach(mb);
         return;
     }
-    if (mb->target || (!mb->bump && !mailindex_is_long(&mb->ix, mb->n)))
+    if (mb->target || (!mb->bump && !mailindex_is_long(&mb->ix, mb->n, !mb->settling)))
         return;
     if (mailindex_write(&mb->ix, mb->dir_fd, &mb->rows, mb->bump) == 0)
         mb->bump = false;
@@ -271,6 +271,24 @@ name_row(struct mailbox *mb, struct mailbox_message *m, const char *name, struct
     return 0;
 }
 
+/* The flags of a name that somebody has changed. Where the name was not what we owe, what he
+ * changed in it counts, and the rest of what we owe stays. */
+static void
+take_flags(struct mailbox *mb, struct mailbox_message *m, uint8_t flags, uint32_t keywords)
+{
+    const uint32_t seen = mailview_pack(flags, keywords), is = mailview_pack(m->flags, m->keywords);
+    uint32_t touched = m->owed ? seen ^ m->named : seen ^ is;
+    uint32_t now = (is & ~touched) | (seen & touched);
+    m->owed = now != seen;
+    m->named = m->owed ? seen : 0;
+    if (now == is)
+        return;
+    m->flags = (uint8_t)(now >> KEYWORDS_MAX);
+    m->keywords = now & ((1u << KEYWORDS_MAX) - 1);
+    m->changed = true;
+    m->modseq = mailview_modseq(mb);
+}
+
 /* A row that is there, as it was just seen. */
 static int
 take_entry(struct mailbox *mb, struct mailbox_message *m, const struct mailscan *s,
@@ -289,12 +307,7 @@ take_entry(struct mailbox *mb, struct mailbox_message *m, const struct mailscan 
         m->size = x->size;
     if (x->vsize != UINT64_MAX)
         m->vsize = x->vsize;
-    if (m->flags != x->flags || m->keywords != x->keywords) {
-        m->flags = x->flags;
-        m->keywords = x->keywords;
-        m->changed = true;
-        m->modseq = mailview_modseq(mb);
-    }
+    take_flags(mb, m, x->flags, x->keywords);
     return name_row(mb, m, name, e);
 }
 
@@ -625,10 +638,15 @@ mailbox_changes_end(struct mailbox *mb)
 bool
 mailbox_settle(struct mailbox *mb)
 {
+    mb->direct = 0;
     mailcache_flush(mb);
-    if (mb->ix.fd >= 0 && !mb->read_only && mb->ix.state.counts.bare)
+    if (mb->ix.fd >= 0 && !mb->read_only && mb->ix.state.counts.owed)
         return mailview_pay_names(mb);
-    if (mb->ix.fd >= 0 && mb->ix.batch.n && mailview_begin(mb, NULL) == 0)
+    mb->settling = true;
+    if (mb->ix.fd >= 0 &&
+        (mb->ix.batch.n || (!mb->lazy && mailindex_is_long(&mb->ix, mb->n, false))) &&
+        mailview_begin(mb, NULL) == 0)
         mailview_end(mb);
+    mb->settling = false;
     return false;
 }

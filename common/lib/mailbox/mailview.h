@@ -26,7 +26,13 @@ int mailview_reserve(struct mailbox *mb, uint32_t n, uint32_t *first_r, struct e
 int mailview_rename(struct mailbox *mb, int from_fd, const char *from, int to_fd, const char *to);
 /* A new file with this name and these data has been put into the folder by us: tell the index. */
 void mailview_added(struct mailbox *mb, struct mailbox_message *m, struct str name);
-/* Give some of the bare files their names. False: none is left, or it did not work. */
+/* Flags and keywords as one number. */
+static inline uint32_t
+mailview_pack(uint8_t flags, uint32_t keywords)
+{
+    return (uint32_t)flags << KEYWORDS_MAX | keywords;
+}
+/* Give some of the bare and owed files their names. False: none is left, or it did not work. */
 bool mailview_pay_names(struct mailbox *mb);
 /* Size or date of a message have been found out: the index will be told at the next occasion. */
 void mailview_learnt(struct mailbox *mb, size_t i);
