@@ -27,7 +27,7 @@ message_free(struct message *m)
         m->flow->pins--;
         sched_flow_release(m->flow);
     }
-    if (m->record_again.heap_at)
+    if (loop_timer_is_set(&m->record_again))
         loop_timer_del(&qmgr.loop, &m->record_again);
     free(m->rcpts);
     arena_free(&m->arena);

@@ -112,7 +112,7 @@ static void
 wake(void)
 {
     the.timer.fire = work;
-    if (the.timer.heap_at == 0 && loop_timer_set(&qmgr.loop, &the.timer, now_ms()) < 0)
+    if (!loop_timer_is_set(&the.timer) && loop_timer_set(&qmgr.loop, &the.timer, now_ms()) < 0)
         log_fatal("out of memory for the queue");
 }
 

@@ -88,7 +88,7 @@ void
 route_pump(void)
 {
     pump_timer.fire = on_pump;
-    if (pump_timer.heap_at == 0)
+    if (!loop_timer_is_set(&pump_timer))
         loop_timer_set(&qmgr.loop, &pump_timer, now_ms());
 }
 

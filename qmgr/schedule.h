@@ -26,7 +26,7 @@
  */
 #pragma once
 #include "lib/base/siphash.h"
-#include "qmgr/heap.h"
+#include "lib/base/heap.h"
 
 enum sched_pool { POOL_LOCAL, POOL_RELAY, POOLS };
 enum sched_admission { SCHED_ADMIT, SCHED_PARK_ROUTE, SCHED_PARK_FLOW, SCHED_FULL };

@@ -323,7 +323,7 @@ note_removal(const struct entry *entry)
         removals.hold = true;
     else
         removals.cur[xx / 8] |= (unsigned char)(1u << xx % 8);
-    if (removals.timer.heap_at == 0) {
+    if (!loop_timer_is_set(&removals.timer)) {
         removals.timer.fire = sync_removals;
         loop_timer_set(&qmgr.loop, &removals.timer, now_ms() + REMOVALS_SYNC_MS);
     }

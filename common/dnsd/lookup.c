@@ -229,7 +229,7 @@ ask(struct client *c, const struct kind *kind, const char *key)
     w->next = l->waiters;
     l->waiters = w;
     c->state = w;
-    if (l->deadline.heap_at == 0)
+    if (!loop_timer_is_set(&l->deadline))
         (void)loop_timer_set(&d->loop, &l->deadline, now_ms() + d->deadline_ms);
     if (fresh)
         start_lookup(d, l);

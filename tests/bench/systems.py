@@ -14,7 +14,8 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "..", "fault")]
+sys.path.insert(0, os.path.join(HERE, ".."))
+import mta  # noqa: E402
 from harness import Suite, free_ports, wait_for  # noqa: E402
 
 SINK = "sink@example.org"
@@ -118,13 +119,7 @@ class System:
         wait_for(lambda: self.delivered() == 1, 20)
 
     def answers(self):
-        import socket
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 2) as s:
-                s.settimeout(5)
-                return s.recv(3) == b"220"
-        except OSError:
-            return False
+        return mta.greets(self.port)
 
     def stop(self):
         if self.sink:
@@ -166,79 +161,44 @@ class Private(System):
     """A peer: its directory."""
 
     def __init__(self, way):
-        self.dir = tempfile.mkdtemp(prefix=f"bench-{self.name}-".lower())
-        os.chmod(self.dir, 0o755)
+        mta.Private.__init__(self, self.name)
         os.mkdir(self.dir + "/mail")
         self.maildir = self.dir + "/mail/sink"
-        self.port, = free_ports(1)
         super().__init__(way)
-
-    def write(self, path, text):
-        path = os.path.join(self.dir, path)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w") as f:
-            f.write(text)
-        return path
 
     def end(self):
         self.halt()
-        shutil.rmtree(self.dir, ignore_errors=True)
+        self.remove()
 
 
-class Postfix(Private):
+class Postfix(Private, mta.Postfix):
     name = "Postfix"
 
     def start(self):
-        self.etc = self.dir + "/etc"
-        for sub in ("spool", "data"):
-            os.mkdir(f"{self.dir}/{sub}")
-        shutil.chown(f"{self.dir}/data", "postfix")
-        shutil.chown(f"{self.dir}/mail", "nobody", "nogroup")
         relay = f"relayhost = [127.0.0.1]:{self.sink.port}\n" if self.sink else ""
-        self.write("etc/main.cf", f"""compatibility_level = 3.6
-myhostname = mx.example.org
-mydestination =
-inet_interfaces = loopback-only
-inet_protocols = ipv4
-queue_directory = {self.dir}/spool
-data_directory = {self.dir}/data
-virtual_mailbox_domains = example.org
-virtual_mailbox_base = {self.dir}/mail
-virtual_mailbox_maps = static:sink/
+        self.postfix_files(self.dir, f"""virtual_mailbox_maps = static:sink/
 virtual_mailbox_limit = 0
-virtual_uid_maps = static:65534
-virtual_gid_maps = static:65534
 message_size_limit = 52428800
-mynetworks = 127.0.0.0/8
-alias_maps =
-alias_database =
 default_process_limit = 600
 smtpd_client_connection_count_limit = 1000
 smtpd_client_connection_rate_limit = 0
-in_flow_delay = 0
 minimal_backoff_time = 1h
-maillog_file = {self.dir}/log
-maillog_file_prefixes = {self.dir}
 {relay}""")
-        source = next(p for p in ("/usr/share/postfix/master.cf.dist", "/etc/postfix/master.cf") if os.path.exists(p))
-        with open(source) as f:
-            text = f.read()
-        text = re.sub(r"(?m)^smtp\s+inet.*$", f"127.0.0.1:{self.port} inet n - n - - smtpd", text)
-        text = re.sub(r"(?m)^(\S+\s+(?:unix|fifo|inet)\s+\S+\s+\S+\s+)y", r"\1n", text)
-        self.write("etc/master.cf", text)
-        self.cgroup.run(lambda: subprocess.run(["postfix", "-c", self.etc, "start"], check=True, capture_output=True))
+        os.mkdir(self.dir + "/spool")
+        shutil.chown(f"{self.dir}/mail", "nobody", "nogroup")
+        self.cgroup.run(lambda: self.postfix("start"))
 
     def hold(self):
         with open(f"{self.dir}/spool/pid/master.pid") as f:
-            master = int(f.read())
-        self.held = int(wait_for(lambda: subprocess.run(["pgrep", "-P", str(master), "-x", "virtual"], capture_output=True,
-                                                        text=True).stdout.strip()))
+            master = f.read().strip()
+
+        def deliverer():
+            return subprocess.run(["pgrep", "-P", master, "-x", "virtual"], capture_output=True, text=True).stdout.strip()
         subprocess.run(["postconf", "-c", self.etc, "virtual_destination_concurrency_limit=1"], check=True)
-        subprocess.run(["postfix", "-c", self.etc, "reload"], check=True, capture_output=True)
+        self.postfix("reload")
         time.sleep(1)
         self.source("-m", "1")
-        self.held = int(wait_for(lambda: subprocess.run(["pgrep", "-P", str(master), "-x", "virtual"], capture_output=True,
-                                                        text=True).stdout.strip()))
+        self.held = int(wait_for(deliverer))
         os.kill(self.held, signal.SIGSTOP)
 
     def halt(self):
@@ -247,74 +207,31 @@ maillog_file_prefixes = {self.dir}
         subprocess.run(["postfix", "-c", self.etc, "stop"], capture_output=True)
 
 
-class Exim(Private):
-    """As one user, whom the daemon never leaves: it has no set-uid file here."""
-
+class Exim(Private, mta.Exim):
     name = "Exim"
-    user = "Debian-exim"
 
     def start(self):
-        from peers_debian import need_users, unpacked
-        need_users(self.user)
-        self.exim = unpacked("exim4-daemon-light", "exim4-base") + "/usr/sbin/exim4"
-        for sub in ("spool", "log", "run", "mail"):
-            os.makedirs(f"{self.dir}/{sub}", exist_ok=True)
-            shutil.chown(f"{self.dir}/{sub}", self.user, self.user)
-        self.write("exim.conf", f"""exim_path = {self.exim}
-exim_user = {self.user}
-exim_group = {self.user}
-primary_hostname = mx.example.org
-spool_directory = {self.dir}/spool
-log_file_path = {self.dir}/log/%slog
-pid_file_path = {self.dir}/run/exim.pid
-local_interfaces = 127.0.0.1
-daemon_smtp_ports = {self.port}
-acl_smtp_rcpt = rcpt
-deliver_drop_privilege = true
+        self.exim_files(self.dir, self.sink.port if self.sink else 1, """box:
+  driver = accept
+  domains = example.org
+  local_parts = sink
+  transport = maildir""", "1h", """acl_smtp_rcpt = rcpt
 smtp_accept_max = 1000
 smtp_accept_max_per_host = 1000
-smtp_accept_queue_per_connection = 0
 smtp_connect_backlog = 500
 remote_max_parallel = 20
-keep_environment =
-tls_advertise_hosts =
 begin acl
 rcpt:
   accept domains = example.org
          local_parts = sink
   accept domains = far.example
-  deny
-begin routers
-box:
-  driver = accept
-  domains = example.org
-  local_parts = sink
-  transport = maildir
-far:
-  driver = manualroute
-  domains = far.example
-  route_list = * 127.0.0.1
-  self = send
-  transport = smtp
-begin transports
-maildir:
-  driver = appendfile
-  directory = {self.dir}/mail/$local_part_data
-  maildir_format
-  create_directory
-smtp:
-  driver = smtp
-  port = {self.sink.port if self.sink else 1}
-  allow_localhost
-  hosts_avoid_tls = *
-begin retry
-* * F,1h,1h
-""")
+  deny""")
+        self.exim_owns(self.dir, "spool", "mail")
         self.daemon()
 
     def daemon(self, *more):
-        self.cgroup.run(lambda: subprocess.Popen([self.exim, "-C", self.dir + "/exim.conf", "-bd", *more], user=self.user,
-                                                 group=self.user, extra_groups=[], stderr=subprocess.DEVNULL).wait())
+        self.cgroup.run(lambda: subprocess.Popen([self.exim, "-C", self.conf, "-bd", *more], stderr=subprocess.DEVNULL,
+                                                 **self.as_exim()).wait())
 
     def hold(self):
         self.halt()
@@ -330,15 +247,10 @@ begin retry
         time.sleep(1)
 
 
-class OpenSMTPD(Private):
-    """Its paths are compiled in: it runs in a mount namespace of its own, where they lead to ours."""
-
+class OpenSMTPD(Private, mta.OpenSMTPD):
     name = "OpenSMTPD"
 
     def start(self):
-        from peers_debian import need_users, unpacked
-        need_users("opensmtpd", "opensmtpq")
-        self.top = unpacked("opensmtpd")
         shutil.chown(f"{self.dir}/mail", "nobody", "nogroup")
         os.mkdir(self.dir + "/spool")
         os.chmod(self.dir + "/spool", 0o711)
@@ -346,7 +258,7 @@ class OpenSMTPD(Private):
         self.write("users", f"sink 65534:65534:{self.maildir}\n")
         # It asks for the name of each client; names come from /etc/hosts here, and no name server makes it wait.
         self.write("resolv.conf", "lookup file\n")
-        self.write("smtpd.conf", f"""smtp limit max-mails 1000000
+        self.opensmtpd_files(self.dir, f"""smtp limit max-mails 1000000
 listen on 127.0.0.1 port {self.port} hostname mx.example.org
 table recipients file:{self.dir}/recipients
 table users file:{self.dir}/users
@@ -354,28 +266,17 @@ action "box" maildir "%{{user.directory}}" userbase <users> virtual <recipients>
 action "far" relay host smtp://127.0.0.1:{self.sink.port if self.sink else 1}
 match from any for domain "example.org" action "box"
 match from any for any action "far"
-""")
-        self.write("inside", f"""set -e
-mount --make-rprivate /
-mount --bind {self.top}/usr/libexec /usr/libexec
-for d in /var/spool /var/lib /run; do mount -t tmpfs none $d; done
-mkdir -p /var/spool/smtpd /var/lib/opensmtpd/empty
-mount --bind {self.dir}/spool /var/spool/smtpd
-mount --bind {self.dir}/resolv.conf /etc/resolv.conf
-exec {self.top}/usr/sbin/smtpd -d -f {self.dir}/smtpd.conf
-""")
-        log = open(self.dir + "/log", "ab")
+""", f"mount --bind {self.dir}/resolv.conf /etc/resolv.conf")
 
         def begin():
-            p = subprocess.Popen(["unshare", "-m", "sh", self.dir + "/inside"], stdout=log, stderr=log, start_new_session=True)
-            self.write("pid", str(p.pid))
+            self.write("pid", str(self.opensmtpd_begins().pid))
         self.cgroup.run(begin)
         with open(self.dir + "/pid") as f:
             self.pid = int(f.read())
 
     def hold(self):
-        subprocess.run(["nsenter", "-m", "-t", str(self.pid), "setpriv", "--regid=opensmtpq", "--clear-groups",
-                        self.top + "/usr/sbin/smtpctl", "pause", "mda"], check=True, capture_output=True)
+        if self.smtpctl(self.pid, "pause", "mda").returncode:
+            raise RuntimeError("OpenSMTPD: pause mda fails")
 
     def halt(self):
         try:

@@ -33,7 +33,7 @@ def new_id(k):
 def make(suite, rcpts):
     """One message that waits, as its file, and its journal or b''."""
     suite.ctl("start")
-    suite.host.refuse = b"451 4.3.0 later\r\n"
+    suite.host.answers["MAIL"] = b"451 4.3.0 later\r\n"
     client = suite.client()
     assert client.send(TOKEN, rcpts).startswith("250"), client.told
     wait_for(lambda: glob.glob(f"{suite.dir}/queue/cur/*/*"))
@@ -130,7 +130,7 @@ def good_of(whole, damaged):
 
 def run(suite, batch):
     """Start with all of it, and drain; (mail by token, log, problems)."""
-    suite.host.refuse = b""
+    suite.host.answers.pop("MAIL", None)
     suite.host.slow_answers = 0
     suite.host.got.clear()
     open(suite.log, "w").close()

@@ -12,11 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests"))
+from fake_mx import FakeMX  # noqa: E402
 from harness import Report, Suite, free_ports, wait_for  # noqa: E402, F401
 
 BUILD = os.path.dirname(os.environ.get("BULKHEAD_BIN", os.path.join(ROOT, "build", "bin")))
@@ -33,33 +33,14 @@ ENDS = {"box": {("box", "box")}, "bin": {("box", "bin")},
         "both": {("box", "box"), ("box", "bin"), ("far", "far@far.example"), ("far", "slow@far.example")}}
 
 
-class Host:
+class Host(FakeMX):
     """Another host. Takes all, but gone@ (never) and slow@ (not at the first try of a message)."""
 
     def __init__(self):
-        self.s = socket.create_server(("127.0.0.1", 0), backlog=100)
-        self.port = self.s.getsockname()[1]
         self.got, self.when = [], []  # (recipient, text), and when
-        self.refuse = b""  # an answer to every MAIL, instead of taking it
         self.slow_answers = 1
         self.seen = {}
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            try:
-                c, _ = self.s.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.session, args=(c,), daemon=True).start()
-
-    def session(self, c):
-        try:
-            self.talk(c, c.makefile("rb"))
-        except OSError:
-            pass
-        finally:
-            c.close()
+        super().__init__()
 
     def rcpt(self, who):
         if who.startswith("gone@"):
@@ -70,43 +51,9 @@ class Host:
                 return b"450 4.2.0 later\r\n"
         return b"250 ok\r\n"
 
-    def talk(self, c, f):
-        c.sendall(b"220 far.example ESMTP\r\n")
-        rcpts = []
-        for line in f:
-            verb = line[:4].upper()
-            if verb == b"MAIL":
-                rcpts = []
-                c.sendall(self.refuse or b"250 ok\r\n")
-            elif verb == b"RCPT":
-                who = line.split(b"<")[1].split(b">")[0].decode()
-                answer = self.rcpt(who)
-                if answer.startswith(b"2"):
-                    rcpts.append(who)
-                c.sendall(answer)
-            elif verb == b"DATA":
-                if not rcpts:
-                    c.sendall(b"554 5.5.1 no recipients\r\n")
-                    continue
-                c.sendall(b"354 go\r\n")
-                text = b""
-                for line in f:
-                    if line == b".\r\n":
-                        break
-                    text += line
-                else:
-                    return
-                self.when += [time.monotonic()] * len(rcpts)
-                self.got += [(who, text) for who in rcpts]
-                c.sendall(b"250 kept\r\n")
-            elif verb == b"QUIT":
-                c.sendall(b"221 bye\r\n")
-                return
-            else:
-                c.sendall(b"250 ok\r\n")
-
-    def stop(self):
-        self.s.close()
+    def kept(self, text, rcpts):
+        self.when += [time.monotonic()] * len(rcpts)
+        self.got += [(who, text) for who in rcpts]
 
 
 def body_of(token, size):

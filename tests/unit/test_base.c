@@ -4,9 +4,12 @@
 #include "lib/base/buf.h"
 #include "lib/base/cursor.h"
 #include "lib/base/encode.h"
+#include "lib/base/format.h"
 #include "lib/base/sha256.h"
 #include "lib/base/siphash.h"
 #include "tests/unit/unit.h"
+#include <limits.h>
+#include <stdio.h>
 
 START_TEST(buf_stops_at_its_maximum)
 {
@@ -22,6 +25,37 @@ START_TEST(buf_stops_at_its_maximum)
     buf_addu(&b, 4294967296u);
     ck_str(buf_str(&b), "4294967296");
     buf_free(&b);
+}
+END_TEST
+
+/* Both with the same arguments, at every size from 0 to past the whole. */
+#define SAME(...)                                                                                  \
+    do {                                                                                           \
+        char ours[80], theirs[80];                                                                 \
+        for (size_t size = 0; size <= sizeof ours; size++) {                                       \
+            memset(ours, '#', sizeof ours);                                                        \
+            memset(theirs, '#', sizeof theirs);                                                    \
+            int n = format(ours, size, __VA_ARGS__);                                               \
+            ck_assert_int_eq(n, snprintf(theirs, size, __VA_ARGS__));                              \
+            ck_assert_mem_eq(ours, theirs, sizeof ours);                                           \
+        }                                                                                          \
+    } while (0)
+
+START_TEST(format_says_what_printf_says)
+{
+    static const char four[4] = {'f', 'o', 'u', 'r'}; /* no NUL */
+    SAME("plain%%%c.", 'x');
+    SAME("<%s><%s>", "", "text");
+    SAME("%.*s|%.*s|%.*s|%.3s|%.0s|%.s", 4, four, 0, "x", -1, "all of it", "text", "none", "none");
+    SAME("%d %d %d %d", 0, -1, INT_MAX, INT_MIN);
+    SAME("%u %u %x %x", 0u, UINT_MAX, 0u, UINT_MAX);
+    SAME("%ld %lu %lx", LONG_MIN, ULONG_MAX, ULONG_MAX);
+    SAME("%lld %llu %llx", LLONG_MIN, ULLONG_MAX, 255ull);
+    SAME("%zu %zd", SIZE_MAX, (ssize_t)-5);
+    SAME("%02d %03d %04d %2d %2d", 7, -7, 12345, 7, -77);
+    SAME("%016llx %02x %010u %8u %06lld", 0xabcull, 5u, 42u, 42u, -42ll);
+    SAME("%s then %-6s| %5s %.2f %*d", "ours", "left", "right", 1.5, 4, 9);
+    SAME("%d%s%u%s%zu", 1, "2", 3u, "4", (size_t)5);
 }
 END_TEST
 
@@ -197,6 +231,7 @@ suite_base(void)
     Suite *s = suite_create("base");
     TCase *t = tcase_create("base");
     tcase_add_test(t, buf_stops_at_its_maximum);
+    tcase_add_test(t, format_says_what_printf_says);
     tcase_add_test(t, numbers_do_not_wrap);
     tcase_add_test(t, utf8_is_strict);
     tcase_add_test(t, components_cannot_climb);

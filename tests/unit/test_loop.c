@@ -14,9 +14,9 @@ static size_t fired;
 static void
 in_order(struct loop_timer *t)
 {
-    ck_assert(t->at_ms >= last);
-    ck_assert_uint_eq(t->heap_at, 0);
-    last = t->at_ms;
+    ck_assert((int64_t)t->node.key >= last);
+    ck_assert(!loop_timer_is_set(t));
+    last = (int64_t)t->node.key;
     fired++;
 }
 
@@ -50,13 +50,13 @@ START_TEST(timers_fire_in_order)
         loop_timer_del(&l, &timers[i]);
     for (size_t i = 1; i < TIMERS; i += 3)
         loop_timer_del(&l, &timers[i]);
-    for (size_t i = 0; i < l.timers; i++) {
-        ck_assert_uint_eq(l.heap[i]->heap_at, i + 1);
-        ck_assert(i == 0 || l.heap[(i - 1) / 2]->at_ms <= l.heap[i]->at_ms);
+    for (size_t i = 0; i < l.timers.n; i++) {
+        ck_assert_uint_eq(l.timers.at[i]->at, i + 1);
+        ck_assert(i == 0 || l.timers.at[(i - 1) / 2]->key <= l.timers.at[i]->key);
     }
     run(1);
     ck_assert_uint_eq(fired, TIMERS - (TIMERS - 1 + 2) / 3);
-    ck_assert_uint_eq(l.timers, 0);
+    ck_assert_uint_eq(l.timers.n, 0);
 }
 END_TEST
 
@@ -84,7 +84,7 @@ START_TEST(a_handle_removed_in_its_turn_is_not_called)
         ios[i] = (struct loop_io){.fd = pipes[i][0], .ready = remove_the_other};
         ck_assert_int_eq(loop_add(&l, &ios[i], EPOLLIN), 0);
     }
-    l.timers = 0;
+    l.timers.n = 0;
     run(0);
     ck_assert_uint_ge(fired, 1);
 }

@@ -1,5 +1,5 @@
 #include "lib/base/buf.h"
-#include <stdio.h>
+#include "lib/base/format.h"
 #include <stdlib.h>
 
 void
@@ -110,16 +110,17 @@ void
 buf_addv(struct buf *b, const char *fmt, va_list ap)
 {
     va_list again;
+    size_t room = b->overflow || !b->p ? 0 : b->cap - b->n;
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, ap);
-    /* vsnprintf writes a NUL of its own: there is always a byte for it past what is held. */
+    /* Most fit where they are. A NUL is put: there is always a byte for it past what is held. */
+    int n = format_v(room ? b->p + b->n : NULL, room, fmt, ap);
     char *to = n < 0 ? NULL : buf_reserve(b, (size_t)n);
-    if (to) {
-        vsnprintf(to, (size_t)n + 1, fmt, again);
+    if (to && (size_t)n >= room)
+        format_v(to, (size_t)n + 1, fmt, again);
+    if (to)
         b->n += (size_t)n;
-    } else {
+    else
         b->overflow = true;
-    }
     va_end(again);
 }
 

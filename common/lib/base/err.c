@@ -1,7 +1,7 @@
 #include "lib/base/err.h"
+#include "lib/base/format.h"
 #include <errno.h>
 #include <stdarg.h>
-#include <stdio.h>
 
 static void
 clean(char *z)
@@ -19,7 +19,7 @@ err_set(struct err *e, enum err_class class, const char *fmt, ...)
     va_list ap;
     va_start(ap, fmt);
     e->class = class;
-    vsnprintf(e->text, sizeof e->text, fmt, ap);
+    format_v(e->text, sizeof e->text, fmt, ap);
     va_end(ap);
     clean(e->text);
     return -1;
@@ -34,10 +34,10 @@ err_errno(struct err *e, const char *fmt, ...)
     va_list ap;
     va_start(ap, fmt);
     e->class = ERR_TEMPORARY;
-    int n = vsnprintf(e->text, sizeof e->text, fmt, ap);
+    int n = format_v(e->text, sizeof e->text, fmt, ap);
     va_end(ap);
     if (n >= 0 && (size_t)n < sizeof e->text)
-        snprintf(e->text + n, sizeof e->text - (size_t)n, ": %s", strerror(saved));
+        format(e->text + n, sizeof e->text - (size_t)n, ": %s", strerror(saved));
     clean(e->text);
     errno = saved;
     return -1;

@@ -1,8 +1,8 @@
 #include "lib/log/log.h"
 #include "lib/base/encode.h"
+#include "lib/base/format.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -133,7 +133,7 @@ emit(enum log_level level, const char *fmt, va_list ap)
     head(&line, level);
     buf_addz(&line, mark[level]);
     size_t from = line.n;
-    int n = vsnprintf(room + from, LOG_LINE_MAX + 1 - from, fmt, ap);
+    int n = format_v(room + from, LOG_LINE_MAX + 1 - from, fmt, ap);
     line.n += n < 0 ? 0 : (size_t)n < LOG_LINE_MAX - from ? (size_t)n : LOG_LINE_MAX - from;
     for (size_t i = from; i < line.n; i++)
         if (!ch_print(room[i]))

@@ -9,8 +9,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -33,17 +33,28 @@ struct entry {
     bool used;
 };
 
-static struct {
-    struct listener *l;
+/* What the listener knows and its sessions do not: the memory is not there after the fork, so it
+ * is neither copied nor told. */
+struct listening {
     struct loop loop;
     struct entry entries[START_FDS_MAX];
     size_t nentries;
     struct session *by_pid[BUCKETS];
+    struct session *unused;
     unsigned sessions;
     struct sipkey key;
     struct loop_timer resume; /* accepting pauses when fork or accept finds no resources */
     struct msg in;
-} the;
+    struct session places[]; /* sessions_max */
+};
+static struct listening *the;
+
+/* What a session starts with. */
+static struct {
+    struct listener *l;
+    int not_mine[START_FDS_MAX + 3]; /* the listener's descriptors */
+    size_t nnot_mine;
+} child;
 
 /* A peer's address as a number: all of IPv4, the /64 of IPv6. */
 static uint64_t
@@ -58,7 +69,7 @@ address_key(const struct sockaddr_storage *ss)
         raw = str_of((const char *)&in6->sin6_addr.s6_addr[12], 4);
     else if (ss->ss_family == AF_INET6)
         raw = str_of((const char *)&in6->sin6_addr, 8);
-    return raw.n ? siphash(&the.key, raw) | 1 : 0;
+    return raw.n ? siphash(&the->key, raw) | 1 : 0;
 }
 
 static unsigned
@@ -66,7 +77,7 @@ sessions_of(uint64_t address)
 {
     unsigned n = 0;
     for (size_t i = 0; address && i < BUCKETS; i++)
-        for (struct session *s = the.by_pid[i]; s; s = s->next)
+        for (struct session *s = the->by_pid[i]; s; s = s->next)
             n += s->address == address;
     return n;
 }
@@ -81,8 +92,9 @@ door_key(enum role client)
 static bool
 within_door(enum role client)
 {
-    unsigned max = the.l->door_max ? the.l->door_max(the.l->arg, client) : the.l->sessions_max;
-    if (the.sessions < max || sessions_of(door_key(client)) < max)
+    unsigned max =
+        child.l->door_max ? child.l->door_max(child.l->arg, client) : child.l->sessions_max;
+    if (the->sessions < max || sessions_of(door_key(client)) < max)
         return true;
     log_warn("too many sessions of %s: one more refused", role_name(client));
     return false;
@@ -91,14 +103,14 @@ within_door(enum role client)
 static bool
 within_limits(uint64_t address, const char *ip)
 {
-    if (the.sessions >= the.l->sessions_max) {
-        log_warn("%u sessions: %s refused", the.sessions, *ip ? ip : "a peer");
+    if (the->sessions >= child.l->sessions_max) {
+        log_warn("%u sessions: %s refused", the->sessions, *ip ? ip : "a peer");
         return false;
     }
-    if (address && the.l->sessions_per_ip_max < the.l->sessions_max &&
-        the.sessions >= the.l->sessions_per_ip_max &&
-        sessions_of(address) >= the.l->sessions_per_ip_max) {
-        log_warn("%u sessions of %s: one more refused", the.l->sessions_per_ip_max, ip);
+    if (address && child.l->sessions_per_ip_max < child.l->sessions_max &&
+        the->sessions >= child.l->sessions_per_ip_max &&
+        sessions_of(address) >= child.l->sessions_per_ip_max) {
+        log_warn("%u sessions of %s: one more refused", child.l->sessions_per_ip_max, ip);
         return false;
     }
     return true;
@@ -109,17 +121,33 @@ static void
 pause_accepting(const char *why)
 {
     log_error("%s: %s; accepting pauses", why, strerror(errno));
-    for (size_t i = 0; i < the.nentries; i++)
-        loop_want(&the.loop, &the.entries[i].io, 0);
-    loop_timer_set(&the.loop, &the.resume, now_ms() + PAUSE_MS);
+    for (size_t i = 0; i < the->nentries; i++)
+        loop_want(&the->loop, &the->entries[i].io, 0);
+    loop_timer_set(&the->loop, &the->resume, now_ms() + PAUSE_MS);
 }
 
 static void
 resume_accepting(struct loop_timer *t)
 {
     (void)t;
-    for (size_t i = 0; i < the.nentries; i++)
-        loop_want(&the.loop, &the.entries[i].io, EPOLLIN);
+    for (size_t i = 0; i < the->nentries; i++)
+        loop_want(&the->loop, &the->entries[i].io, EPOLLIN);
+}
+
+/* Written down whenever they change, for the sessions to close. */
+static void
+note_descriptors(void)
+{
+    int control = start_fd(child.l->start, "control");
+    size_t n = 0;
+    for (size_t i = 0; i < the->nentries; i++)
+        if (the->entries[i].used)
+            child.not_mine[n++] = the->entries[i].io.fd;
+    child.not_mine[n++] = the->loop.epoll_fd;
+    child.not_mine[n++] = the->loop.signal_fd;
+    if (control >= 0)
+        child.not_mine[n++] = control;
+    child.nnot_mine = n;
 }
 
 /* In the child: nothing of the listener but what a session uses. */
@@ -127,14 +155,9 @@ static void
 become_session(const struct peer *peer)
 {
     sigset_t none;
-    struct listener *l = the.l;
-    for (size_t i = 0; i < the.nentries; i++)
-        if (the.entries[i].used)
-            close(the.entries[i].io.fd);
-    close(the.loop.epoll_fd);
-    close(the.loop.signal_fd);
-    if (start_fd(l->start, "control") >= 0)
-        close(start_fd(l->start, "control"));
+    struct listener *l = child.l;
+    for (size_t i = 0; i < child.nnot_mine; i++)
+        close(child.not_mine[i]);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     guard_session(l->start->role);
@@ -146,22 +169,22 @@ become_session(const struct peer *peer)
 static void
 start_session(struct peer *peer, uint64_t address)
 {
-    struct session *s = malloc(sizeof *s);
-    (void)log_stamp();        /* made once a second here, and not in each session; */
-    (void)zone_min(wall_s()); /* once a minute */
-    if (the.l->before_session)
-        the.l->before_session(the.l->arg);
-    pid_t pid = s ? fork() : -1;
+    struct session *s = the->unused; /* there is one: within_limits() */
+    (void)log_stamp();               /* made once a second here, and not in each session; */
+    (void)zone_min(wall_s());        /* once a minute */
+    if (child.l->before_session)
+        child.l->before_session(child.l->arg);
+    pid_t pid = fork();
     if (pid == 0) {
         become_session(peer);
     } else if (pid < 0) {
         pause_accepting("cannot start a session");
-        free(s);
     } else {
         size_t bucket = (size_t)pid % BUCKETS;
-        *s = (struct session){pid, address, the.by_pid[bucket]};
-        the.by_pid[bucket] = s;
-        the.sessions++;
+        the->unused = s->next;
+        *s = (struct session){pid, address, the->by_pid[bucket]};
+        the->by_pid[bucket] = s;
+        the->sessions++;
     }
     close(peer->fd_in);
 }
@@ -172,15 +195,16 @@ reap(void)
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        struct session **link = &the.by_pid[(size_t)pid % BUCKETS];
+        struct session **link = &the->by_pid[(size_t)pid % BUCKETS];
         while (*link && (*link)->pid != pid)
             link = &(*link)->next;
         struct session *s = *link;
         if (!s)
             continue;
         *link = s->next;
-        free(s);
-        the.sessions--;
+        s->next = the->unused;
+        the->unused = s;
+        the->sessions--;
         if (WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM)
             log_error("session %d died of signal %d%s", (int)pid, WTERMSIG(status),
                       WTERMSIG(status) == SIGSYS ? " (a system call it may not make)" : "");
@@ -190,7 +214,7 @@ reap(void)
 static void
 refuse(int fd)
 {
-    const char *line = the.l->busy_line;
+    const char *line = child.l->busy_line;
     if (line)
         (void)!send(fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
     close(fd);
@@ -245,16 +269,17 @@ on_door(struct loop_io *io, unsigned events)
 {
     struct entry *entry = io->arg;
     for (int i = 0; i < PER_TURN; i++) {
-        int n = msg_recv(io->fd, &the.in, entry->door_of, the.l->start->role);
+        int n = msg_recv(io->fd, &the->in, entry->door_of, child.l->start->role);
         if (n < 0 && errno == EAGAIN)
             return;
         /* master's doors outlive any garbage; one that came by a path is its sender's. */
-        bool bad = n <= 0 || the.in.type != M_DOOR_OPEN;
+        bool bad = n <= 0 || the->in.type != M_DOOR_OPEN;
         if (bad && (entry->accepted || (events & EPOLLHUP))) {
-            loop_del(&the.loop, io);
+            loop_del(&the->loop, io);
             if (entry->accepted) {
                 close(io->fd);
                 entry->used = false;
+                note_descriptors();
             }
             return;
         }
@@ -262,7 +287,7 @@ on_door(struct loop_io *io, unsigned events)
             log_warn("garbage at the door of %s", role_name(entry->door_of));
             continue;
         }
-        int fd = msg_take_fd(&the.in, 0);
+        int fd = msg_take_fd(&the->in, 0);
         struct peer peer = {
             .fd_in = fd, .fd_out = fd, .service = entry->name, .from = entry->door_of};
         if (within_limits(0, "") && within_door(entry->door_of))
@@ -303,10 +328,10 @@ service_of(const char *name)
 static int
 add_entry(int fd, const char *name, enum role door_of, void (*ready)(struct loop_io *, unsigned))
 {
-    struct entry *entry = the.entries;
-    while (entry < the.entries + the.nentries && entry->used)
+    struct entry *entry = the->entries;
+    while (entry < the->entries + the->nentries && entry->used)
         entry++;
-    if (entry == the.entries + START_FDS_MAX)
+    if (entry == the->entries + START_FDS_MAX)
         return -1;
     *entry = (struct entry){.io = {.fd = fd, .ready = ready, .arg = entry},
                             .name = name,
@@ -315,12 +340,13 @@ add_entry(int fd, const char *name, enum role door_of, void (*ready)(struct loop
                             .accepted = ready == on_door && str_starts(str_z(name), STR("path.")),
                             .used = true};
     guard_unblock(fd);
-    if (loop_add(&the.loop, &entry->io, EPOLLIN) < 0) {
+    if (loop_add(&the->loop, &entry->io, EPOLLIN) < 0) {
         entry->used = false;
         return -1;
     }
-    if (entry == the.entries + the.nentries)
-        the.nentries++;
+    if (entry == the->entries + the->nentries)
+        the->nentries++;
+    note_descriptors();
     return 0;
 }
 
@@ -358,21 +384,37 @@ serve_one(struct listener *l)
     l->session(&peer, l->arg);
 }
 
+/* Zeroed, and not for children. */
+static void
+make_room(unsigned sessions_max)
+{
+    size_t size = sizeof *the + sessions_max * sizeof the->places[0];
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || madvise(p, size, MADV_DONTFORK) < 0)
+        log_fatal("no memory for %u sessions: %s", sessions_max, strerror(errno));
+    the = p;
+    for (size_t i = sessions_max; i-- > 0;) {
+        the->places[i].next = the->unused;
+        the->unused = &the->places[i];
+    }
+}
+
 void
 listener_serve(struct listener *l)
 {
     static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, 0};
     const struct start *st = l->start;
-    the.l = l;
     if (st->inetd) {
         serve_one(l);
         return;
     }
-    if (getrandom(&the.key, sizeof the.key, 0) != sizeof the.key)
+    child.l = l;
+    make_room(l->sessions_max);
+    if (getrandom(&the->key, sizeof the->key, 0) != sizeof the->key)
         log_fatal("getrandom: %s", strerror(errno));
-    the.loop.on_signal = on_signal;
-    the.resume.fire = resume_accepting;
-    if (loop_init(&the.loop, signals) < 0)
+    the->loop.on_signal = on_signal;
+    the->resume.fire = resume_accepting;
+    if (loop_init(&the->loop, signals) < 0)
         log_fatal("event loop: %s", strerror(errno));
     for (size_t i = 0; i < st->nfds; i++) {
         const char *name = st->fds[i].name;
@@ -383,8 +425,8 @@ listener_serve(struct listener *l)
         else if (service_of(name))
             watch(st->fds[i].fd, service_of(name), R_NONE, on_accept);
     }
-    if (the.nentries == 0)
+    if (the->nentries == 0)
         log_fatal("nothing to listen on");
     start_ready(st);
-    loop_run(&the.loop);
+    loop_run(&the->loop);
 }

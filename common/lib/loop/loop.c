@@ -1,7 +1,6 @@
 #include "lib/loop/loop.h"
 #include <errno.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -70,82 +69,35 @@ loop_del(struct loop *l, struct loop_io *io)
             l->batch[i] = NULL;
 }
 
-/* The heap: at index i the timer with heap_at == i + 1; no child is earlier than its parent. */
-static void
-place(struct loop *l, size_t i, struct loop_timer *t)
+static struct loop_timer *
+timer_of(struct heap_node *node)
 {
-    l->heap[i] = t;
-    t->heap_at = i + 1;
-}
-
-static void
-sift_up(struct loop *l, size_t i)
-{
-    struct loop_timer *t = l->heap[i];
-    while (i > 0 && l->heap[(i - 1) / 2]->at_ms > t->at_ms) {
-        place(l, i, l->heap[(i - 1) / 2]);
-        i = (i - 1) / 2;
-    }
-    place(l, i, t);
-}
-
-static void
-sift_down(struct loop *l, size_t i)
-{
-    struct loop_timer *t = l->heap[i];
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child + 1 < l->timers && l->heap[child + 1]->at_ms < l->heap[child]->at_ms)
-            child++;
-        if (child >= l->timers || l->heap[child]->at_ms >= t->at_ms)
-            break;
-        place(l, i, l->heap[child]);
-        i = child;
-    }
-    place(l, i, t);
+    return (struct loop_timer *)((char *)node - offsetof(struct loop_timer, node));
 }
 
 int
 loop_timer_set(struct loop *l, struct loop_timer *t, int64_t at_ms)
 {
     loop_timer_del(l, t);
-    if (l->timers == l->heap_cap) {
-        size_t cap = l->heap_cap ? 2 * l->heap_cap : 64;
-        struct loop_timer **heap = reallocarray(l->heap, cap, sizeof(struct loop_timer *));
-        if (!heap)
-            return -1;
-        l->heap = heap;
-        l->heap_cap = cap;
-    }
-    t->at_ms = at_ms;
-    l->heap[l->timers] = t;
-    sift_up(l, l->timers++);
-    return 0;
+    t->node.key = at_ms > 0 ? (uint64_t)at_ms : 0;
+    return heap_add(&l->timers, &t->node);
 }
 
 void
 loop_timer_del(struct loop *l, struct loop_timer *t)
 {
-    if (t->heap_at == 0)
-        return;
-    size_t i = t->heap_at - 1;
-    struct loop_timer *last = l->heap[--l->timers];
-    t->heap_at = 0;
-    if (last == t)
-        return;
-    place(l, i, last);
-    sift_up(l, i);
-    sift_down(l, last->heap_at - 1);
+    if (loop_timer_is_set(t))
+        heap_del(&l->timers, &t->node);
 }
 
 static void
 fire_due(struct loop *l)
 {
-    int64_t now = now_ms();
-    while (l->timers && l->heap[0]->at_ms <= now && !l->stop) {
-        struct loop_timer *t = l->heap[0];
-        loop_timer_del(l, t);
-        t->fire(t);
+    uint64_t now = (uint64_t)now_ms();
+    struct heap_node *first;
+    while ((first = heap_top(&l->timers)) && first->key <= now && !l->stop) {
+        heap_del(&l->timers, first);
+        timer_of(first)->fire(timer_of(first));
     }
 }
 
@@ -155,7 +107,8 @@ loop_run(struct loop *l)
     struct epoll_event events[BATCH];
     struct loop_io *batch[BATCH];
     while (!l->stop) {
-        int wait = l->timers ? ms_left(l->heap[0]->at_ms) : -1;
+        struct heap_node *first = heap_top(&l->timers);
+        int wait = first ? ms_left((int64_t)first->key) : -1;
         int n = epoll_wait(l->epoll_fd, events, BATCH, wait);
         if (n < 0 && errno != EINTR)
             return;

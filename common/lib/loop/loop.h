@@ -8,6 +8,7 @@
  */
 #pragma once
 #include "lib/base/clock.h"
+#include "lib/base/heap.h"
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -20,15 +21,13 @@ struct loop_io {
     unsigned want;
 };
 struct loop_timer {
-    int64_t at_ms;
+    struct heap_node node; /* key: when, in ms */
     void (*fire)(struct loop_timer *t);
     void *arg;
-    size_t heap_at; /* place in the heap + 1; 0: not set */
 };
 struct loop {
     int epoll_fd, signal_fd;
-    struct loop_timer **heap;
-    size_t timers, heap_cap;
+    struct heap timers;
     bool stop;
     void (*on_signal)(struct loop *l, int signo);
     void (*after_turn)(struct loop *l);
@@ -46,5 +45,12 @@ void loop_del(struct loop *l, struct loop_io *io); /* does not close */
 /* (Re)arm; fires once when now_ms() >= at_ms. -1 only when memory is out. */
 int loop_timer_set(struct loop *l, struct loop_timer *t, int64_t at_ms);
 void loop_timer_del(struct loop *l, struct loop_timer *t);
+
+static inline bool
+loop_timer_is_set(const struct loop_timer *t)
+{
+    return t->node.at > 0;
+}
+
 /* Serve until l->stop. */
 void loop_run(struct loop *l);

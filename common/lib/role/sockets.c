@@ -1,4 +1,5 @@
 #include "lib/role/sockets.h"
+#include "lib/base/format.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
 #include <arpa/inet.h>
@@ -62,17 +63,24 @@ sockets_block(const struct conf *conf, enum role role)
                                : NULL;
 }
 
+/* inet_ntop() goes through stdio for it. */
+static void
+put_ipv4(const uint8_t *raw, char *ip, size_t size)
+{
+    format(ip, size, "%u.%u.%u.%u", raw[0], raw[1], raw[2], raw[3]);
+}
+
 void
 sockets_describe(const struct sockaddr_storage *ss, char *ip, size_t size, uint16_t *port)
 {
     const struct sockaddr_in *in = (const void *)ss;
     const struct sockaddr_in6 *in6 = (const void *)ss;
     if (ss->ss_family == AF_INET) {
-        inet_ntop(AF_INET, &in->sin_addr, ip, (socklen_t)size);
+        put_ipv4((const uint8_t *)&in->sin_addr, ip, size);
         *port = ntohs(in->sin_port);
     } else if (ss->ss_family == AF_INET6) {
         if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
-            inet_ntop(AF_INET, &in6->sin6_addr.s6_addr[12], ip, (socklen_t)size);
+            put_ipv4(&in6->sin6_addr.s6_addr[12], ip, size);
         else
             inet_ntop(AF_INET6, &in6->sin6_addr, ip, (socklen_t)size);
         *port = ntohs(in6->sin6_port);

@@ -1,4 +1,5 @@
 #include "lib/role/start.h"
+#include "lib/base/format.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
 #include "lib/role/sockets.h"
@@ -163,7 +164,7 @@ int
 start_door(const struct start *st, enum role service)
 {
     char name[32];
-    snprintf(name, sizeof name, "to.%s", role_name(service));
+    format(name, sizeof name, "to.%s", role_name(service));
     return start_fd(st, name);
 }
 

@@ -1,6 +1,6 @@
 #include "lib/smtp/reply.h"
 #include "lib/base/cursor.h"
-#include <stdio.h>
+#include "lib/base/format.h"
 
 enum { WRITE_LINE_MAX = 500 }; /* RFC 5321 4.5.3.1.5: 512 with code and CR LF */
 
@@ -100,7 +100,7 @@ const char *
 smtp_reply_status(struct smtp_reply *r)
 {
     if (!r->status[0])
-        snprintf(r->status, sizeof r->status, "%u.0.0", r->code / 100 % 10);
+        format(r->status, sizeof r->status, "%u.0.0", r->code / 100 % 10);
     return r->status;
 }
 

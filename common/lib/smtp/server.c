@@ -1,10 +1,10 @@
 #include "lib/smtp/server.h"
+#include "lib/base/format.h"
 #include "lib/log/log.h"
 #include "lib/mail/dsn.h"
 #include "lib/smtp/received.h"
 #include "lib/smtp/verbs.h"
 #include <poll.h>
-#include <stdio.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -35,7 +35,7 @@ static void
 say(struct smtp_server *s, unsigned code, const char *status, const char *fmt, va_list ap)
 {
     char text[1024];
-    vsnprintf(text, sizeof text, fmt, ap);
+    format_v(text, sizeof text, fmt, ap);
     smtp_reply_put(&s->io, code, status, str_z(text));
     if (code >= 500 && code <= 504)
         s->errors++;
@@ -67,7 +67,7 @@ smtp_reject(struct smtp_server *s, const char *what, struct str address, unsigne
     char text[256];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    format_v(text, sizeof text, fmt, ap);
     va_end(ap);
     struct str to = strcmp(what, "RCPT") == 0 ? address : STR("");
     struct str from = to.n ? s->tx.sender : address;
@@ -88,9 +88,9 @@ smtp_refuse(struct smtp_server *s, unsigned code, const char *status, const char
     if (s->refusal.code)
         return false;
     s->refusal.code = code;
-    snprintf(s->refusal.status, sizeof s->refusal.status, "%s", status);
+    format(s->refusal.status, sizeof s->refusal.status, "%s", status);
     va_start(ap, fmt);
-    vsnprintf(s->refusal.text, sizeof s->refusal.text, fmt, ap);
+    format_v(s->refusal.text, sizeof s->refusal.text, fmt, ap);
     va_end(ap);
     return false;
 }
@@ -302,9 +302,9 @@ static void
 name_client(struct smtp_server *s)
 {
     if (s->local)
-        snprintf(s->client, sizeof s->client, "uid %lu", (unsigned long)s->peer->uid);
+        format(s->client, sizeof s->client, "uid %lu", (unsigned long)s->peer->uid);
     else
-        snprintf(s->client, sizeof s->client, "[%s]", s->peer->ip[0] ? s->peer->ip : "unknown");
+        format(s->client, sizeof s->client, "[%s]", s->peer->ip[0] ? s->peer->ip : "unknown");
 }
 
 /* Send what waits, and let the peer read it: what it has sent and we have not read would turn our

@@ -1,4 +1,4 @@
-#include "qmgr/heap.h"
+#include "lib/base/heap.h"
 #include <stdlib.h>
 
 static void

@@ -6,7 +6,7 @@ import time
 
 class FakeMX:
     def __init__(self):
-        self.s = socket.create_server(("127.0.0.1", 0))
+        self.s = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port = self.s.getsockname()[1]
         self.answers = {}  # verb -> bytes, list of bytes (one after another, the last stays), or None: hang up
         self.messages, self.rcpts, self.verbs = [], [], []
@@ -41,30 +41,43 @@ class FakeMX:
         finally:
             c.close()
 
+    def rcpt(self, who):
+        """The usual answer to this recipient."""
+        return b"250 ok\r\n"
+
+    def kept(self, text, rcpts):
+        """A message has come."""
+        self.messages.append(text)
+
     def talk(self, c, f):
         self.answer(c, "banner", b"220 fake.example ESMTP\r\n")
+        rcpts = []
         for line in f:
             verb = line.split()[0].upper().decode(errors="replace") if line.split() else ""
             self.verbs.append(line.strip().decode(errors="replace"))
             if verb == "EHLO":
                 self.answer(c, verb, b"250-fake.example\r\n250 8BITMIME\r\n")
+            elif verb == "MAIL":
+                rcpts = []
+                self.answer(c, verb, b"250 ok\r\n")
             elif verb == "RCPT":
                 who = line.split(b"<")[1].split(b">")[0].decode()
                 key = "RCPT " + who if "RCPT " + who in self.answers else "RCPT"
                 time.sleep(self.slow)
-                if self.answer(c, key, b"250 ok\r\n").startswith(b"2"):
+                if self.answer(c, key, self.rcpt(who)).startswith(b"2"):
+                    rcpts.append(who)
                     self.rcpts.append(who)
             elif verb == "DATA":
-                if not self.answer(c, verb, b"354 go\r\n").startswith(b"354"):
-                    continue
-                self.data(c, f)
+                usual = b"354 go\r\n" if rcpts else b"554 5.5.1 no recipients\r\n"
+                if self.answer(c, verb, usual).startswith(b"354"):
+                    self.data(c, f, rcpts)
             elif verb == "QUIT":
                 self.answer(c, verb, b"221 bye\r\n")
                 return
             else:
                 self.answer(c, verb, b"250 ok\r\n")
 
-    def data(self, c, f):
+    def data(self, c, f, rcpts):
         text = b""
         for line in f:
             if line == b".\r\n":
@@ -72,8 +85,10 @@ class FakeMX:
             text += line
             if self.answers.get("cut") and len(text) > 10:
                 raise ConnectionError
+        else:
+            return
         if self.answer(c, ".", b"250 kept\r\n").startswith(b"2"):
-            self.messages.append(text)
+            self.kept(text, rcpts)
 
     def hang_up(self):
         """So that the next message comes over a new connection."""

@@ -1,8 +1,8 @@
 /*
  * heap: the smallest key first; a member can be taken out from anywhere.
  *
- * Used by qmgr's scheduler. Nodes are embedded in what they order and belong to their owner; the
- * heap owns its array only. Equal keys come out in no particular order.
+ * Used by the loop's timers and qmgr's scheduler. Nodes are embedded in what they order and belong
+ * to their owner; the heap owns its array only. Equal keys come out in no particular order.
  */
 #pragma once
 #include <stdbool.h>
