@@ -150,6 +150,10 @@ deps-fault:
 $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)) $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group
 
+# Many short or idle sessions at once.
+$(B)/imap_load: $(B)/tests/bench/imap_load.o
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
@@ -188,9 +192,10 @@ bench-smtp-all: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py --all
 
+# BENCH="--messages 20000 200000 --idle 2000" for the whole; see bench_imap.py --help.
 bench-imap: deps-interop
-	@$(MAKE) --no-print-directory -j2 all
-	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py
+	@$(MAKE) --no-print-directory -j2 all $(B)/imap_load
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py $(BENCH)
 
 # 10,000, 100,000 and 1,000,000 messages; TMPDIR says on which file system.
 bench-queue: deps-interop

@@ -389,8 +389,9 @@ static int
 find_validity(struct mailbox *mb, const struct mailscan *s, struct err *e)
 {
     struct uid_evidence seen;
-    if (!mb->uids.validity && (mailscan_evidence(s, &seen, e) < 0 ||
-                               uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, &seen, e) < 0))
+    if (!mb->uids.validity &&
+        (mailscan_evidence(s, &seen, e) < 0 ||
+         uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, mb->lock_fd, &seen, s->n, e) < 0))
         return -1;
     if (mb->validity && mb->validity != mb->uids.validity)
         return err_set(e, ERR_PERMANENT, "UIDVALIDITY has changed");
@@ -404,7 +405,7 @@ static int
 start_over(struct mailbox *mb, struct mailscan *s, struct err *e)
 {
     const struct uid_evidence none = {.validity = mb->uids.validity, .highest = UINT32_MAX};
-    if (uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, &none, e) < 0)
+    if (uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, mb->lock_fd, &none, s->n, e) < 0)
         return -1;
     if (mb->told)
         return err_set(e, ERR_PERMANENT, "UIDVALIDITY has changed");
