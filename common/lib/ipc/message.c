@@ -234,13 +234,16 @@ head_ok(const struct head *h, const struct msg *m, size_t got, enum role from, e
            h->length == got - sizeof *h && h->nfds == row->fds && m->nfds == row->fds;
 }
 
-/* Where a frame is read before its size is known: only the pages that it fills are ever touched. */
-static char frame[MSG_PAYLOAD_MAX];
+/* Where a frame is read before its size is known. Nearly all fit on the stack, whose page is at
+ * hand; what is longer goes on here, and only the pages that it fills are ever touched. */
+enum { SHORT = 512 };
+static char frame[MSG_PAYLOAD_MAX - SHORT];
 
 void
 msg_forget(struct msg *m)
 {
-    explicit_bzero(frame, m->fields.n);
+    if (m->fields.n > SHORT)
+        explicit_bzero(frame, m->fields.n - SHORT);
     if (m->fields.p)
         explicit_bzero(m->fields.p, m->fields.cap);
 }
@@ -254,9 +257,10 @@ msg_recv(int fd, struct msg *m, enum role from, enum role to)
         char room[CMSG_SPACE(sizeof(int) * MSG_FDS_MAX)];
     } control;
     msg_begin(m, M_DOOR_OPEN);
-    struct iovec iov[2] = {{&head, sizeof head}, {frame, sizeof frame}};
+    char start[SHORT];
+    struct iovec iov[3] = {{&head, sizeof head}, {start, sizeof start}, {frame, sizeof frame}};
     struct msghdr mh = {.msg_iov = iov,
-                        .msg_iovlen = 2,
+                        .msg_iovlen = 3,
                         .msg_control = control.room,
                         .msg_controllen = sizeof control.room};
     ssize_t n;
@@ -276,6 +280,10 @@ msg_recv(int fd, struct msg *m, enum role from, enum role to)
         return -1;
     }
     m->type = (enum msg_type)head.type;
-    buf_add(&m->fields, str_of(frame, head.length));
+    size_t in_start = head.length < SHORT ? head.length : SHORT;
+    buf_add(&m->fields, str_of(start, in_start));
+    if (head.length > SHORT)
+        buf_add(&m->fields, str_of(frame, head.length - SHORT));
+    explicit_bzero(start, in_start); /* it may be a password */
     return 1;
 }

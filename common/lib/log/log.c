@@ -119,7 +119,7 @@ static void
 emit(enum log_level level, const char *fmt, va_list ap)
 {
     static const char *const mark[] = {"debug: ", "", "warning: ", "error: "};
-    static char room[LOG_LINE_MAX + 2]; /* not zeroed at each call */
+    char room[LOG_LINE_MAX + 2];
     int saved = errno;
     struct buf line = {.p = room, .cap = sizeof room, .max = LOG_LINE_MAX};
     if (the.dropped) {
