@@ -74,7 +74,11 @@ launcher_channel(struct err *e)
 int
 login_cell(const struct account *account, int kind, int channel, struct err *e)
 {
-    struct cell_request r = {.kind = (uint32_t)kind, .uid = account->uid, .gid = account->gid};
+    struct cell_request r = {.kind = (uint32_t)kind,
+                             .uid = account->uid,
+                             .gid = account->gid,
+                             .quota_bytes = authd.conf->quota_bytes,
+                             .quota_messages = authd.conf->quota_messages};
     struct msg m = {0};
     int ok = -1;
     memcpy(r.account, account->name.p, account->name.n);

@@ -142,6 +142,13 @@ def unpacked(name, packages, also=()):
     return top
 
 
+def remove(directory):
+    """Also while the last session is still at work in it."""
+    while os.path.exists(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+        time.sleep(0.1)
+
+
 class Peer:
     uses_maildir = True
 
@@ -187,7 +194,7 @@ class Peer:
     def fill(self, user, source):
         """A copy of the Maildir as that user's INBOX."""
         d = self.maildir(user)
-        shutil.rmtree(d, ignore_errors=True)
+        remove(d)
         os.makedirs(os.path.dirname(d), exist_ok=True)
         subprocess.run(["cp", "-a", source, d], check=True)
         subprocess.run(["chown", "-R", f"{UID}:{UID}", os.path.dirname(d)], check=True)
@@ -239,7 +246,7 @@ class Bulkhead(Peer):
 
     def fill(self, user, source):
         d = self.maildir(user)
-        shutil.rmtree(d, ignore_errors=True)
+        remove(d)
         os.makedirs(os.path.dirname(d), exist_ok=True)
         subprocess.run(["cp", "-a", source, d], check=True)
         subprocess.run(["chown", "-R", f"{UID - user}:{UID - user}", d], check=True)

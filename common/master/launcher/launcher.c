@@ -158,7 +158,10 @@ become_cell(const struct launcher *l, const struct cell_request *r, int channel)
     sigset_t none;
     memcpy(account, r->account, sizeof account);
     static const char *const names[CELL_KINDS] = {"imapd-cell", "pop3d-cell", "local-cell"};
-    char *argv[] = {(char *)names[r->kind], account, NULL};
+    char quota[48];
+    snprintf(quota, sizeof quota, "%llu %llu", (unsigned long long)r->quota_bytes,
+             (unsigned long long)r->quota_messages);
+    char *argv[] = {(char *)names[r->kind], account, quota, NULL};
     char *env[] = {NULL};
     int dir = open_directory(l, r);
     if (dir < 0 || fchdir(dir) < 0)
