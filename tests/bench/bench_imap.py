@@ -12,6 +12,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -323,6 +324,7 @@ def main():
     parser.add_argument("--idle", type=int, default=200)
     parser.add_argument("--peers", nargs="*", default=["Dovecot", "Courier", "Cyrus"])
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     peers, work = [], tempfile.mkdtemp(prefix="bulkhead-bench-")
     try:
         for name in ["Bulkhead", *args.peers]:

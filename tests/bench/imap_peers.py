@@ -6,6 +6,7 @@ Each has the accounts bench0, bench1, ... with the password x. It is hashed with
 in clear), so that hashing is not what is measured. Dovecot, Courier and Bulkhead get copies of the same Maildir; Cyrus gets the
 files in its own layout, and makes its index of them (reconstruct)."""
 import glob
+import itertools
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from mta import need_users  # noqa: E402
 from systems import Cgroup  # noqa: E402
 
 UID = 65533
+NUMBERS = itertools.count()
 HASH = subprocess.run(["openssl", "passwd", "-1", "x"], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -157,7 +159,7 @@ class Peer:
         self.dir = tempfile.mkdtemp(prefix=f"bulkhead-{self.name.lower()}-")
         os.chmod(self.dir, 0o755)
         self.port, self.pop_port, self.tls_port = free_ports(3)
-        self.cgroup = Cgroup(self.name.lower())
+        self.cgroup = Cgroup(f"{self.name.lower()}-{next(NUMBERS)}")
         self.process = None
         try:
             self.start()
@@ -363,7 +365,7 @@ makeuserdb
 while [ ! -S /run/courier/authdaemon/socket ]; do sleep 0.1; done
 set +e -a
 . /etc/courier/imapd
-IMAP_ENHANCEDIDLE=0 IMAP_TLS_REQUIRED=0 IMAP_STARTTLS=NO POP3_STARTTLS=NO SHELL=/bin/sh
+IMAP_ENHANCEDIDLE=0 IMAP_USELOCKS=0 IMAP_TLS_REQUIRED=0 IMAP_STARTTLS=NO POP3_STARTTLS=NO SHELL=/bin/sh
 tcpd="/usr/sbin/couriertcpd -address=127.0.0.1 -maxprocs=4000 -maxperip=4000 -maxperc=4000 -nodnslookup -noidentlookup"
 $tcpd {self.pop_port} /usr/lib/courier/courier/courierpop3login /usr/lib/courier/courier/courierpop3d Maildir &
 exec $tcpd {self.port} /usr/lib/courier/courier/imaplogin /usr/bin/imapd Maildir

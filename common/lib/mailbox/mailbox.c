@@ -68,8 +68,9 @@ open_dirs(struct mailbox *mb, struct err *e)
     return mb->lock_fd < 0 ? -1 : 0;
 }
 
-static int
-open_unlisted(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
+int
+mailview_open_dirs(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
+                   struct err *e)
 {
     *mb = (struct mailbox){.root_fd = root_fd,
                            .dir_fd = -1,
@@ -102,7 +103,7 @@ mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
 int
 mailbox_peek(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
 {
-    if (open_unlisted(mb, root_fd, folder, read_only, e) < 0)
+    if (mailview_open_dirs(mb, root_fd, folder, read_only, e) < 0)
         return -1;
     int listed = mailview_open(mb, e);
     if (listed < 0)
@@ -115,7 +116,7 @@ mailbox_peek(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
 int
 mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct err *e)
 {
-    if (open_unlisted(mb, root_fd, folder, true, e) < 0)
+    if (mailview_open_dirs(mb, root_fd, folder, true, e) < 0)
         return -1;
     mb->target = true;
     int result = keywords_load(&mb->keywords, mb->dir_fd, e);

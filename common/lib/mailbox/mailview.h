@@ -6,6 +6,9 @@
 
 struct mailscan;
 
+/* Open the folder's directories and its lock, nothing else. */
+int mailview_open_dirs(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
+                       struct err *e);
 /* Open bulkhead-lock in a folder, made when missing. */
 int mailview_open_lock(int dir_fd, struct err *e);
 /* The index, and if it does not say how the folder is now, a listing. 1: it was listed; 0, -1. */

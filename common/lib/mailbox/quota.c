@@ -209,6 +209,18 @@ quota_configure(int root_fd, struct str text)
 }
 
 void
+quota_recount(int root_fd)
+{
+    struct quota q;
+    int lock_fd = is_there(root_fd) ? mailview_open_lock(root_fd, NULL) : -1;
+    if (lock_fd < 0)
+        return;
+    if (uidfile_lock_quota(lock_fd, NULL) == 0 && quota_read(root_fd, &q, NULL) == 0 && q.there)
+        (void)count(root_fd, &q, NULL);
+    close(lock_fd);
+}
+
+void
 quota_give(int root_fd, uint64_t bytes, uint64_t n)
 {
     if (n && is_there(root_fd))

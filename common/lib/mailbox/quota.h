@@ -22,6 +22,9 @@ void quota_give(int root_fd, uint64_t bytes, uint64_t count);
  * file gets these limits; without any it is left as it is. Failures are found again by the next. */
 void quota_configure(int root_fd, struct str text);
 
+/* Count anew, where there is a limit. */
+void quota_recount(int root_fd);
+
 struct quota {
     bool there;
     uint64_t bytes_max, count_max; /* 0: no limit */

@@ -224,6 +224,26 @@ uidfile_make(struct uidfile *u, int dir_fd, int root_fd, int lock_fd,
 }
 
 int
+uidfile_import(struct uidfile *u, int dir_fd, int root_fd, uint32_t validity, uint32_t next,
+               struct err *e)
+{
+    struct uidfile made = {.validity = validity, .next = next ? next : 1};
+    uint32_t beyond;
+    made.mark = made.next;
+    made.modseq_mark = (uint64_t)wall_us();
+    /* What this account gives from now on is greater. */
+    if (uidfile_new_validity(root_fd, validity, &beyond, e) < 0)
+        return -1;
+    struct buf line = buf_new(LINE_MAX_);
+    format(&made, &line);
+    int result = durable_replace(dir_fd, file_name, buf_str(&line), e);
+    buf_free(&line);
+    if (result == 0)
+        *u = made;
+    return result;
+}
+
+int
 uidfile_give(struct uidfile *u, int dir_fd, int lock_fd, uint32_t highest, uint32_t n,
              uint32_t *first_r, struct err *e)
 {

@@ -68,6 +68,9 @@ int uidfile_read(struct uidfile *u, int dir_fd, struct err *e);
  * n UIDs be given without another sync. */
 int uidfile_make(struct uidfile *u, int dir_fd, int root_fd, int lock_fd,
                  const struct uid_evidence *seen, size_t n, struct err *e);
+/* The same with a UIDVALIDITY that another server gave, and the next UID there. */
+int uidfile_import(struct uidfile *u, int dir_fd, int root_fd, uint32_t validity, uint32_t next,
+                   struct err *e);
 /* Under the lock: give n UIDs, *first_r and following; all above highest (the highest in use).
  * ERR_LIMIT: the numbers are used up. */
 int uidfile_give(struct uidfile *u, int dir_fd, int lock_fd, uint32_t highest, uint32_t n,
