@@ -14,7 +14,7 @@ enum cell_kind { CELL_IMAPD, CELL_POP3D, CELL_LOCAL, CELL_KINDS };
 struct cell_request {
     uint32_t kind;
     uint32_t uid, gid;
-    char account[128];                    /* for the cell's log */
-    char directory[256];                  /* absolute; the Maildir */
+    char account[128];   /* for the cell's log */
+    char directory[256]; /* the Maildir: absolute, or below the suite's mail directory */
     uint64_t quota_bytes, quota_messages; /* 0: no limit */
 };

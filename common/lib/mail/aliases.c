@@ -242,7 +242,7 @@ const struct alias *
 aliases_for(const struct aliases *a, struct str local, struct str domain, char delimiter)
 {
     char room[NAME_MAX_BYTES + 2];
-    struct buf address = {.p = room, .cap = sizeof room, .max = NAME_MAX_BYTES};
+    struct buf address = buf_on(room, sizeof room, NAME_MAX_BYTES);
     buf_add(&address, local);
     buf_addc(&address, '@');
     buf_add(&address, domain);

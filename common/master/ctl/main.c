@@ -28,7 +28,8 @@ static const struct {
      "work on an account's messages", ctl_mailbox, true},
     {"privileges", "[--svg FILE]", "show what each process may do, as the kernel has it",
      ctl_privileges, true},
-    {"plan", NULL, NULL, ctl_plan, false}, /* for master */
+    {"plan", NULL, NULL, ctl_plan, false},        /* for master */
+    {"launcher", NULL, NULL, ctl_launcher, true}, /* for the launcher */
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
