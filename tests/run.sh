@@ -89,6 +89,7 @@ for part in "$@"; do
         one fault/flips python3 tests/fault/check_flips.py --all
         one fault/kill python3 tests/fault/check_kill.py
         one fault/calls python3 tests/fault/check_calls.py --all --minutes 40
+        one fault/kill_peers python3 tests/fault/kill_peers.py --kills 40 --peer bulkhead,postfix,exim,opensmtpd
         one fault/crash python3 tests/fault/check_crash.py --all --minutes 15
         one fault/exhaust python3 tests/fault/check_exhaust.py --all
         one fault/kernels python3 tests/fault/check_kernels.py --all
