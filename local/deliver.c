@@ -137,7 +137,7 @@ deliver_to(struct local_session *s, struct delivery *d, uint32_t index, struct s
 {
     struct err e = {0};
     char room[256];
-    struct buf file = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    struct buf file = buf_on(room, sizeof room, sizeof room - 1);
     bool again = d->again;
     if (delivered_before(d, address)) {
         set(result_r, OUTCOME_NEVER, "5.4.6", "mail loop: it was delivered to this address before");

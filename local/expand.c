@@ -60,7 +60,7 @@ static int
 finish(struct expansion *x, struct str address)
 {
     char room[400];
-    struct buf marked = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    struct buf marked = buf_on(room, sizeof room, sizeof room - 1);
     if (is_ours(x->l->conf, domain_of(address)))
         buf_addc(&marked, '\\');
     buf_add(&marked, address);

@@ -203,6 +203,7 @@ static void
 begin_attempt(struct message *m)
 {
     m->flow->pins++;
+    m->entry->flags &= (uint8_t)~ENTRY_FRESH;
     entry_become(m->entry, ENTRY_ACTIVE);
     m->entry->message = m;
     qmgr.nactive++;
@@ -283,7 +284,7 @@ message_adopt(struct entry *entry, struct arena *arena, struct envelope *env)
 {
     struct err e;
     struct message *m = qmgr.nactive < ACTIVE_MAX ? new_message(entry) : NULL;
-    entry->flags |= ENTRY_AGED;
+    entry->flags |= ENTRY_AGED | ENTRY_FRESH;
     if (!m) {
         entry_wait(entry);
         return;
@@ -308,8 +309,9 @@ message_start(struct entry *entry, uint64_t tag)
     struct err e;
     struct message *m = message_load(entry, &e);
     if (m) {
-        /* What is met on disk may have been handed out by a process before this one. */
-        m->again = true;
+        /* It may have been handed out before, by this process or another; then local looks through
+         * the whole mailbox for it. */
+        m->again = !(entry->flags & ENTRY_FRESH);
         admit(m, tag);
         return;
     }

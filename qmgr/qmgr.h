@@ -46,6 +46,7 @@ enum entry_flag {
     ENTRY_HOLD = 1,   /* held when this attempt ends */
     ENTRY_REMOVE = 2, /* removed when this attempt ends */
     ENTRY_AGED = 4,   /* born_s is known well: see message_age_s() */
+    ENTRY_FRESH = 8,  /* taken in by this process, and in no attempt yet */
 };
 
 struct message;

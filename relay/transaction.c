@@ -60,7 +60,7 @@ put_rcpt(struct transaction *t, const struct recipient *r)
     stream_putf(&w->io, "RCPT TO:<%.*s>", STR_ARG(r->address));
     if ((w->extensions & SMTP_DSN) && r->notify) { /* RFC 3461 5.2.1 (c) */
         char room[DSN_NOTIFY_MAX + 1];
-        struct buf words = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+        struct buf words = buf_on(room, sizeof room, sizeof room - 1);
         dsn_notify_put(&words, r->notify);
         stream_putf(&w->io, " NOTIFY=%.*s", STR_ARG(buf_str(&words)));
     }

@@ -109,10 +109,25 @@ name_of(const struct login *l)
     return l->account.n ? l->account : l->user;
 }
 
+void
+login_granted(struct client *c, const struct account *account, bool token)
+{
+    struct msg m = {0};
+    struct buf text = buf_new(2 * ACCOUNT_NAME_MAX);
+    msg_begin(&m, token ? M_ENTERED : M_GRANTED);
+    msg_put_str(&m, account->name);
+    if (token) {
+        token_put(&text, account);
+        msg_put_str(&m, buf_str(&text));
+    }
+    service_send(c, &m);
+    msg_free(&m);
+    buf_wipe(&text);
+}
+
 static void
 finish(struct login *l, bool good)
 {
-    struct msg m = {0};
     struct err e = {0};
     struct account *account = good ? accounts_find(&authd.accounts, l->account) : NULL;
     if (!account) {
@@ -128,10 +143,7 @@ finish(struct login *l, bool good)
         log_error("no cell for %s: %s", log_str(l->account), e.text);
         service_fail(l->client, ERR_TEMPORARY, "the mailbox cannot be opened now");
     } else if (l->client) {
-        msg_begin(&m, M_GRANTED);
-        msg_put_str(&m, account->name);
-        service_send(l->client, &m);
-        msg_free(&m);
+        login_granted(l->client, account, l->kind == CELL_IMAPD);
     }
 out:
     if (l->channel >= 0)

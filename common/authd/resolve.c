@@ -5,7 +5,7 @@ static struct account *
 account_of(struct str local, struct str domain)
 {
     char room[ACCOUNT_NAME_MAX + 2];
-    struct buf name = {.p = room, .cap = sizeof room, .max = ACCOUNT_NAME_MAX};
+    struct buf name = buf_on(room, sizeof room, ACCOUNT_NAME_MAX);
     const struct conf *conf = authd.conf;
     for (size_t i = 0; i < local.n; i++)
         buf_addc(&name, ch_lower(local.p[i]));

@@ -30,7 +30,7 @@ static int
 deliver(int root, struct msg *m, struct buf *file, struct err *e)
 {
     char room[160];
-    struct buf base = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    struct buf base = buf_on(room, sizeof room, sizeof room - 1);
     struct mailbox_delivery d = {0};
     bool already;
     struct str id = msg_get_str(m);

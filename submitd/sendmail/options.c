@@ -37,7 +37,7 @@ static int
 take_notify(struct sendmail_options *o, const char *value)
 {
     char room[DSN_NOTIFY_MAX + 1];
-    struct buf words = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    struct buf words = buf_on(room, sizeof room, sizeof room - 1);
     for (const char *p = value; *p; p++)
         if (!ch_wsp(*p))
             buf_addc(&words, *p);
@@ -49,7 +49,7 @@ take_notify(struct sendmail_options *o, const char *value)
 static int
 take_envid(struct sendmail_options *o, const char *value)
 {
-    struct buf xtext = {.p = o->envid, .cap = sizeof o->envid, .max = sizeof o->envid - 1};
+    struct buf xtext = buf_on(o->envid, sizeof o->envid, sizeof o->envid - 1);
     xtext_encode(&xtext, str_z(value));
     o->envid[xtext.n] = '\0';
     if (!buf_ok(&xtext) || !dsn_envid_ok(buf_str(&xtext)))

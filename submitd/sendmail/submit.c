@@ -194,7 +194,7 @@ command(struct talk *t, const char *verb, struct str address, const char *behind
         }
     stream_putf(&t->io, "%s:<%.*s>%s\r\n", verb, STR_ARG(address), behind);
     char room[128];
-    struct buf what = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    struct buf what = buf_on(room, sizeof room, sizeof room - 1);
     buf_add(&what, str_sub(address, 0, 100));
     return expect(t, want, address.n ? buf_z(&what) : verb);
 }

@@ -7,6 +7,7 @@
 #include "lib/mailbox/mailname.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
+#include <sys/mman.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -611,6 +612,60 @@ START_TEST(delivery_is_done_once)
 }
 END_TEST
 
+START_TEST(delivery_makes_what_is_missing)
+{
+    static const char *const subs[] = {"tmp", "new", "cur"};
+    struct err e = {0};
+    bool already;
+    for (size_t i = 0; i < 3; i++) {
+        char base[8];
+        struct stat st;
+        snprintf(base, sizeof base, "5.Q%zu", i);
+        (void)unlinkat(root, subs[i], AT_REMOVEDIR);
+        ck_assert_msg(deliver(base, "x", false, &already, &e) == 0, "%s: %s", subs[i], e.text);
+        for (size_t k = 0; k < 3; k++)
+            ck_assert_int_eq(fstatat(root, subs[k], &st, 0), 0);
+        char path[100];
+        snprintf(path, sizeof path, "new/%s,S=21,W=21", base);
+        ck_assert_msg(unlinkat(root, path, 0) == 0, "%s", path);
+    }
+}
+END_TEST
+
+/* Around the pieces in which a message is copied. */
+START_TEST(delivery_of_every_size)
+{
+    static const size_t sizes[] = {0, 1, 32748, 32749, 32750, 32768, 65516, 65517, 100000};
+    static const size_t heads[] = {0, 19, 16383, 16384, 40000};
+    static char head[40000], text[100000], back[140000];
+    char path[100];
+    memset(head, 'h', sizeof head);
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)('a' + i % 23);
+    int fd = memfd_create("source", MFD_CLOEXEC);
+    ck_assert_int_eq(write(fd, text, sizeof text), sizeof text);
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
+        for (size_t h = 0; h < sizeof heads / sizeof heads[0]; h++) {
+            struct err e = {0};
+            struct buf name = buf_new(255);
+            char base[16];
+            bool already;
+            snprintf(base, sizeof base, "5.%zu-%zu", s, h);
+            struct mailbox_delivery d = {
+                .base = str_z(base), .head = str_of(head, heads[h]), .fd = fd, .size = sizes[s]};
+            ck_assert_int_eq(mailbox_deliver(root, &d, &name, &already, &e), 0);
+            snprintf(path, sizeof path, "new/%s", buf_z(&name));
+            int got = openat(root, path, O_RDONLY);
+            ck_assert_int_eq(read(got, back, sizeof back), (ssize_t)(sizes[s] + heads[h]));
+            ck_assert(memcmp(back, head, heads[h]) == 0);
+            ck_assert(memcmp(back + heads[h], text, sizes[s]) == 0);
+            close(got);
+            buf_free(&name);
+        }
+    close(fd);
+}
+END_TEST
+
 START_TEST(delivery_refuses_what_is_no_base)
 {
     struct err e;
@@ -660,6 +715,8 @@ suite_mailbox(void)
     tcase_add_test(t, dovecot_keywords_are_taken_over);
     tcase_add_test(t, one_claim_at_a_time);
     tcase_add_test(t, delivery_is_done_once);
+    tcase_add_test(t, delivery_makes_what_is_missing);
+    tcase_add_test(t, delivery_of_every_size);
     tcase_add_test(t, delivery_refuses_what_is_no_base);
     suite_add_tcase(s, t);
     return s;

@@ -93,6 +93,38 @@ START_TEST(delivered_and_gone)
 }
 END_TEST
 
+/* Local looks through a whole mailbox for what may be there already: not for what only had to wait
+ * for its first attempt. */
+START_TEST(what_had_to_wait_is_not_tried_again)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct arena arena = arena_new(1 << 20);
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    struct message *m = load(entry);
+    struct envelope env = m->env;
+    qmgr.nactive = ACTIVE_MAX; /* no place in memory */
+    message_adopt(entry, &arena, &env);
+    m->entry = NULL;
+    message_free(m);
+    qmgr.nactive = 0;
+    turn();
+    int lane = take_lane();
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    ck_assert(!again);
+    outcome(lane, 0, OUTCOME_LATER);
+    turn();
+    entry_detach(entry);
+    message_start(entry, 0);
+    turn();
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    ck_assert(again);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+}
+END_TEST
+
 START_TEST(one_done_one_later)
 {
     uint32_t index[JOURNAL_TEST_MAX];
@@ -306,6 +338,7 @@ suite_queue_lanes(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, delivered_and_gone);
+    tcase_add_test(t, what_had_to_wait_is_not_tried_again);
     tcase_add_test(t, one_done_one_later);
     tcase_add_test(t, an_alias_is_recorded_first);
     tcase_add_loop_test(t, a_lane_that_breaks_the_rules, 0, 8);

@@ -5,7 +5,8 @@
 void
 buf_free(struct buf *b)
 {
-    free(b->p);
+    if (!b->lent)
+        free(b->p);
     *b = buf_new(b->max);
 }
 
@@ -42,8 +43,10 @@ grow(struct buf *b, size_t want)
     /* Not realloc: what moves may be secret, and the old place would keep it. */
     if (b->p) {
         explicit_bzero(b->p, b->n);
-        free(b->p);
+        if (!b->lent)
+            free(b->p);
     }
+    b->lent = false;
     b->p = p;
     b->cap = cap;
     return 0;

@@ -15,6 +15,7 @@ struct buf {
     size_t cap; /* bytes allocated */
     size_t max; /* never more than this */
     bool overflow;
+    bool lent; /* p is the caller's room */
 };
 
 /* A buf of at most max bytes; nothing is allocated before the first append. */
@@ -22,6 +23,14 @@ static inline struct buf
 buf_new(size_t max)
 {
     return (struct buf){.max = max};
+}
+
+/* A buf that begins in the caller's room of size bytes, and leaves it for memory of its own when it
+ * must hold more than size - 1; with max < size it never does. The room must outlive it. */
+static inline struct buf
+buf_on(char *room, size_t size, size_t max)
+{
+    return (struct buf){.p = room, .cap = size, .max = max, .lent = true};
 }
 
 void buf_free(struct buf *b);  /* also wipes the struct, keeping max: usable again */

@@ -30,12 +30,10 @@ known_make(int *write_r, int *read_r, struct err *e)
 void
 known_open(struct known *k, const struct start *st, bool write)
 {
-    int fd = start_fd(st, "map.known");
-    k->page = NULL;
-    if (fd < 0)
+    *k = (struct known){.fd = start_fd(st, "map.known")};
+    if (k->fd < 0 || !write)
         return;
-    void *p =
-        mmap(NULL, sizeof *k->page, write ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
+    void *p = mmap(NULL, sizeof *k->page, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
     if (p == MAP_FAILED)
         log_warn("the page of known recipients: %s", strerror(errno));
     else
@@ -58,29 +56,44 @@ known_clear(struct known *k)
 
 /* 0: too long to be noted. */
 static uint64_t
-hash_of(const struct known *k, struct str address)
+hash_of(const struct sipkey *key, struct str address)
 {
     char lower[ADDRESS_MAX_BYTES];
-    struct sipkey key = k->page->key;
     if (address.n == 0 || address.n > sizeof lower)
         return 0;
     for (size_t i = 0; i < address.n; i++)
         lower[i] = ch_lower(address.p[i]);
-    return siphash(&key, str_of(lower, address.n)) | 1;
+    return siphash(key, str_of(lower, address.n)) | 1;
+}
+
+static size_t
+slot_of(uint64_t hash)
+{
+    return hash / 2 % KNOWN_SLOTS;
 }
 
 void
 known_note(struct known *k, struct str address)
 {
-    uint64_t hash = k->page ? hash_of(k, address) : 0;
+    uint64_t hash = k->page ? hash_of(&k->page->key, address) : 0;
     if (hash)
-        __atomic_store_n(&k->page->slots[hash / 2 % KNOWN_SLOTS], hash, __ATOMIC_RELAXED);
+        __atomic_store_n(&k->page->slots[slot_of(hash)], hash, __ATOMIC_RELAXED);
+}
+
+static bool
+get(const struct known *k, size_t at, void *to, size_t n)
+{
+    return pread(k->fd, to, n, (off_t)at) == (ssize_t)n;
 }
 
 bool
 known_has(const struct known *k, struct str address)
 {
-    uint64_t hash = k->page ? hash_of(k, address) : 0;
-    return hash &&
-           __atomic_load_n(&k->page->slots[hash / 2 % KNOWN_SLOTS], __ATOMIC_RELAXED) == hash;
+    struct sipkey key;
+    uint64_t noted;
+    if (k->fd < 0 || !get(k, offsetof(struct known_page, key), &key, sizeof key))
+        return false;
+    uint64_t hash = hash_of(&key, address);
+    size_t at = offsetof(struct known_page, slots) + slot_of(hash) * sizeof noted;
+    return hash && get(k, at, &noted, sizeof noted) && noted == hash;
 }

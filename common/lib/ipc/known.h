@@ -2,10 +2,11 @@
  * known: a page of memory on which authd notes the recipients it has just called known, so that
  * smtpd and submitd need not ask again for each message.
  *
- * master makes the memory, once: authd may write it, the others may only read it. It holds keyed
- * hashes, no names. authd forgets all of it before it answers any change of accounts, aliases or
- * configuration, and when it starts; so nothing stands there that authd would not say. Who finds
- * nothing asks.
+ * master makes the memory, once: authd maps it and writes; the others have a descriptor that only
+ * reads, and read the few bytes they need (a mapping would cost each session a fork's copy of it
+ * and two faults). It holds keyed hashes, no names. authd forgets all of it before it answers any
+ * change of accounts, aliases or configuration, and when it starts; so nothing stands there that
+ * authd would not say. Who finds nothing asks.
  *
  * Programs that master did not start have no such page, and always ask.
  */
@@ -21,15 +22,16 @@ struct known_page {
 };
 
 struct known {
-    struct known_page *page; /* NULL: none */
+    int fd;                  /* to read; -1: none */
+    struct known_page *page; /* to write; NULL: none */
 };
 
 /* New memory for a page, of fixed size: one descriptor to write and one to read. */
 int known_make(int *write_r, int *read_r, struct err *e);
 /* The descriptor "map.known" of st, if there is one; write: authd. */
 void known_open(struct known *k, const struct start *st, bool write);
-/* Forget all; the hashes are keyed anew. */
+/* For authd. Forget all; the hashes are keyed anew. */
 void known_clear(struct known *k);
 void known_note(struct known *k, struct str address);
-/* Whether authd has said so. Letter case makes no difference. */
+/* For the others. Whether authd has said so. Letter case makes no difference. */
 bool known_has(const struct known *k, struct str address);

@@ -113,7 +113,7 @@ static int
 build(struct str value, struct str domain, struct address *a_r, struct err *e)
 {
     struct address a = {.quoted = !is_dot_string(value), .literal = domain.n && domain.p[0] == '['};
-    struct buf out = {.p = a.text, .cap = sizeof a.text, .max = sizeof a.text - 1};
+    struct buf out = buf_on(a.text, sizeof a.text, sizeof a.text - 1);
     if (a.quoted)
         buf_addc(&out, '"');
     for (size_t i = 0; i < value.n; i++) {

@@ -175,8 +175,9 @@ aliases_parse(struct aliases *a, struct str text, struct str primary_domain,
             if (logical.n)
                 entry(&p, buf_str(&logical));
             buf_reset(&logical);
-            p.line = number;
         }
+        if (!logical.n) /* also of a text that begins with a continuation */
+            p.line = number;
         buf_add(&logical, line);
         buf_addc(&logical, ' ');
         if (!buf_ok(&logical)) {
@@ -242,7 +243,7 @@ const struct alias *
 aliases_for(const struct aliases *a, struct str local, struct str domain, char delimiter)
 {
     char room[NAME_MAX_BYTES + 2];
-    struct buf address = {.p = room, .cap = sizeof room, .max = NAME_MAX_BYTES};
+    struct buf address = buf_on(room, sizeof room, NAME_MAX_BYTES);
     buf_add(&address, local);
     buf_addc(&address, '@');
     buf_add(&address, domain);

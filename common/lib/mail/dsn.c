@@ -72,7 +72,7 @@ static bool
 is_printable(struct str xtext)
 {
     char room[DSN_ORCPT_MAX + 1];
-    struct buf b = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    struct buf b = buf_on(room, sizeof room, sizeof room - 1);
     return decode(&b, xtext);
 }
 

@@ -197,55 +197,86 @@ look_for(int root_fd, const char *sub, struct str base, struct buf *found, struc
     return 0;
 }
 
+/* The head, and the source: most go out in one write. */
 static int
-copy_source(struct mailbox_writer *w, const struct mailbox_delivery *d, struct err *e)
+copy(struct mailbox_writer *w, const struct mailbox_delivery *d, struct err *e)
 {
     char piece[COPY_PIECE];
     uint64_t at = d->offset, left = d->size;
-    while (left) {
-        ssize_t n = pread(d->fd, piece, left < sizeof piece ? left : sizeof piece, (off_t)at);
+    size_t held = d->head.n < sizeof piece / 2 ? d->head.n : 0;
+    if (held)
+        memcpy(piece, d->head.p, held);
+    else if (d->head.n && mailbox_write(w, d->head, e) < 0)
+        return -1;
+    do {
+        size_t room = sizeof piece - held;
+        ssize_t n = pread(d->fd, piece + held, left < room ? left : room, (off_t)at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
             return err_errno(e, "read the queued message");
-        if (n == 0)
+        if (n == 0 && left)
             return err_set(e, ERR_TEMPORARY, "the queued message is shorter than announced");
-        if (mailbox_write(w, str_of(piece, (size_t)n), e) < 0)
+        if (mailbox_write(w, str_of(piece, held + (size_t)n), e) < 0)
             return -1;
+        held = 0;
         at += (uint64_t)n;
         left -= (uint64_t)n;
-    }
+    } while (left);
     return 0;
 }
 
 struct delivery_dirs {
-    int tmp_fd, new_fd, cur_fd;
+    int tmp_fd, new_fd;
 };
 
 static void
 close_dirs(struct delivery_dirs *dirs)
 {
-    const int fds[] = {dirs->tmp_fd, dirs->new_fd, dirs->cur_fd};
-    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
+    if (dirs->tmp_fd >= 0)
+        close(dirs->tmp_fd);
+    if (dirs->new_fd >= 0)
+        close(dirs->new_fd);
+}
+
+static int
+open_dir(int root_fd, const char *sub)
+{
+    return openat(root_fd, sub, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
 static int
 open_dirs(int root_fd, struct delivery_dirs *dirs, struct err *e)
 {
-    const int how = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-    *dirs = (struct delivery_dirs){-1, -1, -1};
+    struct stat cur;
+    bool have_cur = fstatat(root_fd, "cur", &cur, AT_SYMLINK_NOFOLLOW) == 0;
+    *dirs = (struct delivery_dirs){open_dir(root_fd, "tmp"), open_dir(root_fd, "new")};
+    if (have_cur && dirs->tmp_fd >= 0 && dirs->new_fd >= 0)
+        return 0;
+    close_dirs(dirs);
+    *dirs = (struct delivery_dirs){-1, -1};
     if (folder_make_subdirs(root_fd, e) < 0)
         return -1;
-    dirs->tmp_fd = openat(root_fd, "tmp", how);
-    dirs->new_fd = openat(root_fd, "new", how);
-    dirs->cur_fd = openat(root_fd, "cur", how);
-    if (dirs->tmp_fd >= 0 && dirs->new_fd >= 0 && dirs->cur_fd >= 0)
+    *dirs = (struct delivery_dirs){open_dir(root_fd, "tmp"), open_dir(root_fd, "new")};
+    if (dirs->tmp_fd >= 0 && dirs->new_fd >= 0)
         return 0;
     err_errno(e, "open the Maildir");
     close_dirs(dirs);
     return -1;
+}
+
+/* The name of what was there already may not be durable: the try that put it there may have ended
+ * before its sync. */
+static int
+sync_dirs(int root_fd, const struct delivery_dirs *dirs, bool already)
+{
+    int cur_fd = already ? open_dir(root_fd, "cur") : -1;
+    int result = fsync(dirs->new_fd);
+    if (already && (cur_fd < 0 || fsync(cur_fd) < 0))
+        result = -1;
+    if (cur_fd >= 0)
+        close(cur_fd);
+    return result;
 }
 
 /* Write, sync, put in place. 1: the name was taken. */
@@ -260,7 +291,7 @@ put(int root_fd, const struct mailbox_delivery *d, const struct delivery_dirs *d
         mailbox_write_abort(&w);
         return -1;
     }
-    if (mailbox_write(&w, d->head, e) < 0 || copy_source(&w, d, e) < 0)
+    if (copy(&w, d, e) < 0)
         goto fail;
     if (fsync(w.fd) < 0) {
         err_errno(e, "sync a message");
@@ -306,8 +337,7 @@ mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_
     if (put_it < 0)
         goto out;
     *already_r = put_it;
-    /* Also for what was there: the try that put it there may have ended before its sync. */
-    if (fsync(dirs.new_fd) < 0 || (*already_r && fsync(dirs.cur_fd) < 0)) {
+    if (sync_dirs(root_fd, &dirs, *already_r) < 0) {
         err_errno(e, "sync the folder");
         /* Never a second fsync (catalogue J8): what is not known to be durable goes away. */
         if (!*already_r)

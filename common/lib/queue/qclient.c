@@ -2,13 +2,14 @@
 #include <errno.h>
 #include <unistd.h>
 
-enum { SEND_MS = 5000, USUAL_MESSAGE = 6000 };
+enum { SEND_MS = 5000 };
 
 void
-qclient_init(struct qclient *q, const struct start *start, enum role me)
+qclient_init(struct qclient *q, const struct start *start, enum role me, char *room, size_t size)
 {
     *q = (struct qclient){.file = -1,
-                          .waiting = buf_new(QFILE_HEAD + QFILE_ENVELOPE_MAX + QCLIENT_BUFFER)};
+                          .waiting =
+                              buf_on(room, size, QFILE_HEAD + QFILE_ENVELOPE_MAX + QCLIENT_BUFFER)};
     remote_init(&q->remote, start, me, R_QMGR);
 }
 
@@ -128,7 +129,6 @@ qclient_envelope(struct qclient *q, const struct envelope *env, struct err *e)
 {
     q->env = env;
     buf_reset(&q->waiting);
-    (void)buf_reserve(&q->waiting, USUAL_MESSAGE); /* most need not grow it step by step */
     if (qfile_write(&q->waiting, env, e) < 0)
         return -1;
     q->head_size = q->waiting.n;

@@ -1,7 +1,7 @@
 /*
  * qclient: a session hands a message to qmgr: ask for a file, fill it, sync it, commit.
  *
- * Used by smtpd, submitd and local. The order is what durability rests on: the message is on disk
+ * Used by smtpd and submitd. The order is what durability rests on: the message is on disk
  * before QUEUE_COMMIT, and only after QUEUE_DONE may the client be told 250.
  *
  * A message that fits in the buffer reaches the file in one write. After a failed write or sync the
@@ -33,7 +33,9 @@ struct qclient {
     bool dead;    /* a sync failed: trust this process no longer */
 };
 
-void qclient_init(struct qclient *q, const struct start *start, enum role me);
+/* room: where a message that fits waits to be written; it must outlive q. */
+void qclient_init(struct qclient *q, const struct start *start, enum role me, char *room,
+                  size_t size);
 /* A message is likely to come: ask for its file now, and take it in qclient_begin(). What fails
  * shows there. */
 void qclient_ahead(struct qclient *q);

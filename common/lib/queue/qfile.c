@@ -89,7 +89,7 @@ static int
 put_notify(struct buf *out, const struct qfile_rcpt *r)
 {
     char room[1 + DSN_ORCPT_MAX + 1];
-    struct buf b = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    struct buf b = buf_on(room, sizeof room, sizeof room - 1);
     if (!r->notify && !r->orcpt.n)
         return 0;
     if (!dsn_notify_ok(r->notify) || (r->orcpt.n && !dsn_orcpt_ok(r->orcpt)))

@@ -119,7 +119,7 @@ smtp_reply_put(struct stream *io, unsigned code, const char *status, struct str 
     char room[WRITE_LINE_MAX + 16];
     do {
         struct str line = str_cut(&text, '\n');
-        struct buf out = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+        struct buf out = buf_on(room, sizeof room, sizeof room - 1);
         buf_addu(&out, code);
         buf_addc(&out, text.n ? '-' : ' ');
         buf_addz(&out, status);

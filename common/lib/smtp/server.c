@@ -331,7 +331,7 @@ static void
 log_end(const struct smtp_server *s)
 {
     char room[512];
-    struct buf line = {.p = room, .cap = sizeof room, .max = sizeof room - 1};
+    struct buf line = buf_on(room, sizeof room, sizeof room - 1);
     unsigned all = 0;
     const struct smtp_verb *v;
     for (size_t i = 0; (v = verb_at(s, i)) && i < SMTP_VERBS_MAX; i++) {
@@ -365,7 +365,9 @@ smtp_server_run(struct smtp_server *s)
     stream_init(&s->io, s->peer->fd_in, s->peer->fd_out, IN_MAX, (int)s->limits->idle_s * 1000);
     s->io.deadline_ms = now_ms() + (int64_t)s->limits->session_s * 1000;
     remote_init(&s->authd, s->start, s->role, R_AUTHD);
-    qclient_init(&s->queue, s->start, s->role);
+    s->io.in = buf_on(s->room.in, sizeof s->room.in, IN_MAX);
+    s->io.out = buf_on(s->room.out, sizeof s->room.out, s->io.out.max);
+    qclient_init(&s->queue, s->start, s->role, s->room.message, sizeof s->room.message);
     log_info("connect from %s", s->client);
     if (!s->tls_first || smtp_enter_tls(s) == 0) {
         if (s->prepare)

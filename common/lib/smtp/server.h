@@ -115,6 +115,12 @@ struct smtp_server {
     bool leave; /* after the next flush, close */
     struct smtp_refusal refusal;
     struct smtp_transaction tx;
+
+    /* Where its buffers begin: side by side, since each page that a process touches after its
+     * fork costs as much as a few system calls. */
+    struct {
+        char in[4096], out[512], message[6144];
+    } room;
 };
 
 /* The whole connection, from the greeting (or TLS) to the close. */

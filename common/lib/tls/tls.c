@@ -259,10 +259,10 @@ tls_handshake(SSL_CTX *ctx, bool server, const char *sni, struct stream *s, stru
         return -1;
     }
     const SSL_CIPHER *cipher = SSL_get_current_cipher(t->ssl);
-    struct buf b = {.p = t->version, .cap = sizeof t->version, .max = sizeof t->version - 1};
+    struct buf b = buf_on(t->version, sizeof t->version, sizeof t->version - 1);
     buf_addz(&b, SSL_get_version(t->ssl));
     t->version[b.n] = '\0';
-    b = (struct buf){.p = t->cipher, .cap = sizeof t->cipher, .max = sizeof t->cipher - 1};
+    b = buf_on(t->cipher, sizeof t->cipher, sizeof t->cipher - 1);
     buf_addz(&b, cipher ? SSL_CIPHER_get_name(cipher) : "");
     t->cipher[b.n] = '\0';
     t->bits = cipher ? SSL_CIPHER_get_bits(cipher, NULL) : 0;
