@@ -172,6 +172,10 @@ deps-fuzz:
 $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)) $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group
 
+# Many short or idle sessions at once.
+$(B)/imap_load: $(B)/tests/bench/imap_load.o
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 # A client that makes TLS connections and counts them.
 $(B)/tls_source: tests/bench/tls_source.c
 	@mkdir -p $(@D)
@@ -230,9 +234,10 @@ bench-smtp-all: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py --all
 
+# BENCH="--messages 20000 200000 --idle 2000" for the whole; see bench_imap.py --help.
 bench-imap: deps-interop
-	@$(MAKE) --no-print-directory -j2 all
-	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py
+	@$(MAKE) --no-print-directory -j2 all $(B)/imap_load
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py $(BENCH)
 
 # TLS connections a second, beside Postfix and Dovecot.
 bench-tls: deps-interop

@@ -85,6 +85,8 @@ login_cell(const struct account *account, int kind, int channel, struct err *e)
     if (str_starts(directory, mail) && directory.n > mail.n + 1 && directory.p[mail.n] == '/')
         directory = str_from(directory, mail.n + 1);
     memcpy(r.directory, directory.p, directory.n);
+    snprintf(r.quota, sizeof r.quota, "%llu %llu", (unsigned long long)authd.conf->quota_bytes,
+             (unsigned long long)authd.conf->quota_messages);
     for (int tries = 0; ok < 0 && tries < 2; tries++) {
         if (launcher_channel(e) < 0)
             break;
