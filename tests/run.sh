@@ -92,6 +92,7 @@ for part in "$@"; do
         one fault/kill_peers python3 tests/fault/kill_peers.py --kills 40 --peer bulkhead,postfix,exim,opensmtpd
         one fault/crash python3 tests/fault/check_crash.py --all --minutes 15
         one fault/exhaust python3 tests/fault/check_exhaust.py --all
+        one fault/failures python3 tests/fault/check_failures.py --all
         one fault/kernels python3 tests/fault/check_kernels.py --all
         one fault/sockets python3 tests/protocol/test_local_sockets.py --all
         one fault/powercut python3 tests/fault/check_powercut.py --cuts 340 --fs ext4,xfs,btrfs --minutes 15
