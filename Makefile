@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-fuzz check-interop check-queue fuzz asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-keys check-logins check-loris check-interop check-queue check-fuzz fuzz asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -172,6 +172,11 @@ deps-fuzz:
 $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)) $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group
 
+# A client that makes TLS connections and counts them.
+$(B)/tls_source: tests/bench/tls_source.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< -lssl -lcrypto
+
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
@@ -193,6 +198,21 @@ check-breach: deps-interop
 	@$(MAKE) --no-print-directory -j2 all $(B)/print_tables $(BREACH)
 	@sh tests/run.sh $(B) breach-all
 
+# Certificates, tickets, signatures; 100,000 names that nobody has.
+check-keys: deps-test
+	@$(MAKE) --no-print-directory -j2 all
+	@sh tests/run.sh $(B) keys
+
+# 500 wrong logins at once; 10,000 samples of time; strangers who try to lock somebody out.
+check-logins: deps-test
+	@$(MAKE) --no-print-directory -j2 all
+	@sh tests/run.sh $(B) logins
+
+# 2,000 slow connections on each port, three minutes from many addresses and three from one.
+check-loris: deps-test
+	@$(MAKE) --no-print-directory -j2 all
+	@sh tests/run.sh $(B) loris
+
 check-interop: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@sh tests/run.sh $(B) interop
@@ -213,6 +233,11 @@ bench-smtp-all: deps-interop
 bench-imap: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py
+
+# TLS connections a second, beside Postfix and Dovecot.
+bench-tls: deps-interop
+	@$(MAKE) --no-print-directory -j2 all $(B)/tls_source
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_tls.py
 
 # 10,000, 100,000 and 1,000,000 messages; TMPDIR says on which file system.
 bench-queue: deps-interop
@@ -254,4 +279,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-fuzz deps-interop clean check check-fault check-breach check-fuzz check-interop check-queue fuzz fuzz-targets asan bench-queue bench-smtp bench-smtp-all bench-imap lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-fuzz deps-interop clean check check-fault check-breach check-keys check-logins check-loris check-interop check-queue check-fuzz fuzz fuzz-targets asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall

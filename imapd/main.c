@@ -15,6 +15,7 @@ main(int argc, char **argv)
         .start = &front.start,
         .sessions_max = front.conf.imapd.sessions_max,
         .sessions_per_ip_max = front.conf.imapd.sessions_per_ip_max,
+        .give_way = true,
         .busy_line = "* BYE too many connections\r\n",
         .session = imapd_session,
         .arg = &front,

@@ -15,6 +15,7 @@ main(int argc, char **argv)
         .start = &front.start,
         .sessions_max = front.conf.pop3d.sessions_max,
         .sessions_per_ip_max = front.conf.pop3d.sessions_per_ip_max,
+        .give_way = true,
         .busy_line = "-ERR too many connections\r\n",
         .session = pop3d_session,
         .arg = &front,

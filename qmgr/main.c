@@ -102,6 +102,7 @@ main(int argc, char **argv)
     shape_start();
     scan_start();
     start_ready(&start);
+    log_gather();
     loop_run(&qmgr.loop);
     return 0;
 }

@@ -18,6 +18,7 @@ main(int argc, char **argv)
         .start = &d.start,
         .sessions_max = d.conf.smtpd.sessions_max,
         .sessions_per_ip_max = d.conf.smtpd.sessions_per_ip_max,
+        .give_way = true,
         .busy_line = "421 4.3.2 too many connections, try again later\r\n",
         .session = smtpd_session,
         .arg = &d,

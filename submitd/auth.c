@@ -1,4 +1,5 @@
 #include "lib/log/log.h"
+#include "lib/loop/listener.h"
 #include "lib/sasl/plain.h"
 #include "submitd/session.h"
 
@@ -30,6 +31,7 @@ verify(struct smtp_server *s, const struct sasl_plain *plain)
     if (n == 0 && msg_end(&m) && account.n && account.n <= QFILE_ADDR_MAX) {
         memcpy(s->login, account.p, account.n);
         s->login[account.n] = '\0';
+        listener_settled();
         smtp_say(s, 235, "2.7.0", "Authentication successful");
     } else if (n < 0 && e.class == ERR_PERMANENT) {
         failed(s, "bad user name or password", plain->user);

@@ -6,7 +6,7 @@ want=""
 for part in "$@"; do
     case $part in
     build) want="$want gcc make libc6-dev libssl-dev libc-ares-dev libcrypt-dev zlib1g-dev" ;;
-    test) want="$want check pkg-config libsubunit-dev python3 openssl nsd strace procps" ;;
+    test) want="$want check pkg-config libsubunit-dev python3 openssl nsd strace procps uidmap" ;;
     fuzz) want="$want clang libclang-rt-14-dev" ;;
     fault) want="$want e2fsprogs xfsprogs btrfs-progs" ;;
     interop) want="$want postfix swaks curl s-nail mutt dovecot-imapd isync offlineimap3 fetchmail getmail6 mpop"

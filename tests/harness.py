@@ -40,12 +40,12 @@ def make_users():
                             "/usr/sbin/nologin", "--user-group", PREFIX + role], check=True)
 
 
-def make_certificate(directory, names, kind="ec"):
+def make_certificate(directory, names, kind="ec", days=90):
     """A self-signed certificate; returns (chain, key)."""
     chain, key = os.path.join(directory, "cert.pem"), os.path.join(directory, "key.pem")
     new = ["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"] if kind == "ec" else ["rsa:2048"]
     san = ",".join("DNS:" + n for n in names)
-    subprocess.run(["openssl", "req", "-x509", "-newkey", *new, "-nodes", "-days", "30",
+    subprocess.run(["openssl", "req", "-x509", "-newkey", *new, "-nodes", "-days", str(days),
                     "-subj", "/CN=" + names[0], "-addext", "subjectAltName=" + san,
                     "-keyout", key, "-out", chain], check=True, capture_output=True)
     os.chmod(key, 0o600)
@@ -152,6 +152,23 @@ class Suite:
         if exc[0] is not None:
             sys.stderr.write(self.tail())
         self.stop()
+
+
+def rows(document, heading):
+    """The table below a header line of docs/DOCUMENT: lists of cells."""
+    with open(os.path.join(ROOT, "docs", document), encoding="utf-8") as f:
+        text = f.read()
+    out = []
+    for line in text[text.index(heading):].splitlines()[2:]:
+        if not line.startswith("|"):
+            break
+        out.append([c.strip() for c in line.strip().strip("|").split("|")])
+    return out
+
+
+def number(cell):
+    """Of such a cell: - is 0, 1,000 is 1000."""
+    return 0 if cell == "-" else int(cell.replace(",", ""))
 
 
 def wait_for(what, seconds=15, every=0.05):

@@ -73,6 +73,11 @@ for part in "$@"; do
         one fault/check_queue python3 tests/fault/check_queue.py
         continue
     fi
+    if [ "$part" = keys ] || [ "$part" = logins ] || [ "$part" = loris ]; then
+        show=1
+        one "fault/check_$part" python3 "tests/fault/check_$part.py" --all
+        continue
+    fi
     if [ "$part" = breach-all ]; then
         show=1
         one fault/breach python3 tests/fault/check_breach.py --all
@@ -86,6 +91,9 @@ for part in "$@"; do
         one fault/kill python3 tests/fault/check_kill.py
         one fault/calls python3 tests/fault/check_calls.py --all --minutes 40
         one fault/crash python3 tests/fault/check_crash.py --all --minutes 15
+        one fault/exhaust python3 tests/fault/check_exhaust.py --all
+        one fault/kernels python3 tests/fault/check_kernels.py --all
+        one fault/sockets python3 tests/protocol/test_local_sockets.py --all
         one fault/powercut python3 tests/fault/check_powercut.py --cuts 340 --fs ext4,xfs,btrfs --minutes 15
         continue
     fi

@@ -70,9 +70,13 @@ void token_open(int state_dir);
 void token_put(struct buf *out, const struct account *account);
 struct account *token_account(struct str token); /* NULL: not one of ours */
 
-/* throttle.c: failed logins by network and by account; what is over the limit is refused unseen. */
+/* throttle.c: failed logins by network and by account; what is over the limit is refused unseen.
+ * From a network where an account has logged in before, only those of the network count. */
 bool throttle_allows(struct str remote, struct str user);
 void throttle_failed(struct str remote, struct str user);
+void throttle_succeeded(struct str remote, struct str user);
+/* The network as a number. */
+uint64_t throttle_network(struct str remote);
 
 /* login.c: the workers. */
 struct login {
@@ -81,6 +85,7 @@ struct login {
     char user_text[ACCOUNT_NAME_MAX + 1], account_text[ACCOUNT_NAME_MAX + 1], remote[64];
     int channel; /* the cell's, or -1 */
     int kind;    /* cell_kind, or -1 for submitd */
+    uint64_t network;
     pid_t pid;
     struct login *next;
 };
@@ -96,7 +101,7 @@ struct authd {
     int launcher;              /* channel, or -1 */
     bool unprivileged;         /* the whole suite is one user's: so are all accounts */
     uint32_t own_uid;          /* asked before the role is entered, which cannot ask */
-    char dummy_hash[HASH_MAX]; /* tried for unknown users: they take as long as known ones */
+    char dummy_hash[HASH_MAX]; /* tried for unknown users when there is no account at all */
     struct login *running, *waiting;
     size_t nrunning, nwaiting;
 };

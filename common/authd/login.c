@@ -12,7 +12,10 @@
 #include <unistd.h>
 
 /* Workers at once: yescrypt takes 16 MiB and tens of milliseconds of one core each. */
-enum { WORKERS_MAX = 8, WAITING_MAX = 64 };
+enum { WORKERS_MAX = 8, WAITING_MAX = 64, NETWORK_LOGINS_MAX = 24 };
+/* So authd and its workers stay below this, with hashes of our own making. */
+enum { LOGIN_MEMORY_MIB = 192 };
+_Static_assert(LOGIN_MEMORY_MIB > WORKERS_MAX * 20, "each worker has 20 MiB");
 
 static bool
 matches(const char *password, const char *hash)
@@ -78,7 +81,10 @@ login_cell(const struct account *account, int kind, int channel, struct err *e)
     struct msg m = {0};
     int ok = -1;
     memcpy(r.account, account->name.p, account->name.n);
-    memcpy(r.directory, account->directory.p, account->directory.n);
+    struct str directory = account->directory, mail = authd.conf->mail_dir;
+    if (str_starts(directory, mail) && directory.n > mail.n + 1 && directory.p[mail.n] == '/')
+        directory = str_from(directory, mail.n + 1);
+    memcpy(r.directory, directory.p, directory.n);
     for (int tries = 0; ok < 0 && tries < 2; tries++) {
         if (launcher_channel(e) < 0)
             break;
@@ -112,6 +118,13 @@ login_granted(struct client *c, const struct account *account, bool token)
     buf_wipe(&text);
 }
 
+/* What failures are counted by: an account may be called by two names. */
+static struct str
+name_of(const struct login *l)
+{
+    return l->account.n ? l->account : l->user;
+}
+
 static void
 finish(struct login *l, bool good)
 {
@@ -119,19 +132,32 @@ finish(struct login *l, bool good)
     struct account *account = good ? accounts_find(&authd.accounts, l->account) : NULL;
     if (!account) {
         /* Counted also when the client did not wait for the answer. */
-        throttle_failed(str_z(l->remote), l->user);
+        throttle_failed(str_z(l->remote), name_of(l));
         log_info("login failed: user=<%s>, rip=%s", log_str(l->user), l->remote);
         if (l->client)
             service_fail(l->client, ERR_PERMANENT, "wrong user name or password");
-    } else if (l->client && l->kind >= 0 && login_cell(account, l->kind, l->channel, &e) < 0) {
+        goto out;
+    }
+    throttle_succeeded(str_z(l->remote), name_of(l));
+    if (l->client && l->kind >= 0 && login_cell(account, l->kind, l->channel, &e) < 0) {
         log_error("no cell for %s: %s", log_str(l->account), e.text);
         service_fail(l->client, ERR_TEMPORARY, "the mailbox cannot be opened now");
     } else if (l->client) {
         login_granted(l->client, account, l->kind == CELL_IMAPD);
     }
+out:
     if (l->channel >= 0)
         close(l->channel);
     free(l);
+}
+
+/* A name that nobody has takes as long as one that somebody has: somebody's hash is tried, for each
+ * name always the same, and the answer is no whatever comes of it. */
+static const char *
+somebodys_hash(struct str user)
+{
+    const struct accounts *a = &authd.accounts;
+    return a->n ? a->list[siphash(&a->key, user) % a->n]->hash.p : authd.dummy_hash;
 }
 
 static void
@@ -140,7 +166,7 @@ run(struct login *l, const char *password)
     const struct account *account = accounts_find(&authd.accounts, l->account);
     l->pid = fork();
     if (l->pid == 0)
-        work(password, account ? account->hash.p : authd.dummy_hash);
+        work(password, account ? account->hash.p : somebodys_hash(l->user));
     if (l->pid > 0) {
         l->next = authd.running;
         authd.running = l;
@@ -211,6 +237,18 @@ login_forget(struct client *c)
             l->client = NULL;
 }
 
+/* Of one network only so many at once: the others find a place. */
+static size_t
+logins_of(uint64_t network)
+{
+    size_t n = 0;
+    for (const struct login *l = authd.running; l; l = l->next)
+        n += l->network == network;
+    for (const struct login *l = authd.waiting; l; l = l->next)
+        n += l->network == network;
+    return n;
+}
+
 static bool
 acceptable(struct str user, struct str password)
 {
@@ -225,13 +263,16 @@ login_start(struct client *c, struct str user, struct str password, struct str r
     const char *refusal = NULL;
     enum err_class class = ERR_TEMPORARY;
     struct waiting *w = NULL;
+    struct account *account = acceptable(user, password) ? resolve_login(user) : NULL;
+    uint64_t network = throttle_network(remote);
     if (!acceptable(user, password)) {
         refusal = "wrong user name or password";
         class = ERR_PERMANENT;
-    } else if (!throttle_allows(remote, user)) {
+    } else if (!throttle_allows(remote, account ? account->name : user)) {
         log_warn("too many failed logins: user=<%s>, rip=%s", log_str(user), log_str(remote));
         refusal = "too many failed logins";
-    } else if (authd.nwaiting >= WAITING_MAX || !(w = calloc(1, sizeof *w))) {
+    } else if (authd.nwaiting >= WAITING_MAX || logins_of(network) >= NETWORK_LOGINS_MAX ||
+               !(w = calloc(1, sizeof *w))) {
         refusal = "too many logins at once";
     }
     if (refusal) {
@@ -240,11 +281,11 @@ login_start(struct client *c, struct str user, struct str password, struct str r
             close(channel);
         return;
     }
-    struct account *account = resolve_login(user);
     struct login *l = &w->login;
     l->client = c;
     l->channel = channel;
     l->kind = kind;
+    l->network = network;
     memcpy(l->user_text, user.p, user.n);
     l->user = str_of(l->user_text, user.n);
     if (account) {

@@ -1,4 +1,5 @@
 #include "keyd/keys.h"
+#include "keyd/expiry.h"
 #include <errno.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
@@ -94,8 +95,9 @@ first_certificate(struct str pem, struct err *e)
 }
 
 static int
-read_chain(int fd, struct buf *chain, EVP_PKEY *pkey, struct err *e)
+read_chain(int fd, struct keyd_key *k, struct err *e)
 {
+    struct buf *chain = &k->chain;
     *chain = buf_new(KEYD_FILE_MAX);
     char *to = buf_reserve(chain, KEYD_FILE_MAX);
     if (!to)
@@ -107,9 +109,12 @@ read_chain(int fd, struct buf *chain, EVP_PKEY *pkey, struct err *e)
     X509 *cert = first_certificate(buf_str(chain), e);
     if (!cert)
         return -1;
-    int match = X509_check_private_key(cert, pkey);
+    int match = X509_check_private_key(cert, k->pkey);
+    int dated = expiry_read(k, cert);
     X509_free(cert);
     ERR_clear_error();
+    if (match == 1 && dated < 0)
+        return err_set(e, ERR_PERMANENT, "the certificate has no date of expiry");
     return match == 1
                ? 0
                : err_set(e, ERR_PERMANENT, "the certificate does not belong to the private key");
@@ -130,7 +135,7 @@ keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, struct err *e)
     if (kind != EVP_PKEY_RSA && kind != EVP_PKEY_EC)
         r = err_set(&why, ERR_PERMANENT, "neither RSA nor ECDSA");
     else
-        r = read_chain(chain_fd, &k->chain, k->pkey, &why);
+        r = read_chain(chain_fd, k, &why);
     if (r == 0) {
         keys->n++;
         return 0;

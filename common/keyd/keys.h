@@ -17,6 +17,9 @@ enum { KEYD_FILE_MAX = 60000, KEYD_HEAP = 512 * 1024 };
 struct keyd_key {
     EVP_PKEY *pkey;
     struct buf chain; /* PEM */
+    char name[80];    /* of its certificate, quoted */
+    int64_t end_s;    /* when that expires, by the wall clock */
+    unsigned told;    /* how far the operator was warned: see expiry.h */
 };
 
 struct keyd_keys {

@@ -1,9 +1,10 @@
 #include "keyd/serve.h"
+#include "keyd/expiry.h"
+#include "lib/base/clock.h"
 #include "lib/ipc/service.h"
 #include "lib/log/log.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -46,10 +47,11 @@ on_message(struct client *c, struct msg *m)
 }
 
 static void
-on_signal(struct loop *l, int signo)
+on_day(struct loop_timer *t)
 {
-    (void)signo;
-    l->stop = true;
+    struct keyd *k = t->arg;
+    expiry_tell(&k->keys, wall_s());
+    loop_timer_set(k->loop, t, now_ms() + EXPIRY_TELL_MS);
 }
 
 /* Master speaks to us only to reload, and then starts us anew; its end tells us that it is gone. */
@@ -65,15 +67,19 @@ on_control(struct loop_io *io, unsigned events)
 void
 keyd_serve(struct keyd *k, const struct start *st)
 {
-    static const int signals[] = {SIGTERM, SIGINT, 0};
-    struct loop loop = {.on_signal = on_signal};
+    struct loop loop = {.arg = NULL};
+    struct loop_timer day = {.fire = on_day, .arg = k};
     struct service service = {.clients_max = KEYD_CHANNELS_MAX, .message = on_message, .arg = k};
     struct loop_io control = {.fd = start_fd(st, "control"), .ready = on_control, .arg = &loop};
-    if (loop_init(&loop, signals) < 0 || service_init(&service, &loop, st) < 0)
+    k->loop = &loop;
+    /* SIGTERM ends us where we stand: when new keys come, nobody may be given a chain of old ones
+     * by a keyd that is told to go and has a few questions left. */
+    if (loop_init(&loop, NULL) < 0 || service_init(&service, &loop, st) < 0)
         log_fatal("event loop: %s", strerror(errno));
     if (control.fd >= 0 && loop_add(&loop, &control, EPOLLIN) < 0)
         log_fatal("cannot watch master: %s", strerror(errno));
     start_ready(st);
     log_info("ready with %u key%s", k->keys.n, k->keys.n == 1 ? "" : "s");
+    on_day(&day);
     loop_run(&loop);
 }

@@ -133,6 +133,21 @@ answer_sign(struct keyd *k, struct msg *m, struct msg *reply, struct err *e)
     return r;
 }
 
+/* For the operator: names and dates, nothing of the keys. */
+static int
+answer_dates(const struct keyd *k, struct msg *m, struct msg *reply, struct err *e)
+{
+    if (!msg_end(m))
+        return err_set(e, ERR_PROTOCOL, "bad KEY_DATES");
+    msg_begin(reply, M_KEY_DATES_ARE);
+    msg_put_u32(reply, k->keys.n);
+    for (uint32_t i = 0; i < k->keys.n; i++) {
+        msg_put_str(reply, str_z(k->keys.at[i].name));
+        msg_put_u64(reply, (uint64_t)k->keys.at[i].end_s);
+    }
+    return 0;
+}
+
 int
 keyd_answer(struct keyd *k, enum role from, struct msg *m, struct msg *reply, struct err *e)
 {
@@ -141,6 +156,8 @@ keyd_answer(struct keyd *k, enum role from, struct msg *m, struct msg *reply, st
         r = answer_chain(k, m, reply, e);
     else if (m->type == M_KEY_SIGN)
         r = answer_sign(k, m, reply, e);
+    else if (m->type == M_KEY_DATES)
+        r = answer_dates(k, m, reply, e);
     else
         err_set(e, ERR_PROTOCOL, "not a question for keyd");
     if (r < 0) {

@@ -18,7 +18,9 @@ struct keyd_usage {
     int64_t filled_ms;
 };
 
+struct loop;
 struct keyd {
+    struct loop *loop;
     struct keyd_keys keys;
     struct keyd_usage usage;
 };

@@ -12,21 +12,13 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum { BACKOFF_MIN_MS = 1000, BACKOFF_MAX_MS = 60000, STEADY_MS = 10000, STOP_MS = 5000 };
 
 static struct master the;
-
-static void start(struct child *c);
-
-static void
-on_restart(struct loop_timer *t)
-{
-    start(t->arg);
-}
+static const int signals[] = {SIGCHLD, SIGHUP, SIGTERM, SIGINT, 0};
 
 /* What a child says on its control channel: that it is ready, and nothing else. */
 static void
@@ -47,8 +39,9 @@ on_child_says(struct loop_io *io, unsigned events)
 }
 
 static void
-start(struct child *c)
+start(struct loop_timer *t)
 {
+    struct child *c = t->arg;
     if (spawn_child(&the, c) < 0) {
         log_error("cannot start %s: %s", role_name(c->role), strerror(errno));
         loop_timer_set(&the.loop, &c->restart, now_ms() + BACKOFF_MIN_MS);
@@ -64,31 +57,25 @@ start(struct child *c)
 static void
 again(struct child *c)
 {
-    int64_t lived = now_ms() - c->started_ms;
-    if (c->renewed) {
-        c->renewed = false;
+    if (c->renewed || now_ms() - c->started_ms > STEADY_MS)
         c->backoff_ms = 0;
-        loop_timer_set(&the.loop, &c->restart, now_ms());
-        return;
-    }
-    if (lived > STEADY_MS)
-        c->backoff_ms = 0;
+    int longer = c->backoff_ms ? 2 * c->backoff_ms : BACKOFF_MIN_MS;
     loop_timer_set(&the.loop, &c->restart, now_ms() + c->backoff_ms);
-    c->backoff_ms = c->backoff_ms ? 2 * c->backoff_ms : BACKOFF_MIN_MS;
-    if (c->backoff_ms > BACKOFF_MAX_MS)
-        c->backoff_ms = BACKOFF_MAX_MS;
-    c->restarts++;
+    if (!c->renewed) {
+        c->backoff_ms = longer < BACKOFF_MAX_MS ? longer : BACKOFF_MAX_MS;
+        c->restarts++;
+    }
+    c->renewed = false;
 }
 
 static void
 on_exit_of(struct child *c, int status)
 {
-    if (WIFSIGNALED(status) && !c->renewed)
-        log_error("%s (process %d) died of signal %d", role_name(c->role), (int)c->pid,
-                  WTERMSIG(status));
-    else if (WEXITSTATUS(status))
-        log_error("%s (process %d) exited with status %d", role_name(c->role), (int)c->pid,
-                  WEXITSTATUS(status));
+    bool killed = WIFSIGNALED(status);
+    if (!the.stopping && (killed ? !c->renewed : WEXITSTATUS(status)))
+        log_error("%s (process %d) %s %d", role_name(c->role), (int)c->pid,
+                  killed ? "died of signal" : "exited with status",
+                  killed ? WTERMSIG(status) : WEXITSTATUS(status));
     c->pid = 0;
     c->ready = false;
     if (kill(-c->group, 0) < 0 && errno == ESRCH) /* it had no sessions left */
@@ -97,7 +84,8 @@ on_exit_of(struct child *c, int status)
         again(c);
 }
 
-static void
+/* Whether there are processes left. */
+static bool
 reap(void)
 {
     int status;
@@ -106,6 +94,7 @@ reap(void)
         for (size_t i = 0; i < the.nchildren; i++)
             if (the.children[i].pid == pid)
                 on_exit_of(&the.children[i], status);
+    return pid == 0;
 }
 
 /* Any process that holds a door can shut it down, for all that share it: a taken session would cut
@@ -119,7 +108,7 @@ on_door_shut(struct loop_io *io, unsigned events)
     log_error("the door from %s to %s was shut down by a process that holds it: made anew",
               role_name(d->client->role), role_name(d->service->role));
     loop_del(&the.loop, io);
-    if (wires_door(d) < 0 || loop_add(&the.loop, io, EPOLLRDHUP) < 0)
+    if (wires_door(&the, d) < 0)
         log_fatal("no new door: %s", strerror(errno));
     for (size_t i = 0; i < 2; i++)
         if (both[i]->pid) {
@@ -128,27 +117,17 @@ on_door_shut(struct loop_io *io, unsigned events)
         }
 }
 
-static void
-watch_doors(void)
-{
-    for (size_t i = 0; i < the.ndoors; i++) {
-        the.doors[i].end.ready = on_door_shut;
-        if (loop_add(&the.loop, &the.doors[i].end, EPOLLRDHUP) < 0)
-            log_fatal("cannot watch the doors: %s", strerror(errno));
-    }
-}
-
 /* The plan's roles become children; their users may not change while we run. */
 static void
 adopt_roles(void)
 {
-    for (size_t i = 0; i < the.plan.nroles; i++) {
-        const struct plan_role *r = &the.plan.roles[i];
+    for (size_t i = 0; i < the.plan.fixed.nroles; i++) {
+        const struct plan_role *r = &the.plan.fixed.roles[i];
         struct child *c = &the.children[the.nchildren++];
         c->role = (enum role)r->role;
         c->uid = r->uid;
         c->gid = r->gid;
-        c->restart = (struct loop_timer){.fire = on_restart, .arg = c};
+        c->restart = (struct loop_timer){.fire = start, .arg = c};
     }
 }
 
@@ -165,58 +144,43 @@ renew(struct child *c)
         c->renewed = true;
         return;
     }
-    int aliases = open(the.plan.aliases, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (aliases < 0)
-        aliases = open("/dev/null", O_RDONLY | O_CLOEXEC);
     msg_begin(&m, M_RELOAD);
     msg_add_fd(&m, the.config_fd);
-    msg_add_fd(&m, aliases);
+    msg_add_fd(&m, the.aliases_fd);
     msg_add_fd(&m, 2); /* the log, opened anew: logrotate(8) has moved the old one away */
-    if (aliases < 0 || msg_send(c->control.fd, &m) < 0)
+    if (msg_send(c->control.fd, &m) < 0)
         log_error("cannot tell %s to reload", role_name(c->role));
     msg_free(&m);
-    close(aliases);
 }
 
-static int
-reload(struct control_answer *answer)
+/* NULL, or why nothing has changed. */
+static const char *
+reload(void)
 {
-    static struct plan plan;
-    int fd;
-    if (plan_load(&the, &fd, &plan) < 0) {
-        snprintf(answer->text, sizeof answer->text,
-                 "the configuration is bad; nothing has changed: see bulkhead check");
-        return -1;
+    static struct plan_made made;
+    const char *wrong = NULL;
+    if (plan_load(&the, &made) < 0)
+        return "the configuration is bad; nothing has changed: see bulkhead check";
+    if (memcmp(&made.plan.fixed, &the.plan.fixed, sizeof made.plan.fixed) != 0)
+        wrong = "programs, users and directories change only with stop and start";
+    else if (wires_sockets(&the, &made.plan) < 0)
+        wrong = "a listen line failed: see the log";
+    close(made.fds[1]); /* we have one since the start */
+    close(made.fds[2]);
+    if (wrong) {
+        close(made.fds[0]);
+        return wrong;
     }
-    if (plan.nroles != the.plan.nroles ||
-        memcmp(plan.roles, the.plan.roles, sizeof plan.roles) != 0 ||
-        strcmp(plan.run_dir, the.plan.run_dir) != 0 ||
-        strcmp(plan.queue_dir, the.plan.queue_dir) != 0 ||
-        strcmp(plan.state_dir, the.plan.state_dir) != 0 ||
-        strcmp(plan.mail_dir, the.plan.mail_dir) != 0) {
-        close(fd);
-        snprintf(answer->text, sizeof answer->text,
-                 "programs, users and directories change only with stop and start");
-        return -1;
-    }
-    struct plan before = the.plan;
-    the.plan = plan;
-    if (wires_sockets(&the) < 0) {
-        the.plan = before;
-        close(fd);
-        snprintf(answer->text, sizeof answer->text, "a listen line failed: see the log");
-        return -1;
-    }
+    the.plan = made.plan;
     close(the.config_fd);
-    the.config_fd = fd;
+    the.config_fd = made.fds[0];
     if (wires_log(&the) < 0)
         log_warn("the log was not reopened");
-    if (wires_files(&the) < 0)
-        return -1;
+    wires_files(&the);
     for (size_t i = 0; i < the.nchildren; i++)
         renew(&the.children[i]);
     log_info("configuration reloaded");
-    return 0;
+    return NULL;
 }
 
 static void
@@ -234,9 +198,10 @@ answer_control(int fd)
     ssize_t n = recv(fd, &request, sizeof request, MSG_TRUNC);
     if (n != (ssize_t)sizeof request || request.magic != PLAN_MAGIC)
         return;
-    if (request.what == CONTROL_RELOAD)
-        answer.result = reload(&answer);
-    else if (request.what == CONTROL_STOP)
+    const char *wrong = request.what == CONTROL_RELOAD ? reload() : NULL;
+    answer.result = wrong ? -1 : 0;
+    snprintf(answer.text, sizeof answer.text, "%s", wrong ? wrong : "");
+    if (request.what == CONTROL_STOP)
         stop();
     answer.rows[answer.nrows++] =
         (struct control_row){R_MASTER, getpid(), geteuid(), 1, the.restarts, the.since_s};
@@ -265,14 +230,13 @@ on_control(struct loop_io *io, unsigned events)
 static void
 on_signal(struct loop *l, int signo)
 {
-    struct control_answer ignored = {0};
+    const char *wrong = signo == SIGHUP ? reload() : NULL;
     (void)l;
+    if (wrong)
+        log_error("%s", wrong);
     if (signo == SIGCHLD)
         reap();
-    else if (signo == SIGHUP) {
-        if (reload(&ignored) < 0)
-            log_error("%s", ignored.text);
-    } else
+    else if (signo != SIGHUP)
         stop();
 }
 
@@ -296,19 +260,9 @@ stop_all(void)
 {
     int64_t deadline = now_ms() + STOP_MS;
     signal_groups(SIGTERM);
-    for (;;) {
-        pid_t pid = waitpid(-1, NULL, WNOHANG);
-        if (pid < 0)
-            break;
-        for (size_t i = 0; i < the.nchildren; i++)
-            if (pid > 0 && the.children[i].pid == pid)
-                the.children[i].pid = 0;
-        if (pid > 0)
-            continue;
+    for (; reap(); usleep(10000))
         if (now_ms() > deadline)
             signal_groups(SIGKILL);
-        usleep(10000);
-    }
     log_info("stopped");
 }
 
@@ -316,7 +270,7 @@ static void
 listen_control(void)
 {
     struct err e = {0};
-    int fd = sockets_unix(the.plan.run_dir, "master", SOCK_SEQPACKET, 0600, &e);
+    int fd = sockets_unix(the.plan.fixed.run_dir, "master", SOCK_SEQPACKET, 0600, &e);
     the.control = (struct loop_io){.fd = fd, .ready = on_control};
     if (fd < 0 || loop_add(&the.loop, &the.control, EPOLLIN) < 0)
         log_fatal("%s", e.text);
@@ -328,51 +282,36 @@ arguments(int argc, char **argv)
     int c;
     the.config_path = BH_SYSCONFDIR "/bulkhead/bulkhead.conf";
     the.programs_dir = BH_LIBEXEC;
-    while ((c = getopt(argc, argv, "f:p:")) != -1)
-        if (c == 'f')
-            the.config_path = optarg;
-        else if (c == 'p')
-            the.programs_dir = optarg;
-        else
+    while ((c = getopt(argc, argv, "f:p:")) != -1) {
+        if (c == '?')
             exit(64);
-}
-
-static pid_t supervised;
-
-static void
-pass_on(int signo)
-{
-    if (supervised > 0)
-        kill(supervised, signo);
+        *(c == 'f' ? &the.config_path : &the.programs_dir) = optarg;
+    }
 }
 
 /* A parent that does nothing but wait, and start master anew if it is killed: its children are told
- * to end by the kernel (PR_SET_PDEATHSIG), sessions go on. Returns in each new master. */
+ * to end by the kernel (PR_SET_PDEATHSIG), sessions go on. Returns in each new master, which has
+ * these signals blocked until it has its event loop. */
 static void
 under_watch(void)
 {
-    int status;
-    int64_t started;
-    signal(SIGTERM, pass_on);
-    signal(SIGINT, pass_on);
-    signal(SIGHUP, pass_on);
+    sigset_t set;
+    int status = 0, signo;
+    sigemptyset(&set);
+    for (const int *s = signals; *s; s++)
+        sigaddset(&set, *s);
+    sigprocmask(SIG_BLOCK, &set, NULL);
     for (the.restarts = 0;; the.restarts++) {
-        started = now_ms();
-        supervised = fork();
-        if (supervised == 0) {
-            signal(SIGTERM, SIG_DFL);
-            signal(SIGINT, SIG_DFL);
-            signal(SIGHUP, SIG_DFL);
+        int64_t started = now_ms();
+        pid_t pid = fork();
+        if (pid == 0)
             return;
-        }
-        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        for (int fd = 0; fd <= 2; fd++) /* whoever started us may be waiting for their end */
-            dup2(null, fd);
-        close(null);
-        while (waitpid(supervised, &status, 0) < 0 && errno == EINTR)
-            ;
-        if (supervised < 0 || WIFEXITED(status))
-            _exit(supervised < 0 ? 71 : WEXITSTATUS(status));
+        wires_nothing(2); /* whoever started us may be waiting for their end */
+        while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0)
+            if (sigwait(&set, &signo) == 0 && signo != SIGCHLD)
+                kill(pid, signo);
+        if (pid < 0 || WIFEXITED(status))
+            _exit(pid < 0 ? 71 : WEXITSTATUS(status));
         the.died_of = WTERMSIG(status);
         usleep(now_ms() - started < STEADY_MS ? 500000 : 100000);
     }
@@ -381,7 +320,7 @@ under_watch(void)
 int
 main(int argc, char **argv)
 {
-    static const int signals[] = {SIGCHLD, SIGHUP, SIGTERM, SIGINT, 0};
+    static struct plan_made made;
     arguments(argc, argv);
     umask_for_role();
     log_open(2, "master");
@@ -390,26 +329,30 @@ main(int argc, char **argv)
         spawn_cut_capabilities();
     under_watch();
     the.since_s = wall_s();
-    if (plan_load(&the, &the.config_fd, &the.plan) < 0)
+    if (plan_load(&the, &made) < 0)
         return 78; /* EX_CONFIG */
+    the.plan = made.plan;
+    the.config_fd = made.fds[0];
     adopt_roles();
     if (!the.privileged)
         log_warn(
             "not started by root: all programs run as user %u, apart only by Landlock and seccomp",
             geteuid());
-    if (wires_directories(&the) < 0 || wires_sockets(&the) < 0 || wires_submit(&the) < 0 ||
-        wires_doors(&the) < 0 || wires_files(&the) < 0 || wires_log(&the) < 0)
-        return 71; /* EX_OSERR */
-    wires_known(&the);
-    if (the.died_of)
-        log_error("master died of signal %d, and has been started again", the.died_of);
     the.loop.on_signal = on_signal;
     if (loop_init(&the.loop, signals) < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
         log_fatal("event loop: %s", strerror(errno));
+    the.on_door_shut = on_door_shut;
+    if (wires_directories(&the) < 0 || wires_sockets(&the, &the.plan) < 0 || wires_doors(&the) < 0)
+        return 71; /* EX_OSERR */
+    wires_files(&the);
+    wires_known(&the, made.fds[1], made.fds[2]);
+    if (wires_log(&the) < 0)
+        return 71;
+    if (the.died_of)
+        log_error("master died of signal %d, and has been started again", the.died_of);
     listen_control();
-    watch_doors();
     for (size_t i = 0; i < the.nchildren; i++)
-        start(&the.children[i]);
+        start(&the.children[i].restart);
     loop_run(&the.loop);
     stop_all();
     return 0;

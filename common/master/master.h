@@ -6,13 +6,9 @@
 #include "common/master/plan.h"
 #include "lib/ipc/message.h"
 #include "lib/loop/loop.h"
+#include "lib/role/start.h"
 
 enum { FDS_MAX = 96, DOORS_MAX = 64 };
-
-struct wire { /* a descriptor that a child gets, under this name */
-    int fd;
-    char name[32];
-};
 
 struct child {
     enum role role;
@@ -27,14 +23,9 @@ struct child {
     int64_t since_s;
     int backoff_ms;
     struct loop_timer restart;
-    struct loop_io control; /* our end of its control channel */
-    struct wire wires[FDS_MAX];
+    struct loop_io control;         /* our end of its control channel */
+    struct start_fd wires[FDS_MAX]; /* what it is given */
     size_t nwires;
-};
-
-struct kept { /* a listening socket, and the line it is for: it outlives reloads */
-    struct plan_listen listen;
-    int fd;
 };
 
 struct door { /* a socket pair from a client's to a service's wires */
@@ -46,16 +37,17 @@ struct master {
     struct plan plan;
     const char *config_path;
     const char *programs_dir;
-    int config_fd; /* a sealed copy of the text; -1 */
-    int empty_fd;  /* the empty directory */
+    int config_fd; /* a sealed copy of the text */
+    int aliases_fd;
     bool privileged;
     struct loop loop;
     struct child children[PLAN_ROLES];
     size_t nchildren;
-    struct kept sockets[PLAN_LISTEN];
+    int sockets[PLAN_LISTEN]; /* of plan.listen; one whose line stays outlives a reload */
     size_t nsockets;
     struct door doors[DOORS_MAX];
     size_t ndoors;
+    void (*on_door_shut)(struct loop_io *io, unsigned events);
     struct loop_io control; /* run_dir/master */
     bool stopping;
     uint32_t restarts; /* of master itself */
@@ -63,24 +55,27 @@ struct master {
     int64_t since_s;
 };
 
-/* plan.c: copy the configuration's text into a sealed memory file, and have it compiled into
- * *plan_r by an unprivileged child. -1 when it is bad: what is wrong was written to descriptor 2.
- */
-int plan_load(struct master *m, int *config_fd_r, struct plan *plan_r);
+/* plan.c: have the configuration compiled by an unprivileged child. -1 when it is bad: what is
+ * wrong was written to descriptor 2. */
+enum { PLAN_FDS = 3 };
+struct plan_made {
+    struct plan plan;
+    int fds[PLAN_FDS]; /* the text, sealed; the page of known recipients, to write and to read */
+};
+int plan_load(const struct master *m, struct plan_made *made_r);
 
-/* wires.c: directories, sockets, doors: everything a child is given. Exit or -1 with a message. */
+/* wires.c: directories, sockets, doors: everything a child is given. -1 with a message logged. */
 int wires_directories(struct master *m);
-int wires_doors(struct master *m); /* between all children, once */
-int wires_door(struct door *d);    /* a new pair in its place */
-int wires_sockets(
-    struct master *m); /* listening sockets as the plan has them; closes those that went */
-void wires_known(struct master *m); /* once */
-int wires_submit(struct master *m); /* the socket of sendmail(1), once */
-int wires_files(struct master *m);  /* configuration, keys, aliases: again at each reload */
+int wires_doors(struct master *m);                /* between all children, once */
+int wires_door(struct master *m, struct door *d); /* a new pair in its place */
+/* Listening sockets as the plan has them; closes those that went. */
+int wires_sockets(struct master *m, const struct plan *plan);
+/* Once: authd writes the page of known recipients (lib/ipc/known.h), smtpd and submitd read. It
+ * stays for good, so that a new authd clears what the old one wrote. Closes both. */
+void wires_known(struct master *m, int write_fd, int read_fd);
+void wires_files(struct master *m); /* configuration, keys, aliases: again at each reload */
 int wires_log(struct master *m);
-void wire_set(struct child *c, int fd,
-              const char *name);                     /* replaces (and closes) one of that name */
-void wire_drop(struct child *c, const char *prefix); /* closes all whose names begin so */
+int wires_nothing(int last); /* descriptors 0 to last lead nowhere */
 
 /* spawn.c */
 int spawn_child(struct master *m, struct child *c);

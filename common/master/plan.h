@@ -1,18 +1,19 @@
 /*
  * plan: what master must know of the configuration, as one struct of fixed size.
  *
- * Root parses nothing: master has an unprivileged process (bulkhead plan) read the text and write
- * this struct, checks its counts and that every text ends within its place, and then only copies
- * from it.
+ * Root parses nothing: master has an unprivileged process (bulkhead plan) read the text, look at
+ * the directories, make what memory is needed, and send this struct in one message; master checks
+ * its counts and that every text ends within its place, and then only copies from it.
  */
 #pragma once
 #include "lib/ipc/table.h"
 #include <sys/socket.h>
 
 enum {
-    PLAN_MAGIC = 0x424b5031,
+    PLAN_MAGIC = 0x424b5032,
     PLAN_PATH = 256,
     PLAN_ROLES = 16,
+    PLAN_DIRS = 8,
     PLAN_LISTEN = 64,
     PLAN_KEYS = 16
 };
@@ -20,6 +21,12 @@ enum {
 struct plan_role {
     uint32_t role;
     uint32_t uid, gid;
+};
+struct plan_dir { /* made when it is not there; nobody but its owner may write to it */
+    uint32_t mode, uid, gid;
+    uint32_t roles; /* a set: who is given it, */
+    char name[16];  /* and by which name */
+    char path[PLAN_PATH];
 };
 struct plan_listen {
     uint32_t role;
@@ -33,13 +40,15 @@ struct plan_key {
 
 struct plan {
     uint32_t magic, size;
-    uint32_t nroles, nlisten, nkeys;
-    char run_dir[80]; /* short: the paths of Unix sockets are */
-    char queue_dir[PLAN_PATH], state_dir[PLAN_PATH], mail_dir[PLAN_PATH];
-    char programs_dir[PLAN_PATH];
+    struct plan_fixed { /* what no reload changes */
+        uint32_t nroles, ndirs;
+        struct plan_role roles[PLAN_ROLES];
+        struct plan_dir dirs[PLAN_DIRS];
+        char run_dir[80]; /* short: the paths of Unix sockets are */
+    } fixed;
+    uint32_t nlisten, nkeys;
     char aliases[PLAN_PATH];
     char log[PLAN_PATH]; /* "syslog", "stderr" or a path */
-    struct plan_role roles[PLAN_ROLES];
     struct plan_listen listen[PLAN_LISTEN];
     struct plan_key keys[PLAN_KEYS];
 };

@@ -96,21 +96,16 @@ child_side(struct master *m, struct child *c, int control)
     if (c->group == 0 || setpgid(0, c->group) < 0)
         setpgid(0, 0);
     snprintf(program, sizeof program, "%s/%s", m->programs_dir, role_name(c->role));
-    if (place_wires(c, control, names + prefix, sizeof names - prefix) < 0)
-        goto failed;
-    if (m->privileged && become(c) < 0)
-        goto failed;
-    /* When master is killed its successor starts all anew. After the change of user, which clears
-     * it. */
-    if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() == 1 ||
-        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || chdir("/") < 0)
-        goto failed;
     snprintf(count, sizeof count, "LISTEN_FDS=%zu", c->nwires + 1);
     snprintf(pid, sizeof pid, "LISTEN_PID=%d", (int)getpid());
     char *argv[] = {program, (char *)"-f", (char *)m->config_path, NULL};
     char *env[] = {names, count, pid, NULL};
-    execve(program, argv, env);
-failed:
+    /* When master is killed its successor starts all anew: told so after the change of user, which
+     * clears it. */
+    if (place_wires(c, control, names + prefix, sizeof names - prefix) == 0 &&
+        (!m->privileged || become(c) == 0) && prctl(PR_SET_PDEATHSIG, SIGTERM) == 0 &&
+        getppid() != 1 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && chdir("/") == 0)
+        execve(program, argv, env);
     log_error("%s: %s", program, strerror(errno));
     _exit(71);
 }

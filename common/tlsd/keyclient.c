@@ -1,12 +1,8 @@
 /* The method hooks are deprecated in OpenSSL 3.0, and are what it has for keys elsewhere. */
 #define OPENSSL_API_COMPAT 0x10100000L
 #include "tlsd/keyclient.h"
-#include "lib/ipc/channel.h"
 #include <openssl/ec.h>
 #include <openssl/rsa.h>
-#include <unistd.h>
-
-enum { TRIES = 3 }; /* questions may be asked twice */
 
 static RSA_METHOD *rsa_method;
 static EC_KEY_METHOD *ec_method;
@@ -15,30 +11,14 @@ static int rsa_slot = -1, ec_slot = -1;
 void
 keyclient_init(struct keyclient *k, const struct start *start)
 {
-    *k = (struct keyclient){.start = start, .fd = -1};
+    *k = (struct keyclient){0};
+    remote_init(&k->keyd, start, start->role, R_KEYD);
 }
 
 void
 keyclient_close(struct keyclient *k)
 {
-    if (k->fd >= 0)
-        close(k->fd);
-    k->fd = -1;
-}
-
-/* One question; the channel stays open when keyd answered, be it with a refusal. */
-static int
-ask_once(struct keyclient *k, struct msg *m, enum msg_type want, struct err *e)
-{
-    if (k->fd < 0)
-        k->fd = start_channel(k->start, R_KEYD, NULL, e);
-    if (k->fd < 0)
-        return -1;
-    if (chan_ask(k->fd, m, want, k->start->role, R_KEYD, KEYCLIENT_ASK_MS, e) == 0)
-        return 0;
-    if (e->class == ERR_CLOSED || e->class == ERR_PROTOCOL || e->class == ERR_TIMEOUT)
-        keyclient_close(k);
-    return -1;
+    remote_close(&k->keyd);
 }
 
 int
@@ -46,16 +26,9 @@ keyclient_chain(struct keyclient *k, uint32_t index, uint32_t *keys_r, struct bu
                 struct err *e)
 {
     struct msg m = {0};
-    int r = -1;
-    /* A reload replaces keyd at the same time as us: the one that is leaving may have met our
-     * channel. */
-    for (int tries = 0; tries < TRIES; tries++) {
-        msg_begin(&m, M_KEY_CHAIN);
-        msg_put_u32(&m, index);
-        r = ask_once(k, &m, M_KEY_CHAIN_IS, e);
-        if (r == 0 || e->class != ERR_CLOSED)
-            break;
-    }
+    msg_begin(&m, M_KEY_CHAIN);
+    msg_put_u32(&m, index);
+    int r = remote_ask(&k->keyd, &m, M_KEY_CHAIN_IS, KEYCLIENT_ASK_MS, e);
     if (r == 0) {
         *keys_r = msg_get_u32(&m);
         buf_add(pem, msg_get_str(&m));
@@ -71,16 +44,11 @@ keyclient_sign(struct keyclient *k, uint32_t index, enum key_how how, struct str
                struct buf *signature, struct err *e)
 {
     struct msg m = {0};
-    int r = -1;
-    for (int tries = 0; tries < TRIES; tries++) {
-        msg_begin(&m, M_KEY_SIGN);
-        msg_put_u32(&m, index);
-        msg_put_u32(&m, how);
-        msg_put_str(&m, data);
-        r = ask_once(k, &m, M_KEY_SIGNED, e);
-        if (r == 0 || e->class != ERR_CLOSED)
-            break;
-    }
+    msg_begin(&m, M_KEY_SIGN);
+    msg_put_u32(&m, index);
+    msg_put_u32(&m, how);
+    msg_put_str(&m, data);
+    int r = remote_ask(&k->keyd, &m, M_KEY_SIGNED, KEYCLIENT_ASK_MS, e);
     if (r == 0) {
         buf_add(signature, msg_get_str(&m));
         if (!msg_end(&m) || !buf_ok(signature))

@@ -8,18 +8,14 @@
  * The struct is the owner's, and must outlive the stand-in keys made from it.
  */
 #pragma once
-#include "lib/base/buf.h"
-#include "lib/base/err.h"
-#include "lib/ipc/table.h"
-#include "lib/role/start.h"
+#include "lib/ipc/remote.h"
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
 enum { KEYCLIENT_CHAIN_MAX = 60000, KEYCLIENT_SIGNATURE_MAX = 2048, KEYCLIENT_ASK_MS = 10000 };
 
 struct keyclient {
-    const struct start *start;
-    int fd;         /* channel to keyd, or -1 */
+    struct remote keyd;
     struct err why; /* the last refusal: OpenSSL has no place for its text */
 };
 

@@ -18,8 +18,8 @@ main(int argc, char **argv)
     guard_enter(&(struct guard){.role = R_TLSD, .root_fd = start_fd(&d.start, "root")});
     listener_serve(&(struct listener){
         .start = &d.start,
-        .sessions_max = d.conf.smtpd.sessions_max + d.conf.submitd.sessions_max +
-                        d.conf.imapd.sessions_max + d.conf.pop3d.sessions_max,
+        .sessions_max = tlsd_sessions_max(&d),
+        .give_way = true,
         .door_max = tlsd_door_max,
         .before_session = tlsd_before_session,
         .session = tlsd_session,

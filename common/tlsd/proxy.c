@@ -1,14 +1,19 @@
 #include "tlsd/proxy.h"
+#include "lib/base/clock.h"
 #include "lib/guard/guard.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { REST_MS = 300 };
+
 /* One direction: read from one side, write to the other. */
 struct flow {
-    char bytes[PROXY_BUFFER];
+    char *bytes; /* PROXY_BUFFER */
     size_t at, n;
     bool ended;                  /* nothing more will come */
     bool shut;                   /* and the other side was told */
@@ -21,6 +26,9 @@ struct proxy {
     struct flow up, down; /* to the server, to the client */
     bool broken;
 };
+
+/* Whole pages, so that they can be given back. */
+static _Alignas(4096) char room[2 * PROXY_BUFFER];
 
 static ssize_t
 client_read(struct proxy *p, char *to, size_t n, short *wait)
@@ -59,7 +67,7 @@ move(struct proxy *p, struct flow *f, reader *read_from, writer *write_to)
     f->read_wait = f->write_wait = 0;
     for (;;) {
         if (f->at == f->n && !f->ended) {
-            ssize_t got = read_from(p, f->bytes, sizeof f->bytes, &f->read_wait);
+            ssize_t got = read_from(p, f->bytes, PROXY_BUFFER, &f->read_wait);
             if (got < 0 && (errno == EAGAIN || errno == EINTR))
                 return moved;
             f->read_wait = 0;
@@ -94,6 +102,16 @@ watch(struct pollfd *at, int fd, short events)
     *at = (struct pollfd){.fd = events ? fd : -1, .events = events};
 }
 
+/* Both sides are silent, perhaps for hours: what was said here is forgotten, and memory that is not
+ * in use goes back. */
+static void
+rest(const struct proxy *p)
+{
+    if (p->up.at == p->up.n && p->down.at == p->down.n)
+        (void)madvise(room, sizeof room, MADV_DONTNEED);
+    malloc_trim(0);
+}
+
 /* Wait for any of what the flows wait for; false when nothing came in time. */
 static bool
 wait_any(struct proxy *p, int idle_ms)
@@ -103,10 +121,12 @@ wait_any(struct proxy *p, int idle_ms)
     watch(&at[0], p->client->fd_in, client & POLLIN);
     watch(&at[1], p->client->fd_out, client & POLLOUT);
     watch(&at[2], p->clear_fd, (short)(p->up.write_wait | p->down.read_wait));
-    int n;
-    do
-        n = poll(at, 3, idle_ms);
-    while (n < 0 && errno == EINTR);
+    int64_t end = now_ms() + idle_ms;
+    int n = poll(at, 3, idle_ms < REST_MS ? idle_ms : REST_MS);
+    if (n == 0 && idle_ms > REST_MS)
+        rest(p);
+    while (n <= 0 && ms_left(end) > 0)
+        n = poll(at, 3, ms_left(end));
     return n > 0;
 }
 
@@ -116,6 +136,9 @@ proxy_run(struct stream *client, int clear_fd, int idle_ms, int last_ms)
     static struct proxy the;
     struct proxy *p = &the;
     bool whole = false;
+    *p = (struct proxy){0};
+    p->up.bytes = room;
+    p->down.bytes = room + PROXY_BUFFER;
     p->client = client;
     p->clear_fd = clear_fd;
     guard_unblock(clear_fd);
@@ -130,6 +153,6 @@ proxy_run(struct stream *client, int clear_fd, int idle_ms, int last_ms)
         if (whole || p->broken || (!moved && !wait_any(p, p->down.ended ? last_ms : idle_ms)))
             break;
     }
-    explicit_bzero(p, sizeof *p);
+    explicit_bzero(room, sizeof room);
     return whole;
 }

@@ -2,34 +2,54 @@
 #include "lib/base/clock.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
-#include "lib/role/sockets.h"
 #include "tlsd/proxy.h"
 #include <malloc.h>
+#include <stdlib.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const enum role fronts[TLSD_SERVICES] = {R_SMTPD, R_SUBMITD, R_IMAPD, R_POP3D};
-static const char *const services[TLSD_SERVICES] = {"smtp", "submission", "imap", "pop3"};
+enum { HOLE_MAX = 65536, HOLE_STEP = 16 };
 
 static struct tls_server *
 server_of(const struct tlsd *d, enum role front)
 {
-    for (size_t i = 0; i < TLSD_SERVICES; i++)
-        if (fronts[i] == front)
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++)
+        if (sockets_fronts[i] == front)
             return d->servers[i];
     return NULL;
+}
+
+/* What OpenSSL has freed until now lies between what it keeps. A session that fills such a hole
+ * copies the whole page; so the holes are filled here, once and for good. */
+static void
+fill_holes(void)
+{
+    void *end = malloc(HOLE_MAX); /* behind all of them */
+    uintptr_t mark = (uintptr_t)end;
+    free(end);
+    for (size_t n = HOLE_MAX; n >= HOLE_STEP; n -= n > 4096 ? 4096 : HOLE_STEP)
+        for (;;) {
+            char *p = malloc(n);
+            if (!p || (uintptr_t)p >= mark) {
+                free(p);
+                break;
+            }
+        }
+    malloc_trim(0);
 }
 
 void
 tlsd_prepare(struct tlsd *d)
 {
     struct err e = {0};
-    for (size_t i = 0; i < TLSD_SERVICES; i++) {
-        d->servers[i] = tls_server_new(&d->start, services[i], &e);
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++) {
+        d->servers[i] =
+            tls_server_new(&d->start, sockets_service_name(sockets_fronts[i], false), &e);
         if (!d->servers[i])
             log_fatal("TLS: %s", e.text);
     }
+    fill_holes();
 }
 
 unsigned
@@ -40,12 +60,21 @@ tlsd_door_max(const void *arg, enum role front)
     return block ? block->sessions_max : 0;
 }
 
+unsigned
+tlsd_sessions_max(const struct tlsd *d)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++)
+        n += tlsd_door_max(d, sockets_fronts[i]);
+    return n;
+}
+
 void
 tlsd_before_session(void *arg)
 {
     struct tlsd *d = arg;
     int64_t now = now_ms();
-    for (size_t i = 0; i < TLSD_SERVICES; i++)
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++)
         tls_server_renew_tickets(d->servers[i], now);
 }
 
@@ -118,11 +147,11 @@ serve(const struct tlsd *d, const struct peer *peer, int in, int out)
         stream_free(&io);
         return;
     }
+    listener_settled(); /* from here on the front decides how long */
     int clear = answer(peer, tls);
     /* For hours, perhaps: without the ways to anybody. */
     close(peer->fd_in);
     close(start_door(&d->start, R_KEYD));
-    malloc_trim(0); /* what the handshake needed and nobody will again */
     bool whole = clear >= 0 && proxy_run(&io, clear, TLSD_IDLE_MS, TLSD_LAST_MS);
     close(clear);
     tls_close(tls, &io);

@@ -11,10 +11,10 @@
  */
 #pragma once
 #include "lib/loop/listener.h"
+#include "lib/role/sockets.h"
 #include "tlsd/server.h"
 
 enum {
-    TLSD_SERVICES = 4,
     TLSD_ASK_MS = 10000,
     TLSD_IDLE_MS = 31 * 60 * 1000, /* longer than any client waits (RFC 2177) */
     TLSD_LAST_MS = 2000,
@@ -24,13 +24,15 @@ enum {
 struct tlsd { /* the listener's state, which its sessions inherit */
     struct start start;
     struct conf conf;
-    struct tls_server *servers[TLSD_SERVICES];
+    struct tls_server *servers[SOCKETS_FRONTS]; /* in the order of sockets_fronts */
 };
 
 /* The contexts of all services; exits with a message when keyd has no usable certificate. */
 void tlsd_prepare(struct tlsd *d);
 /* Sessions that one front may have here at once: as many as it has itself. */
 unsigned tlsd_door_max(const void *arg, enum role front);
+/* And in all. */
+unsigned tlsd_sessions_max(const struct tlsd *d);
 /* In the listener, before each session. */
 void tlsd_before_session(void *arg);
 /* One channel of a front. */

@@ -20,7 +20,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import harness  # noqa: E402
-from harness import ROOT, Report, Suite, wait_for  # noqa: E402
+from harness import Report, Suite, number, rows, wait_for  # noqa: E402
 
 BREACH = os.path.join(os.path.dirname(harness.BIN), "breach", "bin")
 CALLS_MAX = 470
@@ -36,17 +36,6 @@ SPECIALS = ["executable memory", "memory made executable", "a user namespace", "
             "a Unix socket", "a netlink socket", "a packet socket", "an AF_ALG socket", "F_SETOWN", "F_SETSIG",
             "O_ASYNC", "the x32 table", "the 32-bit table", "cutting the log", "the log no longer only for appending",
             "a file that it holds mapped for writing"]
-
-
-def rows(document, heading):
-    with open(os.path.join(ROOT, "docs", document), encoding="utf-8") as f:
-        text = f.read()
-    out = []
-    for line in text[text.index(heading):].splitlines()[2:]:
-        if not line.startswith("|"):
-            return out
-        out.append([c.strip() for c in line.strip().strip("|").split("|")])
-    return out
 
 
 def numbers():
@@ -265,9 +254,9 @@ class Judge:
         self.figures.setdefault(role, {})["messages"] = len(accepted)
         filled = next((line.split() for line in lines if line.startswith("filled")), None)
         limit = next(t for t in rows("SECURITY.md", "| role | root directory |") if t[0] == role)[5]
-        files = int(self.documented[role][3].replace(",", ""))
+        files = number(self.documented[role][3])
         self.r.check(f"{role}: memory and descriptors end where they should", filled and
-                     int(filled[1]) <= int(limit.replace(",", "")) << 20 and int(filled[2]) <= files, str(filled))
+                     int(filled[1]) <= number(limit) << 20 and int(filled[2]) <= files, str(filled))
 
 
 def alive(b, before):

@@ -12,7 +12,8 @@ import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import BIN, ROOT, Report  # noqa: E402
 
-ROOT_CODE_MAX = 1450  # lines of master and launcher: not to grow; the aim is 1,200
+ROOT_CODE_MAX = 1200  # lines of master and launcher
+ROOT_LINKED_MAX = 3900  # with all of the library that is linked into them
 
 
 def elf(*options):
@@ -48,6 +49,27 @@ def lines_of_code(path):
     with open(path, encoding="utf-8") as f:
         text = re.sub(r"/\*.*?\*/", "", f.read(), flags=re.S)
     return sum(1 for line in re.sub(r"//.*", "", text).splitlines() if line.strip())
+
+
+def sources_of(program):
+    """The files of ours that are linked into a program, as its debug information names them."""
+    text = subprocess.run(["readelf", "-W", "--debug-dump=info", "--dwarf-depth=1", os.path.join(BIN, program)],
+                          capture_output=True, text=True).stdout
+    return {n for n in re.findall(r"DW_AT_name\s+:.*?([\w./-]+\.c)$", text, re.M) if os.path.exists(os.path.join(ROOT, n))}
+
+
+def check_root_code(r):
+    """What runs as root: master and its watcher, the launcher. bulkhead(8) is the operator's own command."""
+    own = glob.glob(ROOT + "/common/master/*.[ch]") + glob.glob(ROOT + "/common/master/launcher/*.[ch]")
+    n = sum(lines_of_code(p) for p in own)
+    print(f"code that runs as root (common/master, launcher): {n} lines")
+    r.check(f"code that runs as root: at most {ROOT_CODE_MAX} lines", n <= ROOT_CODE_MAX, str(n))
+    linked = sources_of("master") | sources_of("launcher")
+    all_n = sum(lines_of_code(os.path.join(ROOT, p)) for p in linked) + sum(lines_of_code(p) for p in own if p.endswith("h"))
+    print(f"with every file of the library that is linked into the two: {all_n} lines, {len(linked)} files")
+    r.check(f"with the library: at most {ROOT_LINKED_MAX} lines", 1000 < all_n <= ROOT_LINKED_MAX, str(all_n))
+    parsers = [p for p in linked if re.search(r"lib/(conf|mail|smtp|sasl|tls|queue|mailbox|login)/", p)]
+    r.check("no parser of the configuration or of mail is linked into them", linked and not parsers, str(parsers))
 
 
 def check_cet(r):
@@ -86,10 +108,7 @@ def main():
         check_binary(r, path)
     check_cet(r)
     check_installed(r)
-    sources = glob.glob(ROOT + "/common/master/*.[ch]") + glob.glob(ROOT + "/common/master/launcher/*.[ch]")
-    n = sum(lines_of_code(p) for p in sources)
-    print(f"code that runs as root (common/master, launcher): {n} lines")
-    r.check(f"code that runs as root: at most {ROOT_CODE_MAX} lines", n <= ROOT_CODE_MAX, str(n))
+    check_root_code(r)
     r.end()
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from harness import BIN, ROOT, ROLES, Report  # noqa: E402
+from harness import BIN, ROOT, ROLES, Report, number, rows  # noqa: E402
 
 TABLES = os.path.join(os.path.dirname(BIN), "print_tables")
 CONF = "common/master/ctl/bulkhead.conf.5"
@@ -26,21 +26,6 @@ def tables():
         kind, rest = line.split(" ", 1)
         out.setdefault(kind, []).append(rest.split(" "))
     return out
-
-
-def rows(text, heading):
-    """The table below a header line, as lists of cells."""
-    lines = text[text.index(heading):].splitlines()[2:]
-    out = []
-    for line in lines:
-        if not line.startswith("|"):
-            break
-        out.append([c.strip() for c in line.strip().strip("|").split("|")])
-    return out
-
-
-def number(text):
-    return 0 if text == "-" else int(text.replace(",", ""))
 
 
 def same(report, name, documented, built):
@@ -88,16 +73,16 @@ def check_words(report, t):
     same(report, "bulkhead.conf(5): every word with its default", documented, built)
 
 
-def check_messages(report, t, architecture):
+def check_messages(report, t):
     documented = [(r[0], r[1], "+".join(sorted(r[2].split())), "+".join(sorted(r[3].split())), r[4])
-                  for r in rows(architecture, "| name | number | from | to |")]
+                  for r in rows("ARCHITECTURE.md", "| name | number | from | to |")]
     built = [(n, num, "+".join(sorted(a.split("+"))), "+".join(sorted(b.split("+"))), fds)
              for n, num, a, b, fds in t["message"]]
     same(report, "ARCHITECTURE: every message, from whom, to whom, with how many descriptors", documented, built)
 
 
 def check_links(report, t, architecture):
-    documented = [(client, s) for client, services in rows(architecture, "| client | services |")
+    documented = [(client, s) for client, services in rows("ARCHITECTURE.md", "| client | services |")
                   for s in services.split()]
     same(report, "ARCHITECTURE: every door", documented, [tuple(x) for x in t["link"]])
     graph = architecture[architecture.index("## The processes"):architecture.index("Who may open")]
@@ -106,7 +91,7 @@ def check_links(report, t, architecture):
 
 
 def check_calls(report, t, security):
-    documented = [(r[0], *[number(c) for c in r[1:]]) for r in rows(security, "| role | calls |")]
+    documented = [(r[0], *[number(c) for c in r[1:]]) for r in rows("SECURITY.md", "| role | calls |")]
     same(report, "SECURITY: system calls and open files of every role", documented,
          [(r[0], *[int(c) for c in r[1:]]) for r in t["role"]])
     report.check("SECURITY: every role has its part",
@@ -118,8 +103,8 @@ def value_of(name, path):
     return eval(m.group(1), {"__builtins__": {}}) if m else None  # noqa: S307: our own constant
 
 
-def check_ceilings(report, t, architecture):
-    table = rows(architecture, "| name | value | in | what |")
+def check_ceilings(report, t):
+    table = rows("ARCHITECTURE.md", "| name | value | in | what |")
     words = {w[1] for w in t["word"]}
     wrong = []
     for name, value, where, _, tested in table:
@@ -130,7 +115,8 @@ def check_ceilings(report, t, architecture):
             wrong.append(f"{name} is {value_of(name, where.strip('`'))}")
         if tested:
             file, test = tested.split()
-            if f"START_TEST({test})" not in read(f"tests/unit/{file}"):
+            there = "tests/unit" if file.endswith(".c") else "tests/fault"
+            if not re.search(r"START_TEST\(%s\)|^def %s\(" % (test, test), read(f"{there}/{file}"), re.M):
                 wrong.append(f"{name}: no test {tested}")
     report.check(f"ARCHITECTURE: {len(table)} ceilings have these values and tests", table and not wrong, str(wrong))
 
@@ -196,9 +182,9 @@ def main():
     report = Report()
     t = tables()
     architecture, security = read("docs/ARCHITECTURE.md"), read("docs/SECURITY.md")
-    check_messages(report, t, architecture)
+    check_messages(report, t)
     check_links(report, t, architecture)
-    check_ceilings(report, t, architecture)
+    check_ceilings(report, t)
     check_words(report, t)
     check_calls(report, t, security)
     check_files(report)

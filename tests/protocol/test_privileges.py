@@ -9,24 +9,9 @@ import sys
 import xml.etree.ElementTree as ET
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from harness import BIN, PREFIX, ROLES, ROOT, Report, Suite  # noqa: E402
+from harness import BIN, PREFIX, ROLES, Report, Suite, number, rows  # noqa: E402
 
 SESSIONS = ["smtpd", "submitd", "pop3d", "imapd", "tlsd", "qmgr"]  # that are running while we look
-
-
-def rows(document, heading):
-    with open(os.path.join(ROOT, "docs", document), encoding="utf-8") as f:
-        text = f.read()
-    out = []
-    for line in text[text.index(heading):].splitlines()[2:]:
-        if not line.startswith("|"):
-            return out
-        out.append([c.strip() for c in line.strip().strip("|").split("|")])
-    return out
-
-
-def number(text):
-    return 0 if text == "-" else int(text.replace(",", ""))
 
 
 class Client:

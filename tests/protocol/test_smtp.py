@@ -355,13 +355,20 @@ def rcpt_code(suite, rcpt):
 
 
 def known_page(suite, program):
-    """How the program has the page of known recipients mapped."""
+    """How the program holds the page of known recipients: what its descriptors may do, and its mappings."""
     pid = next(r["pid"] for r in suite.status() if r["program"] == program)
+    modes = []
     try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            if "memfd:known" in os.readlink(f"/proc/{pid}/fd/{fd}"):
+                with open(f"/proc/{pid}/fdinfo/{fd}") as f:
+                    flags = int(re.search(r"flags:\s*(\d+)", f.read())[1], 8)
+                modes.append(("read", "write", "both")[flags & 3])
         with open(f"/proc/{pid}/maps") as f:
-            return [line.split()[1] for line in f if "memfd:known" in line]
+            modes += [line.split()[1] for line in f if "memfd:known" in line]
     except OSError:
         return None
+    return modes
 
 
 def known_recipients(suite):
@@ -380,8 +387,8 @@ def known_recipients(suite):
         f.write("")
     suite.ctl("reload")
     wait_for(lambda: rcpt_code(suite, "short@example.org") == 550)
-    for program, access in (("smtpd", "r--s"), ("submitd", "r--s"), ("authd", "rw-s")):
-        wait_for(lambda: known_page(suite, program) == [access])  # the reload has replaced it a moment ago
+    for program, access in (("smtpd", ["read"]), ("submitd", ["read"]), ("authd", ["both", "rw-s"])):
+        wait_for(lambda: known_page(suite, program) == access)  # the reload has replaced it a moment ago
     os.kill(next(r["pid"] for r in suite.status() if r["program"] == "authd"), 9)
     wait_for(lambda: rcpt_code(suite, "user@example.org") == 250)
 

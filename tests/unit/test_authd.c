@@ -257,6 +257,31 @@ START_TEST(failures_are_throttled)
 }
 END_TEST
 
+START_TEST(a_stranger_locks_nobody_out)
+{
+    char z[32];
+    throttle_succeeded(STR("192.0.2.7"), STR("owner"));
+    throttle_succeeded(STR("2001:db8:7::1"), STR("Owner"));
+    for (int n = 0; n < 200; n++) {
+        snprintf(z, sizeof z, "10.1.0.%d", n);
+        throttle_failed(str_z(z), STR("owner"));
+    }
+    ck_assert(!throttle_allows(STR("192.0.2.8"), STR("owner")));
+    ck_assert(throttle_allows(STR("192.0.2.7"), STR("owner")));
+    ck_assert(throttle_allows(STR("2001:db8:7::2"), STR("owner"))); /* of the same /64 */
+    ck_assert(!throttle_allows(STR("2001:db8:8::1"), STR("owner")));
+    ck_assert(throttle_allows(STR("192.0.2.7"), STR("other")));
+    for (int n = 0; n < 30; n++) /* who guesses there is still counted there */
+        throttle_failed(STR("192.0.2.7"), STR("owner"));
+    ck_assert(!throttle_allows(STR("192.0.2.7"), STR("owner")));
+    for (int n = 0; n < 100000; n++) { /* a table of fixed size: the oldest go */
+        snprintf(z, sizeof z, "10.%d.%d.%d", n >> 16, n >> 8 & 255, n & 255);
+        throttle_succeeded(str_z(z), STR("many"));
+    }
+    ck_assert(!throttle_allows(STR("2001:db8:7::2"), STR("owner")));
+}
+END_TEST
+
 START_TEST(a_hash_is_made)
 {
     char hash[HASH_MAX], big[PASSWORD_MAX + 1];
@@ -285,6 +310,7 @@ suite_authd(void)
     tcase_add_test(t, an_edited_file_is_not_written_over);
     tcase_add_test(t, no_link_is_followed);
     tcase_add_test(t, failures_are_throttled);
+    tcase_add_test(t, a_stranger_locks_nobody_out);
     tcase_add_test(t, a_hash_is_made);
     suite_add_tcase(s, t);
     return s;

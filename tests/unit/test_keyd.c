@@ -1,4 +1,5 @@
 /* keyd: which keys it takes, what it signs, and what it refuses. */
+#include "keyd/expiry.h"
 #include "keyd/sign.h"
 #include "lib/ipc/channel.h"
 #include "tests/unit/keyring.h"
@@ -150,6 +151,51 @@ ask_chain(int fd, uint32_t index, struct err *e)
 }
 
 /* Catalogue E9: what a peer says wrong costs that peer its channel, and nothing else. */
+START_TEST(expiry_is_told_in_time)
+{
+    enum { DAY = 86400 };
+    load("ec.one.example");
+    struct keyd_key *k = &keyd.keys.at[0];
+    ck_str(str_z(k->name), "ec.one.example");
+    int64_t end = k->end_s;
+    ck_assert_int_eq(expiry_days(k, end), 0);
+    ck_assert_int_eq(expiry_days(k, end - DAY + 1), 0);
+    ck_assert_int_eq(expiry_days(k, end - DAY), 1);
+    ck_assert_int_eq(expiry_days(k, end + 1), -1);
+    ck_assert_int_eq(expiry_days(k, end + DAY + 1), -2);
+    unsigned told[40] = {0};
+    for (int left = 39; left >= 0; left--)
+        told[left] = expiry_tell(&keyd.keys, end - (int64_t)left * DAY);
+    for (int left = 0; left < 40; left++)
+        ck_assert_uint_eq(told[left], left == 30 || left == 14 || left == 7 || left == 1);
+    for (int i = 0; i < 3; i++) /* over: every day */
+        ck_assert_uint_eq(expiry_tell(&keyd.keys, end + 1 + (int64_t)i * DAY), 1);
+    k->told = 0; /* started anew in between */
+    ck_assert_uint_eq(expiry_tell(&keyd.keys, end - 10 * DAY), 1);
+    keyd_keys_free(&keyd.keys);
+}
+END_TEST
+
+START_TEST(names_and_dates_are_told)
+{
+    struct msg m = {0}, reply = {0};
+    struct err e = {0};
+    load("rsa.one.example");
+    load("ec.two.example");
+    msg_begin(&m, M_KEY_DATES);
+    ck_assert_int_eq(keyd_answer(&keyd, R_CTL, &m, &reply, &e), 0);
+    ck_assert_uint_eq(msg_get_u32(&reply), 2);
+    ck_str(msg_get_str(&reply), "rsa.one.example");
+    ck_assert(msg_get_u64(&reply) == (uint64_t)keyd.keys.at[0].end_s);
+    ck_str(msg_get_str(&reply), "ec.two.example");
+    (void)msg_get_u64(&reply);
+    ck_assert(msg_end(&reply));
+    msg_free(&m);
+    msg_free(&reply);
+    keyd_keys_free(&keyd.keys);
+}
+END_TEST
+
 START_TEST(garbage_closes_one_peer_only)
 {
     struct keyring k;
@@ -188,6 +234,8 @@ suite_keyd(void)
     tcase_add_test(t, rsa_signs_only_what_tls_needs);
     tcase_add_test(t, ecdsa_signs_only_digests);
     tcase_add_test(t, signatures_are_rationed);
+    tcase_add_test(t, expiry_is_told_in_time);
+    tcase_add_test(t, names_and_dates_are_told);
     tcase_add_test(t, garbage_closes_one_peer_only);
     suite_add_tcase(s, t);
     return s;

@@ -109,17 +109,21 @@ filter(unsigned sets)
 static void
 prepare_session(const struct guard_row *row)
 {
-    int had[CALLS_MAX], keeps[CALLS_MAX], over[CALLS_MAX];
-    size_t nhad = guard_calls(row->sets, had, CALLS_MAX), n = 0;
-    size_t nkeeps = guard_calls(row->session_sets, keeps, CALLS_MAX);
-    for (size_t i = 0; i < nhad; i++) {
-        size_t k = 0;
-        while (k < nkeeps && keeps[k] != had[i])
-            k++;
-        if (k == nkeeps)
-            over[n++] = had[i];
-    }
-    sandbox_deny_prepare(over, n);
+    int over[CALLS_MAX];
+    sandbox_deny_prepare(over, guard_calls_lost(row, over, CALLS_MAX));
+}
+
+/* What this kernel lacks, said once at the start by those whom it concerns; not by each cell. */
+static void
+say_landlock(const struct guard *g, const struct guard_row *row, int version)
+{
+    if (g->role == R_CELL || g->no_landlock)
+        return;
+    if (version == 0 && (g->ndirs || row->connects))
+        log_warn("this kernel has no Landlock: seccomp and the root directory alone confine me");
+    else if (version < 4 && row->connects)
+        log_warn("Landlock %d of this kernel does not know TCP: I may connect to any port",
+                 version);
 }
 
 void
@@ -137,8 +141,7 @@ guard_enter(const struct guard *g)
     int landlock = g->no_landlock ? 1 : sandbox_landlock(g, row->connects);
     if (landlock < 0)
         die("Landlock");
-    if (landlock == 0)
-        log_debug("this kernel has no Landlock");
+    say_landlock(g, row, landlock);
     if (row->session_sets)
         prepare_session(row);
     filter(g->as_session ? row->session_sets : row->sets);

@@ -4,6 +4,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +39,8 @@ put(struct program *p, struct sock_filter instruction)
 #define IF_EQ(k, yes, no) (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (k), (yes), (no))
 #define IF_SET(k, yes, no)                                                                         \
     (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, (k), (yes), (no))
+#define IF_GREATER(k, yes, no)                                                                     \
+    (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, (k), (yes), (no))
 #define AND(bits) (struct sock_filter) BPF_STMT(BPF_ALU | BPF_AND | BPF_K, (bits))
 #define ARG(i) (unsigned)(offsetof(struct seccomp_data, args) + 8 * (i)) /* low half */
 enum { NR = offsetof(struct seccomp_data, nr), ARCH = offsetof(struct seccomp_data, arch) };
@@ -99,6 +102,16 @@ put_special(struct program *p, int nr)
         return true;
     case SYS_fcntl:
         put_fcntl(p);
+        return true;
+    case SYS_kill: /* no process group, not all, and nothing but the end */
+        put(p, IF_EQ(SYS_kill, 0, 7));
+        put(p, LOAD(ARG(0)));
+        put(p, IF_SET(0x80000000, 4, 0));
+        put(p, IF_GREATER(1, 0, 3));
+        put(p, LOAD(ARG(1)));
+        put(p, IF_EQ(SIGTERM, 0, 1));
+        put(p, RETURN(SECCOMP_RET_ALLOW));
+        put(p, RETURN(SECCOMP_RET_ERRNO | EPERM));
         return true;
     case SYS_socket: /* IPv4 and IPv6; others look absent */
         put(p, IF_EQ((unsigned)nr, 0, 5));

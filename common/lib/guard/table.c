@@ -107,12 +107,14 @@ static const struct call calls[] = {
     CALL(getrlimit, GS_START),
     CALL(geteuid, GS_START),
     CALL(setuid, GS_START), /* a cell proves that it cannot */
+    CALL(kill, GS_DISMISS), /* SIGTERM to one process only: see seccomp.c */
     CALL(mlock, GS_TUNE),
     CALL(munlock, GS_TUNE),
 };
 
 enum {
     LISTENER = GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_FORK | GS_SYNC,
+    FRONT = LISTENER | GS_DISMISS,
     SESSION = GS_BASE | GS_TALK | GS_SYNC,
     MB = 1 << 20,
 };
@@ -124,17 +126,17 @@ static const struct guard_row rows[] = {
      (size_t)1024 * MB, 8192, FILE_MAX, false},
     {R_KEYD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_SYNC | GS_TUNE, 0, (size_t)512 * MB,
      16384, FILE_MAX, false},
-    {R_TLSD, LISTENER, SESSION, (size_t)256 * MB, 16384, FILE_MAX, false},
+    {R_TLSD, FRONT, SESSION, (size_t)256 * MB, 16384, FILE_MAX, false},
     {R_DNSD, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_CONNECT | GS_RESOLVE, 0, (size_t)512 * MB,
      8192, FILE_MAX, true},
-    {R_SMTPD, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
-    {R_SUBMITD, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
+    {R_SMTPD, FRONT, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
+    {R_SUBMITD, FRONT, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
     {R_QMGR, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT | GS_FILES | GS_QUEUE, GS_BASE | GS_SYNC,
      (size_t)4096 * MB, 16384, FILE_MAX, false},
     {R_RELAY, LISTENER | GS_CONNECT, SESSION | GS_CONNECT, (size_t)256 * MB, 4096, FILE_MAX, true},
     {R_LOCAL, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
-    {R_POP3D, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
-    {R_IMAPD, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
+    {R_POP3D, FRONT, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
+    {R_IMAPD, FRONT, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
     {R_IDLED, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT, 0, (size_t)512 * MB, 16384, FILE_MAX, false},
     {R_CELL, GS_BASE | GS_TALK | GS_FILES | GS_NOTIFY, 0, (size_t)1024 * MB, 128, FILE_MAX, false},
     /* A filter is inherited: the launcher's list contains its cells'. */
@@ -165,6 +167,16 @@ guard_calls(unsigned sets, int *calls_r, size_t max)
     size_t n = 0;
     for (size_t i = 0; i < sizeof calls / sizeof calls[0] && n < max; i++)
         if (calls[i].sets & sets)
+            calls_r[n++] = calls[i].nr;
+    return n;
+}
+
+size_t
+guard_calls_lost(const struct guard_row *row, int *calls_r, size_t max)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0] && n < max; i++)
+        if ((calls[i].sets & row->sets) && !(calls[i].sets & row->session_sets))
             calls_r[n++] = calls[i].nr;
     return n;
 }

@@ -20,6 +20,7 @@ enum guard_set {                      /* groups of system calls; a role's list i
                  GS_RESOLVE = 1 << 12, /* what the resolver's library calls besides (dnsd) */
                  GS_START = 1 << 11, /* what a fresh static program calls first (inherited from the
                                         launcher) */
+                 GS_DISMISS = 1 << 14, /* SIGTERM to one process (a listener's sessions) */
                  GS_QUEUE = 1 << 13, /* cut a file, and ask how much room there is (qmgr: the log is
                                         a file, and nobody else is to cut it) */
 };
@@ -38,4 +39,6 @@ const struct guard_row *guard_row(enum role role);
 const struct guard_row *guard_rows(size_t *n_r);
 /* The system calls of a union of sets, at most max; returns how many. */
 size_t guard_calls(unsigned sets, int *calls_r, size_t max);
+/* Those that a role has after guard_enter() and its sessions have no more. */
+size_t guard_calls_lost(const struct guard_row *row, int *calls_r, size_t max);
 const char *guard_call_name(int nr); /* for privileges and tests; NULL when not in any set */

@@ -15,5 +15,5 @@ struct cell_request {
     uint32_t kind;
     uint32_t uid, gid;
     char account[128];   /* for the cell's log */
-    char directory[256]; /* absolute; the Maildir */
+    char directory[256]; /* the Maildir: absolute, or below the suite's mail directory */
 };

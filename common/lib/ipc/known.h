@@ -26,6 +26,8 @@ struct known {
     struct known_page *page; /* to write; NULL: none */
 };
 
+/* New memory for a page, of fixed size: one descriptor to write and one to read. */
+int known_make(int *write_r, int *read_r, struct err *e);
 /* The descriptor "map.known" of st, if there is one; write: authd. */
 void known_open(struct known *k, const struct start *st, bool write);
 /* For authd. Forget all; the hashes are keyed anew. */

@@ -1,7 +1,7 @@
 #include "lib/ipc/remote.h"
 #include <unistd.h>
 
-enum { SEND_MS = 10000 };
+enum { SEND_MS = 10000, TRIES = 3 };
 
 void
 remote_init(struct remote *s, const struct start *start, enum role me, enum role it)
@@ -56,7 +56,8 @@ remote_ask(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, 
     memcpy(lent, m->fds, sizeof lent);
     buf_add(&fields, buf_str(&m->fields));
     int n = ask_once(s, m, want, timeout_ms, e);
-    if (n < 0 && e->class == ERR_CLOSED && buf_ok(&fields)) {
+    for (int tries = 1; tries < TRIES && n < 0 && e->class == ERR_CLOSED && buf_ok(&fields);
+         tries++) {
         msg_begin(m, request);
         buf_add(&m->fields, buf_str(&fields));
         for (size_t i = 0; i < nlent; i++)

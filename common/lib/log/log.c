@@ -17,6 +17,8 @@ static struct {
     const char *program;
     unsigned long dropped;
     char host[64];
+    bool gather;
+    size_t lines, n; /* in gathered */
 } the = {.fd = 2, .program = "bulkhead"};
 
 /* Syslog takes datagrams. A stream, as a supervisor may give for descriptor 2, wants lines that
@@ -57,6 +59,7 @@ log_open(int fd, const char *program)
 void
 log_move(int fd)
 {
+    log_flush();
     close(the.fd);
     /* The lowest that is free, and what we have just closed is: 0 and 1 are always open. */
     int copy = fcntl(fd, F_DUPFD, 2);
@@ -106,13 +109,41 @@ head(struct buf *line, enum log_level level)
     buf_addf(line, "bulkhead/%s[%d]: ", the.program, (int)getpid());
 }
 
-static void
-put(struct buf *line)
+static char gathered[16 * 1024];
+
+void
+log_gather(void)
 {
-    ssize_t n = the.datagram ? send(the.fd, line->p, line->n, MSG_DONTWAIT | MSG_NOSIGNAL)
-                             : write(the.fd, line->p, line->n);
-    if (n != (ssize_t)line->n)
+    the.gather = true;
+}
+
+void
+log_flush(void)
+{
+    if (the.n && write(the.fd, gathered, the.n) != (ssize_t)the.n)
+        the.dropped += the.lines;
+    the.n = the.lines = 0;
+}
+
+static void
+put(struct buf *line, bool now)
+{
+    if (the.datagram) {
+        if (send(the.fd, line->p, line->n, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)line->n)
+            the.dropped++;
+        return;
+    }
+    if (the.gather && the.n + line->n > sizeof gathered)
+        log_flush();
+    if (the.gather) {
+        memcpy(gathered + the.n, line->p, line->n);
+        the.n += line->n;
+        the.lines++;
+        if (now)
+            log_flush();
+    } else if (write(the.fd, line->p, line->n) != (ssize_t)line->n) {
         the.dropped++;
+    }
 }
 
 static void
@@ -127,7 +158,7 @@ emit(enum log_level level, const char *fmt, va_list ap)
         the.dropped = 0;
         head(&line, LOG_WARN_);
         buf_addf(&line, "warning: dropped %lu lines\n", dropped);
-        put(&line);
+        put(&line, false);
         buf_reset(&line);
     }
     head(&line, level);
@@ -140,7 +171,7 @@ emit(enum log_level level, const char *fmt, va_list ap)
             room[i] = '?';
     if (!the.datagram)
         room[line.n++] = '\n';
-    put(&line);
+    put(&line, level >= LOG_WARN_);
     errno = saved;
 }
 

@@ -19,6 +19,10 @@ void log_open(int fd, const char *program);
 /* To another file or socket from now on, also after the role is entered: a copy of fd takes the
  * place of the old one, at the same number if that was 2. */
 void log_move(int fd);
+/* From now on lines are kept until log_flush(), which lib/loop calls after each turn: one write for
+ * many. Warnings and errors, and all to a datagram socket, do not wait. */
+void log_gather(void);
+void log_flush(void);
 void log_debug_set(bool on); /* debug lines are dropped unless this is on */
 
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

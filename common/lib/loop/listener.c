@@ -3,6 +3,7 @@
 #include "lib/guard/guard.h"
 #include "lib/ipc/message.h"
 #include "lib/log/log.h"
+#include "lib/loop/giveway.h"
 #include "lib/loop/loop.h"
 #include "lib/role/sockets.h"
 #include <errno.h>
@@ -16,13 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PER_TURN = 16, BUCKETS = 1024, PAUSE_MS = 100 };
-
-struct session { /* one running child */
-    pid_t pid;
-    uint64_t address; /* keyed hash of the peer's address, or its door; 0: not counted */
-    struct session *next;
-};
+/* LEAVING_MAX: sessions that were told to leave and have not yet, beyond the limit. */
+enum { PER_TURN = 16, BUCKETS = 1024, PAUSE_MS = 100, LEAVING_MAX = 256, TELL_MS = 60000 };
 
 struct entry {
     struct loop_io io;
@@ -41,20 +37,24 @@ struct listening {
     size_t nentries;
     struct session *by_pid[BUCKETS];
     struct session *unused;
-    unsigned sessions;
+    unsigned sessions, leaving;
+    int64_t told_ms;        /* when the log was told that sessions give way */
+    struct loop_io settled; /* what sessions say: that they have settled */
     struct sipkey key;
     struct loop_timer resume; /* accepting pauses when fork or accept finds no resources */
     struct msg in;
-    struct session places[]; /* sessions_max */
+    size_t nplaces;
+    struct session places[];
 };
 static struct listening *the;
 
 /* What a session starts with. */
 static struct {
     struct listener *l;
-    int not_mine[START_FDS_MAX + 3]; /* the listener's descriptors */
+    int not_mine[START_FDS_MAX + 4]; /* the listener's descriptors */
     size_t nnot_mine;
-} child;
+    int settled_fd; /* where a session says that it has settled */
+} child = {.settled_fd = -1};
 
 /* A peer's address as a number: all of IPv4, the /64 of IPv6. */
 static uint64_t
@@ -72,13 +72,29 @@ address_key(const struct sockaddr_storage *ss)
     return raw.n ? siphash(&the->key, raw) | 1 : 0;
 }
 
+/* And its network: the /24 of IPv4, the /48 of IPv6. */
+static uint64_t
+network_key(const struct sockaddr_storage *ss)
+{
+    const struct sockaddr_in *in = (const void *)ss;
+    const struct sockaddr_in6 *in6 = (const void *)ss;
+    struct str raw = str_of("", 0);
+    if (ss->ss_family == AF_INET)
+        raw = str_of((const char *)&in->sin_addr, 3);
+    else if (ss->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+        raw = str_of((const char *)&in6->sin6_addr.s6_addr[12], 3);
+    else if (ss->ss_family == AF_INET6)
+        raw = str_of((const char *)&in6->sin6_addr, 6);
+    return siphash(&the->key, raw);
+}
+
 static unsigned
 sessions_of(uint64_t address)
 {
     unsigned n = 0;
     for (size_t i = 0; address && i < BUCKETS; i++)
         for (struct session *s = the->by_pid[i]; s; s = s->next)
-            n += s->address == address;
+            n += s->address == address && !s->leaving;
     return n;
 }
 
@@ -89,21 +105,42 @@ door_key(enum role client)
     return (uint64_t)client;
 }
 
+/* Somebody is told to leave for a newcomer of this network (of_it: one of it); there is a place for
+ * it meanwhile. */
+static bool
+one_leaves(uint64_t network, bool of_it)
+{
+    if (!child.l->give_way || the->leaving == LEAVING_MAX || !the->unused)
+        return false;
+    struct session *s = giveway(the->places, the->nplaces, network, of_it, now_ms());
+    if (!s || kill(s->pid, SIGTERM) < 0)
+        return false;
+    if (the->told_ms == 0 || now_ms() - the->told_ms > TELL_MS) {
+        log_warn("%u sessions: old ones give way to new ones", the->sessions);
+        the->told_ms = now_ms();
+    }
+    s->leaving = true;
+    the->leaving++;
+    return true;
+}
+
 static bool
 within_door(enum role client)
 {
     unsigned max =
         child.l->door_max ? child.l->door_max(child.l->arg, client) : child.l->sessions_max;
-    if (the->sessions < max || sessions_of(door_key(client)) < max)
+    if (the->sessions - the->leaving < max || sessions_of(door_key(client)) < max ||
+        one_leaves(door_key(client), true))
         return true;
     log_warn("too many sessions of %s: one more refused", role_name(client));
     return false;
 }
 
 static bool
-within_limits(uint64_t address, const char *ip)
+within_limits(uint64_t address, uint64_t network, const char *ip)
 {
-    if (the->sessions >= child.l->sessions_max) {
+    if (the->sessions - the->leaving >= child.l->sessions_max &&
+        !one_leaves(network, address == 0)) {
         log_warn("%u sessions: %s refused", the->sessions, *ip ? ip : "a peer");
         return false;
     }
@@ -145,6 +182,7 @@ note_descriptors(void)
             child.not_mine[n++] = the->entries[i].io.fd;
     child.not_mine[n++] = the->loop.epoll_fd;
     child.not_mine[n++] = the->loop.signal_fd;
+    child.not_mine[n++] = the->settled.fd;
     if (control >= 0)
         child.not_mine[n++] = control;
     child.nnot_mine = n;
@@ -167,7 +205,7 @@ become_session(const struct peer *peer)
 
 /* Fork a session; the descriptor is closed here in any case. */
 static void
-start_session(struct peer *peer, uint64_t address)
+start_session(struct peer *peer, uint64_t address, uint64_t network)
 {
     struct session *s = the->unused; /* there is one: within_limits() */
     (void)log_stamp();               /* made once a second here, and not in each session; */
@@ -182,7 +220,11 @@ start_session(struct peer *peer, uint64_t address)
     } else {
         size_t bucket = (size_t)pid % BUCKETS;
         the->unused = s->next;
-        *s = (struct session){pid, address, the->by_pid[bucket]};
+        *s = (struct session){.pid = pid,
+                              .address = address,
+                              .network = network,
+                              .began_ms = now_ms(),
+                              .next = the->by_pid[bucket]};
         the->by_pid[bucket] = s;
         the->sessions++;
     }
@@ -202,7 +244,8 @@ reap(void)
         if (!s)
             continue;
         *link = s->next;
-        s->next = the->unused;
+        the->leaving -= s->leaving;
+        *s = (struct session){.next = the->unused};
         the->unused = s;
         the->sessions--;
         if (WIFSIGNALED(status) && WTERMSIG(status) != SIGTERM)
@@ -255,10 +298,10 @@ on_accept(struct loop_io *io, unsigned events)
             return;
         }
         struct peer peer = {.fd_in = fd, .fd_out = fd, .service = entry->name};
-        uint64_t address = address_key(&ss);
+        uint64_t address = address_key(&ss), network = network_key(&ss);
         describe_peer(&peer, entry, &ss);
-        if (within_limits(address, peer.ip))
-            start_session(&peer, address);
+        if (within_limits(address, network, peer.ip))
+            start_session(&peer, address, network);
         else
             refuse(fd);
     }
@@ -290,8 +333,9 @@ on_door(struct loop_io *io, unsigned events)
         int fd = msg_take_fd(&the->in, 0);
         struct peer peer = {
             .fd_in = fd, .fd_out = fd, .service = entry->name, .from = entry->door_of};
-        if (within_limits(0, "") && within_door(entry->door_of))
-            start_session(&peer, door_key(entry->door_of));
+        uint64_t door = door_key(entry->door_of);
+        if (within_limits(0, door, "") && within_door(entry->door_of))
+            start_session(&peer, door, door);
         else
             close(fd);
     }
@@ -368,6 +412,56 @@ watch(int fd, const char *name, enum role door_of, void (*ready)(struct loop_io 
         log_fatal("cannot watch %s: %s", name, strerror(errno));
 }
 
+/* Who it is the kernel says, so no session can speak for another. */
+static void
+on_settled(struct loop_io *io, unsigned events)
+{
+    char byte;
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof(struct ucred))];
+    } control;
+    struct iovec iov = {&byte, 1};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = &control,
+                       .msg_controllen = sizeof control};
+    (void)events;
+    ssize_t n = recvmsg(io->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *head = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    struct ucred who;
+    if (!head || head->cmsg_type != SCM_CREDENTIALS || head->cmsg_len != CMSG_LEN(sizeof who))
+        return;
+    memcpy(&who, CMSG_DATA(head), sizeof who);
+    for (struct session *s = the->by_pid[(size_t)who.pid % BUCKETS]; s; s = s->next)
+        if (s->pid == who.pid)
+            s->settled = true;
+}
+
+void
+listener_settled(void)
+{
+    if (child.settled_fd < 0)
+        return;
+    (void)!send(child.settled_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(child.settled_fd);
+    child.settled_fd = -1;
+}
+
+static void
+hear_sessions(void)
+{
+    static const int on = 1;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0 ||
+        setsockopt(pair[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0)
+        log_fatal("socketpair: %s", strerror(errno));
+    child.settled_fd = pair[1];
+    the->settled = (struct loop_io){.fd = pair[0], .ready = on_settled};
+    if (loop_add(&the->loop, &the->settled, EPOLLIN) < 0)
+        log_fatal("cannot hear sessions: %s", strerror(errno));
+}
+
 static void
 serve_one(struct listener *l)
 {
@@ -388,12 +482,13 @@ serve_one(struct listener *l)
 static void
 make_room(unsigned sessions_max)
 {
-    size_t size = sizeof *the + sessions_max * sizeof the->places[0];
+    size_t size = sizeof *the + (sessions_max + LEAVING_MAX) * sizeof the->places[0];
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED || madvise(p, size, MADV_DONTFORK) < 0)
         log_fatal("no memory for %u sessions: %s", sessions_max, strerror(errno));
     the = p;
-    for (size_t i = sessions_max; i-- > 0;) {
+    the->nplaces = sessions_max + LEAVING_MAX;
+    for (size_t i = the->nplaces; i-- > 0;) {
         the->places[i].next = the->unused;
         the->unused = &the->places[i];
     }
@@ -416,6 +511,7 @@ listener_serve(struct listener *l)
     the->resume.fire = resume_accepting;
     if (loop_init(&the->loop, signals) < 0)
         log_fatal("event loop: %s", strerror(errno));
+    hear_sessions();
     for (size_t i = 0; i < st->nfds; i++) {
         const char *name = st->fds[i].name;
         if (str_starts(str_z(name), STR("from.")))

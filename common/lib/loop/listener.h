@@ -27,6 +27,8 @@ struct listener {
     unsigned sessions_per_ip_max; /* IPv6: per /64 */
     /* Says no to a TCP peer beyond the limits: one line, sent without waiting; or NULL. */
     const char *busy_line;
+    /* When all places are taken old sessions that have not settled give way: see giveway.h. */
+    bool give_way;
     /* Sessions at once through the door of one client program; NULL: no limit of its own. */
     unsigned (*door_max)(const void *arg, enum role client);
     /* In the listener, before each fork; or NULL. */
@@ -35,6 +37,8 @@ struct listener {
     void *arg;
 };
 
+/* In a session: its client is known (has logged in), and stays when others have to give way. */
+void listener_settled(void);
 /* Serve until told to stop (SIGTERM), then wait for no session: they go on by themselves. So a
  * reload is a new listener in the old one's place. In inetd mode: one session on descriptors 0
  * and 1. */

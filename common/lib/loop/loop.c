@@ -1,4 +1,5 @@
 #include "lib/loop/loop.h"
+#include "lib/log/log.h"
 #include <errno.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -123,5 +124,6 @@ loop_run(struct loop *l)
         fire_due(l);
         if (l->after_turn)
             l->after_turn(l);
+        log_flush();
     }
 }

@@ -1,7 +1,5 @@
 #include "lib/role/sockets.h"
 #include "lib/base/format.h"
-#include "lib/ipc/channel.h"
-#include "lib/log/log.h"
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -10,6 +8,8 @@
 #include <unistd.h>
 
 enum { BACKLOG = 1024 };
+
+const enum role sockets_fronts[SOCKETS_FRONTS] = {R_SMTPD, R_SUBMITD, R_POP3D, R_IMAPD};
 
 void
 umask_for_role(void)
@@ -150,63 +150,4 @@ sockets_unix(const char *dir, const char *name, int type, mode_t mode, struct er
     err_errno(e, "listen at %s", sun.sun_path);
     close(fd);
     return -1;
-}
-
-static void
-add_or_die(struct start *st, int fd, const char *name, const struct err *e)
-{
-    if (fd < 0)
-        log_fatal("%s", e->text);
-    start_add_fd(st, fd, name);
-}
-
-/* Whether a supervisor passed a socket that clients come in by. */
-static bool
-has_listener(const struct start *st)
-{
-    for (size_t i = 0; i < st->nfds; i++) {
-        const char *name = st->fds[i].name;
-        if (strcmp(name, sockets_service_name(st->role, false)) == 0 ||
-            strcmp(name, sockets_service_name(st->role, true)) == 0 ||
-            str_starts(str_z(name), STR("listen.")))
-            return true;
-    }
-    return false;
-}
-
-/* Our side of everything the table links us with, but for what was given. */
-void
-start_sockets(struct start *st, const struct conf *conf)
-{
-    const struct conf_service *block = sockets_block(conf, st->role);
-    const char *dir = conf->run_dir.p;
-    char name[64];
-    struct err e = {0};
-    if (st->given)
-        return;
-    mkdir(dir, 0755);
-    for (size_t i = 0; block && !st->inetd && !has_listener(st) && i < block->nlisten; i++)
-        add_or_die(st, sockets_tcp(&block->listen[i], &e),
-                   sockets_service_name(st->role, block->listen[i].tls), &e);
-    if (st->role == R_SUBMITD && !st->inetd && start_fd(st, "submit") < 0)
-        add_or_die(st, sockets_unix(dir, "submit", SOCK_STREAM, 0666, &e), "submit", &e);
-    for (unsigned bit = 1; bit < R_ANY; bit <<= 1) {
-        enum role other = (enum role)bit;
-        snprintf(name, sizeof name, "path.%s", role_name(other));
-        if (sockets_linked(other, st->role) && start_fd(st, name) < 0) {
-            char full[96];
-            snprintf(full, sizeof full, "%s.%s", role_name(st->role), role_name(other));
-            add_or_die(st, sockets_unix(dir, full, SOCK_SEQPACKET, 0600, &e), name, &e);
-        }
-        snprintf(name, sizeof name, "to.%s", role_name(other));
-        if (sockets_linked(st->role, other) && start_fd(st, name) < 0) {
-            char path[256];
-            snprintf(path, sizeof path, "%s/%s.%s", dir, role_name(other), role_name(st->role));
-            int fd = chan_connect(path, &e);
-            if (fd >= 0)
-                start_add_fd(st, fd, name);
-            else
-                log_warn("%s", e.text);
-        }
-    }
 }

@@ -12,6 +12,9 @@ void umask_for_role(void);
 /* Whether the table has any request that client may send to service through a channel of its own.
  */
 bool sockets_linked(enum role client, enum role service);
+/* The programs that strangers connect to. */
+enum { SOCKETS_FRONTS = 4 };
+extern const enum role sockets_fronts[SOCKETS_FRONTS];
 /* "smtp", "smtps", ...: the name of a listening descriptor of this role. */
 const char *sockets_service_name(enum role role, bool tls);
 /* An Internet address in numbers, and its port; an IPv4 client on an IPv6 socket is an IPv4 client.

@@ -130,27 +130,6 @@ start_read(struct start *st, enum role role, int argc, char **argv)
     clearenv();
 }
 
-void
-start_config(const struct start *st, struct conf *conf)
-{
-    static struct conf_errors errors;
-    const char *path = st->config_path ? st->config_path : BH_SYSCONFDIR "/bulkhead/bulkhead.conf";
-    int given = start_fd(st, "config");
-    int fd = given >= 0 ? given : open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        log_fatal("%s: %s", path, strerror(errno));
-    int ok = conf_read(conf, str_z(path), fd, &errors);
-    if (fd != given)
-        close(fd);
-    if (ok == 0) {
-        log_debug_set(conf->log_debug);
-        return;
-    }
-    for (size_t i = 0; i < errors.n; i++)
-        log_error("%s:%u:%u: %s", path, errors.at[i].line, errors.at[i].column, errors.at[i].text);
-    exit(78); /* EX_CONFIG */
-}
-
 int
 start_fd(const struct start *st, const char *name)
 {

@@ -135,8 +135,36 @@ ctl_reload(struct ctl *ctl, int argc, char **argv)
     return 0;
 }
 
+/* Of each certificate the days that are left; keyd says. */
 static void
-print_row(const struct ctl *ctl, const struct control_row *row, bool first)
+print_certificates(struct ctl *ctl)
+{
+    struct msg m = {0};
+    msg_begin(&m, M_KEY_DATES);
+    uint32_t n = ctl_ask(ctl, R_KEYD, &m, M_KEY_DATES_ARE) < 0 ? 0 : msg_get_u32(&m);
+    if (ctl->json)
+        printf(", \"certificates\": [");
+    for (uint32_t i = 0; i < n && !m.bad; i++) {
+        struct str name = msg_get_str(&m);
+        int64_t left_s = (int64_t)msg_get_u64(&m) - wall_s();
+        long days = left_s < 0 ? -1 : (long)(left_s / 86400);
+        if (ctl->json) {
+            printf("%s{\"name\": ", i ? ", " : "");
+            ctl_json_str(name);
+            printf(", \"days\": %ld}", days);
+        } else if (days < 0) {
+            printf("certificate of %.*s: expired\n", STR_ARG(name));
+        } else {
+            printf("certificate of %.*s: %ld days left\n", STR_ARG(name), days);
+        }
+    }
+    if (ctl->json)
+        printf("]");
+    msg_free(&m);
+}
+
+static void
+print_row(struct ctl *ctl, const struct control_row *row, bool first)
 {
     const struct passwd *pw = getpwuid(row->uid);
     char number[16];
@@ -146,12 +174,16 @@ print_row(const struct ctl *ctl, const struct control_row *row, bool first)
     const char *user = pw ? pw->pw_name : number;
     if (ctl->json)
         printf("%s\n  {\"program\": \"%s\", \"user\": \"%s\", \"pid\": %d, \"state\": \"%s\", "
-               "\"seconds\": %ld, \"restarts\": %u}",
+               "\"seconds\": %ld, \"restarts\": %u",
                first ? "" : ",", role_name((enum role)row->role), user, row->pid, state, up,
                row->restarts);
     else
         printf("%-10s %-14s %8d  %-9s %8lds %8u\n", role_name((enum role)row->role), user, row->pid,
                state, up, row->restarts);
+    if (ctl->json && row->role == R_KEYD && row->ready)
+        print_certificates(ctl);
+    if (ctl->json)
+        printf("}");
 }
 
 int
@@ -169,6 +201,9 @@ ctl_status(struct ctl *ctl, int argc, char **argv)
                "restarts");
     for (size_t i = 0; i < answer.nrows; i++)
         print_row(ctl, &answer.rows[i], i == 0);
+    for (size_t i = 0; !ctl->json && i < answer.nrows; i++)
+        if (answer.rows[i].role == R_KEYD && answer.rows[i].ready)
+            print_certificates(ctl);
     printf(ctl->json ? "\n]\n" : "");
     return all_ready(&answer) ? 0 : 69;
 }

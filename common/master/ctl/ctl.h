@@ -16,6 +16,7 @@ struct ctl {
 
 /* Sub-commands: exit statuses of sysexits.h. argv[0] is the sub-command's own name. */
 int ctl_plan(struct ctl *ctl, int argc, char **argv);
+int ctl_launcher(struct ctl *ctl, int argc, char **argv);
 int ctl_check(struct ctl *ctl, int argc, char **argv);
 int ctl_start(struct ctl *ctl, int argc, char **argv);
 int ctl_stop(struct ctl *ctl, int argc, char **argv);
@@ -29,6 +30,8 @@ int ctl_account(struct ctl *ctl, int argc, char **argv);
 
 /* Read ctl->config_path into ctl->conf; print every error; 0 or 78. */
 int ctl_read_config(struct ctl *ctl);
+/* The same from a descriptor. */
+int ctl_read_config_from(struct ctl *ctl, int fd);
 /* What master says of its programs. 0, or -1 after printing why. */
 struct control_answer;
 int ctl_master_status(struct ctl *ctl, struct control_answer *answer_r);

@@ -24,7 +24,8 @@ static const struct {
      "work on the accounts", ctl_account, true},
     {"privileges", "[--svg FILE]", "show what each process may do, as the kernel has it",
      ctl_privileges, true},
-    {"plan", NULL, NULL, ctl_plan, false}, /* for master */
+    {"plan", NULL, NULL, ctl_plan, false},        /* for master */
+    {"launcher", NULL, NULL, ctl_launcher, true}, /* for the launcher */
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 

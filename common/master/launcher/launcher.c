@@ -6,13 +6,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { CHANNEL_FD = 3 };
+#define KEEP ((uid_t)-1)
+const char *const launcher_cells[CELL_KINDS] = {"imapd-cell", "pop3d-cell", "local-cell"};
 
 static bool
 text_ok(const char *text, size_t size)
@@ -23,9 +22,8 @@ text_ok(const char *text, size_t size)
 static bool
 path_ok(const char *path)
 {
-    if (path[0] != '/' || strstr(path, "//") || strstr(path, "/."))
-        return false;
-    return path[strlen(path) - 1] != '/';
+    return path[0] != '.' && !strstr(path, "//") && !strstr(path, "/.") &&
+           path[strlen(path) - 1] != '/';
 }
 
 bool
@@ -53,30 +51,21 @@ static int
 become_user(uid_t uid, gid_t gid)
 {
     uid_t r, e, s;
-    if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
-        return -1;
-    if (getresuid(&r, &e, &s) < 0 || r != uid || e != uid || s != uid)
-        return -1;
-    return 0;
+    bool done = setgroups(0, NULL) == 0 && setresgid(gid, gid, gid) == 0 &&
+                setresuid(uid, uid, uid) == 0 && getresuid(&r, &e, &s) == 0;
+    return done && r == uid && e == uid && s == uid && setuid(0) < 0 ? 0 : -1;
 }
 
-/* Outside the mail directory the account's own user makes the last part: a process of its own,
- * since a link planted there must not make root write anywhere. */
+/* Outside the mail directory the account's own user makes the last part, since a link planted there
+ * must not make root write anywhere. (We are a process of our own for this one cell.) */
 static int
 make_as_user(int parent, const char *name, const struct cell_request *r)
 {
-    int status;
-    pid_t pid = fork();
-    if (pid == 0)
-        _exit(become_user(r->uid, r->gid) == 0 &&
-                      (mkdirat(parent, name, 0700) == 0 || errno == EEXIST)
-                  ? 0
-                  : 1);
-    if (pid < 0)
-        return -1;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    return status == 0 ? 0 : -1;
+    int made = -1;
+    if (setgroups(0, NULL) == 0 && setresgid(KEEP, r->gid, KEEP) == 0 &&
+        setresuid(KEEP, r->uid, KEEP) == 0)
+        made = mkdirat(parent, name, 0700) == 0 || errno == EEXIST ? 0 : -1;
+    return setresuid(KEEP, 0, KEEP) == 0 && setresgid(KEEP, 0, KEEP) == 0 ? made : -1;
 }
 
 /* In the mail directory: made under a name of its own, given to the user, and only then called what
@@ -106,17 +95,14 @@ static int
 open_last(const struct launcher *l, int parent, const char *name, bool ours,
           const struct cell_request *r)
 {
-    int fd = descend(parent, name, false);
+    int fd = descend(parent, name, false), made;
     if (fd >= 0 || errno != ENOENT)
         return fd;
     if (!l->privileged)
-        return mkdirat(parent, name, 0700) < 0 && errno != EEXIST ? -1
-                                                                  : descend(parent, name, false);
-    if (!ours)
-        return make_as_user(parent, name, r) < 0 ? -1 : descend(parent, name, false);
-    if (make_for_user(parent, name, r) < 0)
-        return -1;
-    return descend(parent, name, false);
+        made = mkdirat(parent, name, 0700) < 0 && errno != EEXIST ? -1 : 0;
+    else
+        made = ours ? make_for_user(parent, name, r) : make_as_user(parent, name, r);
+    return made < 0 ? -1 : descend(parent, name, false);
 }
 
 /* The account's directory, component by component: an open descriptor, and it belongs to the user.
@@ -126,11 +112,10 @@ open_directory(const struct launcher *l, const struct cell_request *r)
 {
     char path[sizeof r->directory];
     struct stat st;
-    size_t base = strlen(l->mail_dir);
+    bool ours = r->directory[0] != '/';
     memcpy(path, r->directory, sizeof path);
-    bool ours = strncmp(path, l->mail_dir, base) == 0 && path[base] == '/';
-    int fd = open(ours ? l->mail_dir : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    char *name = path + (ours ? base : 0) + 1;
+    int fd = openat(l->mail_dir, ours ? "." : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char *name = path + !ours;
     while (fd >= 0 && name) {
         char *slash = strchr(name, '/');
         if (slash)
@@ -154,11 +139,8 @@ open_directory(const struct launcher *l, const struct cell_request *r)
 static void
 become_cell(const struct launcher *l, const struct cell_request *r, int channel)
 {
-    char account[sizeof r->account];
     sigset_t none;
-    memcpy(account, r->account, sizeof account);
-    static const char *const names[CELL_KINDS] = {"imapd-cell", "pop3d-cell", "local-cell"};
-    char *argv[] = {(char *)names[r->kind], account, NULL};
+    char *argv[] = {(char *)launcher_cells[r->kind], (char *)r->account, NULL};
     char *env[] = {NULL};
     int dir = open_directory(l, r);
     if (dir < 0 || fchdir(dir) < 0)
@@ -169,8 +151,6 @@ become_cell(const struct launcher *l, const struct cell_request *r, int channel)
 #endif
     if (l->privileged && become_user(r->uid, r->gid) < 0)
         goto failed;
-    if (l->privileged && setuid(0) == 0)
-        goto failed;
     if (channel == CHANNEL_FD ? fcntl(channel, F_SETFD, 0) < 0 : dup3(channel, CHANNEL_FD, 0) < 0)
         goto failed;
     umask(077);
@@ -178,7 +158,7 @@ become_cell(const struct launcher *l, const struct cell_request *r, int channel)
     sigprocmask(SIG_SETMASK, &none, NULL);
     execveat(l->programs[r->kind], "", argv, env, AT_EMPTY_PATH);
 failed:
-    log_error("cannot start a cell for %s in %s: %s", log_str(str_z(account)),
+    log_error("cannot start a cell for %s in %s: %s", log_str(str_z(r->account)),
               log_str(str_z(r->directory)), strerror(errno));
     _exit(71);
 }

@@ -5,14 +5,12 @@
 #include "lib/guard/guard.h"
 #include "lib/ipc/service.h"
 #include "lib/log/log.h"
-#include "lib/role/sockets.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <string.h>
 #include <unistd.h>
 
 static struct {
@@ -84,49 +82,43 @@ on_signal(struct loop *l, int signo)
         }
 }
 
-/* "dir.mail" tells which directory is the suite's: its path, as the kernel knows it. */
-static void
-find_mail_dir(const struct start *st)
+/* Where the programs lie, as the kernel knows it. */
+static int
+our_directory(void)
 {
-    char link[64];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", start_fd(st, "dir.mail"));
-    ssize_t n = readlink(link, the.launcher.mail_dir, sizeof the.launcher.mail_dir - 1);
-    if (n <= 1)
-        log_fatal("no mail directory");
-}
-
-static void
-open_programs(void)
-{
-    static const char *const names[CELL_KINDS] = {"imapd-cell", "pop3d-cell", "local-cell"};
-    char self[256], path[320];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0)
+    char path[256];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    path[n > 0 ? n : 0] = '\0';
+    char *slash = strrchr(path, '/');
+    if (!slash)
         log_fatal("/proc/self/exe: %s", strerror(errno));
-    self[n] = '\0';
-    *(strrchr(self, '/') + 1) = '\0';
-    for (size_t i = 0; i < CELL_KINDS; i++) {
-        snprintf(path, sizeof path, "%s%s", self, names[i]);
-        the.launcher.programs[i] = open(path, O_PATH | O_CLOEXEC);
-        if (the.launcher.programs[i] < 0) /* not every piece need be installed */
-            log_warn("%s: %s", path, strerror(errno));
-    }
+    *slash = '\0';
+    return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* Started by hand, by an ordinary user, whose accounts all are. */
 static void
-by_hand(struct start *st)
+open_programs(int dir)
 {
-    static struct conf conf;
-    if (geteuid() == 0)
+    for (size_t i = 0; i < CELL_KINDS; i++) {
+        the.launcher.programs[i] = openat(dir, launcher_cells[i], O_PATH | O_CLOEXEC);
+        if (the.launcher.programs[i] < 0) /* not every piece need be installed */
+            log_warn("%s: %s", launcher_cells[i], strerror(errno));
+    }
+    close(dir);
+}
+
+/* An ordinary user may start us by hand: bulkhead(8) reads the configuration, and comes back. */
+static void
+by_hand(const struct start *st, int dir)
+{
+    char *path =
+        (char *)(st->config_path ? st->config_path : BH_SYSCONFDIR "/bulkhead/bulkhead.conf");
+    char *argv[] = {(char *)"bulkhead", (char *)"-f", path, (char *)"launcher", NULL};
+    char *env[] = {NULL};
+    if (the.launcher.privileged)
         log_fatal("as root I am started by master only");
-    start_config(st, &conf);
-    start_sockets(st, &conf);
-    mkdir(conf.mail_dir.p, 0711);
-    int fd = open(conf.mail_dir.p, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        log_fatal("%s: %s", conf.mail_dir.p, strerror(errno));
-    start_add_fd(st, fd, "dir.mail");
+    execveat(dir, "bulkhead", argv, env, 0);
+    log_fatal("bulkhead: %s", strerror(errno));
 }
 
 int
@@ -138,10 +130,11 @@ main(int argc, char **argv)
     umask(0); /* directories get the modes we name; cells set their own again */
     the.launcher.own_uid = geteuid();
     the.launcher.privileged = the.launcher.own_uid == 0;
+    the.launcher.mail_dir = start_fd(&st, "dir.mail");
+    int dir = our_directory();
     if (!st.given)
-        by_hand(&st);
-    find_mail_dir(&st);
-    open_programs();
+        by_hand(&st, dir);
+    open_programs(dir);
     the.loop.on_signal = on_signal;
     the.service = (struct service){.clients_max = 8, .message = on_message};
     if (loop_init(&the.loop, signals) < 0 || service_init(&the.service, &the.loop, &st) < 0)
