@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-keys check-logins check-loris check-interop check-queue check-fuzz fuzz asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-fuzz check-keys check-logins check-loris check-interop check-queue fuzz asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -172,6 +172,10 @@ deps-fuzz:
 $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)) $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group
 
+# Many short or idle sessions at once.
+$(B)/imap_load: $(B)/tests/bench/imap_load.o
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
+
 # A client that makes TLS connections and counts them.
 $(B)/tls_source: tests/bench/tls_source.c
 	@mkdir -p $(@D)
@@ -230,9 +234,10 @@ bench-smtp-all: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py --all
 
+# BENCH="--messages 20000 200000 --idle 2000" for the whole; see bench_imap.py --help.
 bench-imap: deps-interop
-	@$(MAKE) --no-print-directory -j2 all
-	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py
+	@$(MAKE) --no-print-directory -j2 all $(B)/imap_load
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_imap.py $(BENCH)
 
 # TLS connections a second, beside Postfix and Dovecot.
 bench-tls: deps-interop
@@ -279,4 +284,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-fuzz deps-interop clean check check-fault check-breach check-keys check-logins check-loris check-interop check-queue check-fuzz fuzz fuzz-targets asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-fuzz deps-interop clean check check-fault check-breach check-fuzz check-keys check-logins check-loris check-interop check-queue fuzz fuzz-targets asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall

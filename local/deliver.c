@@ -164,6 +164,8 @@ deliver_to(struct local_session *s, struct delivery *d, uint32_t index, struct s
     log_warn("%s: to <%s>: %s", log_str(d->id), log_str(address), e.text);
     if (e.class == ERR_PERMANENT)
         set(result_r, OUTCOME_NEVER, "5.2.0", e.text);
+    else if (e.class == ERR_LIMIT && !s->local->conf->quota_wait)
+        set(result_r, OUTCOME_NEVER, "5.2.2", e.text);
     else
         set(result_r, OUTCOME_LATER, e.class == ERR_LIMIT ? "4.2.2" : "4.3.0", e.text);
 }

@@ -85,6 +85,8 @@ login_cell(const struct account *account, int kind, int channel, struct err *e)
     if (str_starts(directory, mail) && directory.n > mail.n + 1 && directory.p[mail.n] == '/')
         directory = str_from(directory, mail.n + 1);
     memcpy(r.directory, directory.p, directory.n);
+    snprintf(r.quota, sizeof r.quota, "%llu %llu", (unsigned long long)authd.conf->quota_bytes,
+             (unsigned long long)authd.conf->quota_messages);
     for (int tries = 0; ok < 0 && tries < 2; tries++) {
         if (launcher_channel(e) < 0)
             break;
@@ -102,6 +104,13 @@ login_cell(const struct account *account, int kind, int channel, struct err *e)
     return ok;
 }
 
+/* What failures are counted by: an account may be called by two names. */
+static struct str
+name_of(const struct login *l)
+{
+    return l->account.n ? l->account : l->user;
+}
+
 void
 login_granted(struct client *c, const struct account *account, bool token)
 {
@@ -116,13 +125,6 @@ login_granted(struct client *c, const struct account *account, bool token)
     service_send(c, &m);
     msg_free(&m);
     buf_wipe(&text);
-}
-
-/* What failures are counted by: an account may be called by two names. */
-static struct str
-name_of(const struct login *l)
-{
-    return l->account.n ? l->account : l->user;
 }
 
 static void

@@ -77,6 +77,9 @@ icell_idle(struct icell *ic, int64_t end_ms)
     struct str line;
     struct err e = {0};
     bool bare;
+    /* Which ones are recent is part of what is parked. */
+    if (ic->mb_open && ic->mb.lazy && mailbox_count(&ic->mb).recent && icell_need_messages(ic) < 0)
+        return;
     int watch_fd = ic->mb_open ? mailbox_watch(&ic->mb) : -1;
     /* What came between the last look and the watch. */
     if (ic->mb_open)

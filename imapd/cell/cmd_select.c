@@ -9,18 +9,16 @@ tell_all(struct icell *ic)
     const struct mailbox *mb = &ic->mb;
     buf_reset(&ic->told_flags);
     icell_tell_flags(ic);
+    const struct mailbox_counts counts = mailbox_count(mb);
     icell_tell_exists(ic);
-    for (size_t i = 0; i < mb->n && !ic->rev2; i++)
-        if (!(mb->msgs[i].flags & MAILBOX_SEEN)) {
-            stream_putf(&ic->s, "* OK [UNSEEN %zu] First unseen.\r\n", i + 1);
-            break;
-        }
+    if (counts.first_unseen && !ic->rev2)
+        stream_putf(&ic->s, "* OK [UNSEEN %u] First unseen.\r\n", counts.first_unseen);
     stream_putf(&ic->s, "* OK [UIDVALIDITY %u] UIDs valid\r\n", mb->validity);
     stream_putf(&ic->s, "* OK [UIDNEXT %u] Predicted next UID\r\n", mailbox_uidnext(mb));
     stream_putf(&ic->s, "* OK [MAILBOXID (F%u)] Mailbox ID\r\n", mb->validity);
     stream_putf(&ic->s, "* OK [HIGHESTMODSEQ %llu] Highest\r\n",
                 (unsigned long long)mb->ix.state.modseq);
-    ic->told_exists = mb->n;
+    ic->told_exists = counts.messages;
 }
 
 /* " (CONDSTORE)", " (QRESYNC (...))" (RFC 4466 2.1, RFC 7162). */
@@ -82,7 +80,7 @@ select_mailbox(struct icell *ic, bool read_only)
     bool again = select_again(ic, name, read_only);
     if (!again)
         icell_unselect(ic);
-    if (!again && mailbox_open(&ic->mb, ic->root_fd, name, read_only, &e) < 0) {
+    if (!again && mailbox_peek(&ic->mb, ic->root_fd, name, read_only, &e) < 0) {
         if (e.class == ERR_PERMANENT)
             icell_end(ic, ICELL_NO, "[NONEXISTENT] No such mailbox.");
         else
@@ -91,6 +89,8 @@ select_mailbox(struct icell *ic, bool read_only)
     }
     ic->mb_open = true;
     ic->state = ICELL_SELECTED;
+    if (q.given && icell_need_messages(ic) < 0)
+        return;
     tell_all(ic);
     if (ic->rev2)
         icell_put_list(ic, name, folder_use(ic->root_fd, name), ic->cmd.oldname);
@@ -120,7 +120,10 @@ icell_cmd_close(struct icell *ic)
         icell_end_syntax(ic);
         return;
     }
-    if (!ic->mb.read_only && icell_expunge(ic, NULL, ic->mb.n, &e) < 0) {
+    bool expunge = !ic->mb.read_only && mailbox_count(&ic->mb).deleted;
+    if (expunge && icell_need_messages(ic) < 0)
+        return;
+    if (expunge && icell_expunge(ic, NULL, ic->mb.n, &e) < 0) {
         icell_end_err(ic, &e);
         return;
     }

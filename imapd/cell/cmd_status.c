@@ -63,7 +63,7 @@ icell_put_status(struct icell *ic, struct str name, const struct icell_status_it
 {
     struct mailbox mb;
     uint64_t values[ITEMS] = {0};
-    if (mailbox_open(&mb, ic->root_fd, name, true, e) < 0)
+    if (mailbox_peek(&mb, ic->root_fd, name, true, e) < 0)
         return -1;
     struct mailbox_counts counts = mailbox_count(&mb);
     values[MESSAGES] = counts.messages;
@@ -73,10 +73,15 @@ icell_put_status(struct icell *ic, struct str name, const struct icell_status_it
     values[UIDVALIDITY] = values[MAILBOXID] = mb.validity;
     values[HIGHESTMODSEQ] = mb.ix.state.modseq;
     values[APPENDLIMIT] = ic->message_size_max;
-    for (size_t i = 0; i < mb.n; i++) {
+    values[DELETED] = counts.deleted;
+    bool sizes = asks(items, SIZE) || (counts.deleted && asks(items, DELETED_STORAGE));
+    if (sizes && mailbox_load(&mb, e) < 0) {
+        mailbox_close(&mb);
+        return -1;
+    }
+    for (size_t i = 0; sizes && i < mb.n; i++) {
         uint64_t size = 0;
         bool deleted = mb.msgs[i].flags & MAILBOX_DELETED;
-        values[DELETED] += deleted;
         if ((asks(items, SIZE) || (deleted && asks(items, DELETED_STORAGE))) &&
             mailbox_vsize(&mb, i, &size, NULL) == 0) {
             values[SIZE] += size;

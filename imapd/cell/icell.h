@@ -146,6 +146,8 @@ void icell_sync(struct icell *ic, bool expunge);
 int icell_expunge(struct icell *ic, const size_t *at, size_t n, struct err *e);
 /* From here on the client knows mod-sequences; it is told the highest if a mailbox is selected. */
 void icell_enable_condstore(struct icell *ic);
+/* The messages of the mailbox, of which SELECT read the counts only. -1: the session is over. */
+int icell_need_messages(struct icell *ic);
 /* EXPUNGE of what is gone, and the rest as it is known, without looking at the disk. */
 void icell_tell(struct icell *ic, bool expunge);
 /* "* n EXISTS", and RECENT where there still is such a thing. */

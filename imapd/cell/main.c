@@ -2,11 +2,12 @@
  * imapd-cell: the IMAP session of one account, under the account's own user ID.
  *
  * The launcher starts it with the account's Maildir as working (and where it may, root) directory,
- * its channel as descriptor 3, and the account's name for the log. One client comes through the
- * channel.
+ * its channel as descriptor 3, the account's name for the log, and its quota. One client comes
+ * through the channel.
  */
 #include "imapd/cell/icell.h"
 #include "lib/log/log.h"
+#include "lib/mailbox/quota.h"
 #include "lib/role/cell.h"
 
 int
@@ -17,6 +18,7 @@ main(int argc, char **argv)
     struct cell_client client;
     const char *account = argc > 1 ? argv[1] : "";
     int root_fd = cell_enter("imapd", account);
+    quota_configure(root_fd, str_z(argc > 2 ? argv[2] : ""));
     int status = cell_await_client("imap", account, R_IMAPD | R_IDLED, &m, &client);
     if (status)
         return status;

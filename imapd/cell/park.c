@@ -113,7 +113,9 @@ icell_can_park(const struct icell *ic, int watch_fd)
         return false;
     if (!ic->mb_open)
         return true;
-    return watch_fd >= 0 && !ic->mb.news && ic->mb.n == ic->told_exists && find_recent(ic, &recent);
+    const struct mailbox_counts counts = mailbox_count(&ic->mb);
+    return watch_fd >= 0 && !ic->mb.news && counts.messages == ic->told_exists &&
+           (ic->mb.lazy ? counts.recent == 0 : find_recent(ic, &recent));
 }
 
 int

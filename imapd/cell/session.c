@@ -3,6 +3,7 @@
 #include "imapd/cell/deflate.h"
 #include "imapd/cell/seqset.h"
 #include "lib/log/log.h"
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -186,9 +187,10 @@ tell_expunged(struct icell *ic)
 void
 icell_tell_exists(struct icell *ic)
 {
-    stream_putf(&ic->s, "* %zu EXISTS\r\n", ic->mb.n);
+    const struct mailbox_counts counts = mailbox_count(&ic->mb);
+    stream_putf(&ic->s, "* %u EXISTS\r\n", counts.messages);
     if (!ic->rev2)
-        stream_putf(&ic->s, "* %u RECENT\r\n", mailbox_count(&ic->mb).recent);
+        stream_putf(&ic->s, "* %u RECENT\r\n", counts.recent);
 }
 
 void
@@ -223,20 +225,46 @@ icell_tell(struct icell *ic, bool expunge)
     ic->mb.news = !expunge;
 }
 
+static void
+give_up(struct icell *ic, const struct err *e)
+{
+    log_warn("%s", e->text);
+    if (e->class == ERR_PERMANENT) {
+        stream_putz(&ic->s, "* BYE The mailbox has changed under us, please reconnect.\r\n");
+        ic->bye = "the mailbox changed under us";
+        ic->state = ICELL_LOGOUT;
+    }
+}
+
 void
 icell_sync(struct icell *ic, bool expunge)
 {
     struct err e = {0};
-    if (mailbox_refresh(&ic->mb, &e) == 0) {
+    if (mailbox_refresh(&ic->mb, &e) == 0)
         icell_tell(ic, expunge);
-        return;
-    }
-    log_warn("%s", e.text);
-    if (e.class == ERR_PERMANENT) {
-        stream_putz(&ic->s, "* BYE The mailbox has changed under us, please reconnect.\r\n");
-        ic->bye = "UIDVALIDITY changed";
-        ic->state = ICELL_LOGOUT;
-    }
+    else
+        give_up(ic, &e);
+}
+
+int
+icell_need_messages(struct icell *ic)
+{
+    struct err e = {0};
+    if (mailbox_load(&ic->mb, &e) == 0)
+        return 0;
+    /* Numbers have been told that nothing stands behind. */
+    e.class = ERR_PERMANENT;
+    give_up(ic, &e);
+    icell_end(ic, ICELL_NO, "%s", e.text);
+    return -1;
+}
+
+/* Commands of a selected mailbox that look at no message. */
+static bool
+needs_messages(const struct icell_row *row)
+{
+    return row->states == ICELL_SELECTED && row->run != icell_cmd_noop &&
+           row->run != icell_cmd_close && row->run != icell_cmd_unselect;
 }
 
 /* ---- the loop ---- */
@@ -302,6 +330,13 @@ swallow_literal(struct icell *ic)
     ic->cmd.literal.waiting = false;
 }
 
+static bool
+has_input(const struct icell *ic)
+{
+    struct pollfd p = {.fd = ic->s.fd_in, .events = POLLIN};
+    return stream_buffered(&ic->s) || icell_deflate_pending(ic->deflate) || poll(&p, 1, 0) != 0;
+}
+
 void
 icell_run_command(struct icell *ic)
 {
@@ -318,7 +353,7 @@ icell_run_command(struct icell *ic)
     } else if (!(row->states & (unsigned)ic->state)) {
         icell_end(ic, ICELL_BAD, "No mailbox selected.");
         row = NULL;
-    } else {
+    } else if (!needs_messages(row) || icell_need_messages(ic) == 0) {
         row->run(ic);
     }
     swallow_literal(ic);
@@ -327,7 +362,8 @@ icell_run_command(struct icell *ic)
     icell_answer(ic);
     /* The client has its answer: now there is time to keep what was found out. */
     if (ic->mb_open && stream_flush(&ic->s, NULL) == 0)
-        mailbox_settle(&ic->mb);
+        while (mailbox_settle(&ic->mb) && !has_input(ic))
+            ;
 }
 
 void

@@ -3,13 +3,14 @@
  * directory.
  *
  * Started by the launcher with the Maildir as root and working directory, its channel (to a process
- * of local) as descriptor 3, the account's name as argument. Parses nothing of a message: it copies
- * bytes.
+ * of local) as descriptor 3, the account's name and quota as arguments. Parses nothing of a
+ * message: it copies bytes.
  */
 #include "lib/base/siphash.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
 #include "lib/mailbox/mailbox.h"
+#include "lib/mailbox/quota.h"
 #include "lib/role/cell.h"
 #include <stdio.h>
 
@@ -71,9 +72,10 @@ main(int argc, char **argv)
 {
     struct msg m = {0};
     struct err e;
-    if (argc != 2)
+    if (argc < 2)
         log_fatal("the launcher starts me");
     int root = cell_enter("local-cell", argv[1]);
+    quota_configure(root, str_z(argc > 2 ? argv[2] : ""));
     while (chan_recv(CELL_CHANNEL, &m, R_LOCAL, R_CELL, IDLE_MS, &e) == 1)
         if (serve(root, &m) < 0)
             break;

@@ -2,10 +2,11 @@
  * pop3d-cell: the POP3 session of one account, under the account's own user ID.
  *
  * The launcher starts it with the account's Maildir as working (and where it may, root) directory,
- * its channel as descriptor 3, and the account's name for the log. One client comes through the
- * channel.
+ * its channel as descriptor 3, the account's name for the log, and its quota. One client comes
+ * through the channel.
  */
 #include "lib/log/log.h"
+#include "lib/mailbox/quota.h"
 #include "lib/role/cell.h"
 #include "pop3d/cell/pcell.h"
 
@@ -30,6 +31,7 @@ main(int argc, char **argv)
     struct cell_client client;
     const char *account = argc > 1 ? argv[1] : "";
     int root_fd = cell_enter("pop3d", account);
+    quota_configure(root_fd, str_z(argc > 2 ? argv[2] : ""));
     int status = cell_await_client("pop3", account, R_POP3D, &m, &client);
     if (status)
         return status;

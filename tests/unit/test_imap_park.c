@@ -40,10 +40,16 @@ START_TEST(tokens_of_authd)
 {
     struct err e = {0};
     struct buf token = buf_new(1000), again = buf_new(1000);
-    const struct account joe = {
-        .name = STR("joe"), .hash = STR("$y$one"), .directory = STR("/m/joe"), .uid = 200005, .gid = 200005};
-    const struct account eve = {
-        .name = STR("eve"), .hash = STR("$y$two"), .directory = STR("/m/eve"), .uid = 200006, .gid = 200006};
+    const struct account joe = {.name = STR("joe"),
+                                .hash = STR("$y$one"),
+                                .directory = STR("/m/joe"),
+                                .uid = 200005,
+                                .gid = 200005};
+    const struct account eve = {.name = STR("eve"),
+                                .hash = STR("$y$two"),
+                                .directory = STR("/m/eve"),
+                                .uid = 200006,
+                                .gid = 200006};
     temp_quiet();
     ck_assert_int_eq(accounts_load(&authd.accounts, root, &e), 0);
     ck_assert_int_eq(accounts_add(&authd.accounts, &joe, &e), 0);

@@ -524,6 +524,7 @@ defaults(struct conf *conf)
     conf->uid_first = 200000;
     conf->uid_last = 299999;
     conf->delimiter = STR("+");
+    conf->quota_wait = true;
     conf->smtpd = conf->submitd = smtp;
     conf->pop3d = conf->imapd = mailbox;
     conf->queue.retry_min_s = 300;

@@ -76,6 +76,9 @@ struct conf {
     uint32_t hops_max;            /* Received fields */
     uint32_t uid_first, uid_last; /* for accounts without a system user */
     struct str delimiter;         /* of subaddresses: "+" */
+    uint64_t quota_bytes;         /* of an account's Maildir; 0: no limit */
+    uint32_t quota_messages;
+    bool quota_wait; /* mail for a full one waits in the queue, or is returned */
 
     struct conf_service smtpd, submitd, pop3d, imapd;
     struct network relay_from[CONF_NETWORKS_MAX]; /* smtpd: clients here may send anywhere */

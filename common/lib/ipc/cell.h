@@ -16,4 +16,5 @@ struct cell_request {
     uint32_t uid, gid;
     char account[128];   /* for the cell's log */
     char directory[256]; /* the Maildir: absolute, or below the suite's mail directory */
+    char quota[48];      /* "BYTES MESSAGES", 0: no limit; the cell's third argument */
 };

@@ -68,8 +68,9 @@ open_dirs(struct mailbox *mb, struct err *e)
     return mb->lock_fd < 0 ? -1 : 0;
 }
 
-static int
-open_unlisted(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
+int
+mailview_open_dirs(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
+                   struct err *e)
 {
     *mb = (struct mailbox){.root_fd = root_fd,
                            .dir_fd = -1,
@@ -91,7 +92,18 @@ open_unlisted(struct mailbox *mb, int root_fd, struct str folder, bool read_only
 int
 mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
 {
-    if (open_unlisted(mb, root_fd, folder, read_only, e) < 0)
+    if (mailbox_peek(mb, root_fd, folder, read_only, e) < 0)
+        return -1;
+    if (mailbox_load(mb, e) == 0)
+        return 0;
+    mailbox_close(mb);
+    return -1;
+}
+
+int
+mailbox_peek(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e)
+{
+    if (mailview_open_dirs(mb, root_fd, folder, read_only, e) < 0)
         return -1;
     int listed = mailview_open(mb, e);
     if (listed < 0)
@@ -104,7 +116,7 @@ mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
 int
 mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct err *e)
 {
-    if (open_unlisted(mb, root_fd, folder, true, e) < 0)
+    if (mailview_open_dirs(mb, root_fd, folder, true, e) < 0)
         return -1;
     mb->target = true;
     int result = keywords_load(&mb->keywords, mb->dir_fd, e);
@@ -124,6 +136,8 @@ mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct e
 void
 mailbox_close(struct mailbox *mb)
 {
+    while (mb->owes && mailview_pay_names(mb))
+        ;
     if (mb->lock_fd >= 0)
         uidfile_close(&mb->uids, mb->lock_fd, mb->dir_fd);
     close_fds(mb, true);
@@ -148,16 +162,25 @@ mailbox_drop_gone(struct mailbox *mb)
         if (!mb->msgs[i].gone)
             mb->msgs[n++] = mb->msgs[i];
     mb->n = n;
+    mb->owed_from = 0;
 }
 
 struct mailbox_counts
 mailbox_count(const struct mailbox *mb)
 {
+    const struct mailindex_counts *known = &mb->ix.state.counts;
+    if (mb->lazy)
+        return (struct mailbox_counts){known->messages, known->in_new, known->unseen,
+                                       known->deleted, known->first_unseen};
     struct mailbox_counts c = {0};
     for (size_t i = 0; i < mb->n; i++) {
+        bool unseen = !(mb->msgs[i].flags & MAILBOX_SEEN);
         c.messages++;
         c.recent += mb->msgs[i].recent;
-        c.unseen += !(mb->msgs[i].flags & MAILBOX_SEEN);
+        c.unseen += unseen;
+        c.deleted += (mb->msgs[i].flags & MAILBOX_DELETED) != 0;
+        if (unseen && !c.first_unseen)
+            c.first_unseen = c.messages;
     }
     return c;
 }

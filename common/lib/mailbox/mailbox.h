@@ -14,7 +14,8 @@
  * S is its size, W its size with CRLF at each line's end (RFC822.SIZE), U its UID with the
  * UIDVALIDITY the UID belongs to; behind ":2," the flags. Fields and flags of others are kept as
  * they are. A file without our U= (or with another folder's) is given the next UID when it is first
- * seen, by rename and under the folder's lock. How UIDs survive crashes: uidfile.h.
+ * seen, under the folder's lock: by rename, or if there are many by a list first (mailadopt.h). How
+ * UIDs survive crashes: uidfile.h.
  *
  * A struct mailbox is one session's view. Nothing in it moves while the session does not ask:
  * mailbox_refresh() appends what is new, marks what is gone and what changed; the session takes
@@ -77,19 +78,22 @@ struct mailbox_message {
     uint32_t name_at;  /* where its name is kept */
     uint8_t name_n;
     uint8_t flags;
-    bool in_new;       /* its file is in new/, else in cur/ */
-    bool odd;          /* the whole name is kept, since the flags do not make it */
+    bool in_new : 1; /* its file is in new/, else in cur/ */
+    bool odd : 1;    /* the whole name is kept, since the flags do not make it */
+    bool bare : 1;   /* its name does not say its UID yet: mailadopt.h */
+    bool owed : 1;   /* its name does not say its flags yet, but what named says */
+    /* Of a session only; 0 in the index. */
+    bool recent : 1;  /* this session is the first to be told of it (RFC 3501 2.3.2) */
+    bool gone : 1;    /* not on disk any more; kept until mailbox_drop_gone() */
+    bool changed : 1; /* flags differ from what the session last cleared */
+    uint8_t zero;
     uint64_t size;     /* bytes on disk, or MAILBOX_SIZE_UNKNOWN: ask mailbox_vsize() */
     uint64_t vsize;    /* with CRLF */
     int64_t date_s;    /* internal date; 0: not yet known, ask mailbox_date() */
     uint64_t modseq;   /* of its last change (RFC 7162) */
     uint64_t cache_at; /* what is cached of it; 0: nothing */
     uint32_t saved_s;  /* when it came into this folder (RFC 8514) */
-    /* Of a session only; 0 in the index. */
-    bool recent;  /* this session is the first to be told of it (RFC 3501 2.3.2) */
-    bool gone;    /* not on disk any more; kept until mailbox_drop_gone() */
-    bool changed; /* flags differ from what the session last cleared */
-    uint8_t spare;
+    uint32_t named;    /* while owed: flags << 26 | keywords, as in the file's name */
 };
 _Static_assert(sizeof(struct mailbox_message) == 64, "a record of the index has no gaps");
 
@@ -98,6 +102,7 @@ struct mailbox {
     int dir_fd, new_fd, cur_fd, tmp_fd, lock_fd;
     bool read_only;    /* EXAMINE and STATUS: nothing is moved from new/, no flag changes */
     bool target;       /* not listed: only put into */
+    bool lazy;         /* nothing but counts is known: mailbox_load() */
     uint32_t validity; /* UIDVALIDITY of this session, which must not change under it */
     struct uidfile uids;
     struct keywords keywords;
@@ -118,6 +123,10 @@ struct mailbox {
     bool tail_lost;              /* the index's log was torn */
     struct mailcache cache;
     struct mailguard guard;
+    size_t owed_from;    /* no row before it is bare or owed */
+    unsigned direct;     /* renames since mailbox_settle() */
+    bool settling;       /* nobody waits */
+    bool owes;           /* this session left renames for later */
     unsigned changing;   /* depth of mailview_begin() */
     uint64_t now_modseq; /* of the changes under way, 0: none asked for yet */
     bool bump;           /* mod-sequences may have been lost: all messages get a new one */
@@ -128,6 +137,13 @@ struct mailbox {
  * it. INBOX is made when it is not there. ERR_PERMANENT: no such folder. The mailbox need not be
  * initialised; after -1 there is nothing to close. */
 int mailbox_open(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e);
+/* The same, but where the index still describes the folder no more of it is read than the counts,
+ * whatever the number of messages: mailbox_count(), mailbox_uidnext() and mailbox_refresh() work,
+ * mb->n is 0. */
+int mailbox_peek(struct mailbox *mb, int root_fd, struct str folder, bool read_only, struct err *e);
+/* Then: have the messages, just those that were counted. ERR_PERMANENT: the index was damaged, and
+ * the folder has changed since: what was told of it cannot be kept up. */
+int mailbox_load(struct mailbox *mb, struct err *e);
 /* The same to put messages in only (mailbox_copy(), mailbox_write_commit()): it is not listed, so
  * its cost does not grow with the folder, and mb->n stays 0. */
 int mailbox_open_target(struct mailbox *mb, int root_fd, struct str folder, struct err *e);
@@ -143,7 +159,8 @@ int mailbox_watch(const struct mailbox *mb);
 void mailbox_watch_drain(int watch_fd);
 
 struct mailbox_counts {
-    uint32_t messages, recent, unseen;
+    uint32_t messages, recent, unseen, deleted;
+    uint32_t first_unseen; /* its number, from 1; 0: none */
 };
 struct mailbox_counts mailbox_count(const struct mailbox *mb);
 /* No message that comes will have a UID below it. */
@@ -164,9 +181,10 @@ void mailbox_tell_vsize(struct mailbox *mb, size_t i, uint64_t vsize);
 /* Internal date: the file's mtime, or the time in its name. Never fails: 0 at worst. */
 int64_t mailbox_date(struct mailbox *mb, size_t i);
 
-/* Tell the index and the cache what has been found out by reading messages. At a time when nobody
- * waits. */
-void mailbox_settle(struct mailbox *mb);
+/* Tell the index and the cache what has been found out by reading messages, and give some files the
+ * names they are owed (mailadopt.h). At a time when nobody waits. True: call again, there is more
+ * to do. */
+bool mailbox_settle(struct mailbox *mb);
 
 /* The letter's number of a keyword, which is added when it is new: ERR_LIMIT when the table is
  * full. */
@@ -174,13 +192,15 @@ int mailbox_keyword(struct mailbox *mb, struct str name, int *number_r, struct e
 
 /* Around many changes at once: they take the lock once and are one batch of the index. May be left
  * out. Locked for long, others wait: end and begin anew after MAILBOX_BATCH. */
-enum { MAILBOX_BATCH = 1000 };
+enum { MAILBOX_BATCH = 1000, MAILBOX_DIRECT = 32 };
 int mailbox_changes_begin(struct mailbox *mb, struct err *e);
 void mailbox_changes_end(struct mailbox *mb);
 
 enum mailbox_store_op { MAILBOX_ADD, MAILBOX_REMOVE, MAILBOX_REPLACE };
-/* Change flags and keywords (by rename). 0 also when the message is gone (its mark says so). Does
- * not mark as changed what was asked for, only what others had changed meanwhile. */
+/* Change flags and keywords: by rename; those behind the first MAILBOX_DIRECT of many in the index,
+ * and the rename follows in mailbox_settle() or mailbox_close(). 0 also when the message is gone
+ * (its mark says so). Does not mark as changed what was asked for, only what others had changed
+ * meanwhile. */
 int mailbox_store(struct mailbox *mb, size_t i, enum mailbox_store_op op, uint8_t flags,
                   uint32_t keywords, struct err *e);
 /* Remove the message's file if the disk still says \Deleted, and mark it gone. */

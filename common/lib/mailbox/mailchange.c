@@ -1,6 +1,7 @@
 /* Changing messages: flags, expunge, copy; and opening one, which has to find it first. */
 #include "lib/base/clock.h"
 #include "lib/mailbox/durable.h"
+#include "lib/mailbox/mailadopt.h"
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailscan.h"
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { FIND_TRIES = 5 };
+enum { FIND_TRIES = 5, PAY_BATCH = 200 };
 
 static int
 dir_of(const struct mailbox *mb, const struct mailbox_message *m)
@@ -158,13 +159,17 @@ rename_row(struct mailbox *mb, size_t i, uint8_t flags, uint32_t keywords, bool 
     if (!same && mailview_rename(mb, dir_of(mb, m), buf_z(&old), to_new ? mb->new_fd : mb->cur_fd,
                                  buf_z(&name)) < 0)
         result = errno == ENOENT ? 1 : err_errno(e, "rename a message");
-    if (result != 0 || same)
+    if (result != 0 || (same && !m->owed))
         goto out;
+    mb->direct++;
     bool told = m->flags != flags || m->keywords != keywords;
     bool was_odd = m->odd, was_new = m->in_new;
+    mb->ix.recount |= m->bare || m->owed;
+    m->bare = m->owed = false;
     m->flags = flags;
     m->keywords = keywords;
     m->in_new = to_new;
+    mb->ix.recount |= told || was_new != to_new;
     if (told)
         m->modseq = mailview_modseq(mb);
     /* When only the flags differ, the name that is kept is still right. */
@@ -178,11 +183,66 @@ rename_row(struct mailbox *mb, size_t i, uint8_t flags, uint32_t keywords, bool 
     else if (same_head && !was_odd && !to_new && (!was_new || head == old.n))
         mailindex_put_flags(&mb->ix, m);
     else
-        mailview_renamed(mb, m, buf_str(&name));
+        mailindex_put_record(&mb->ix, m, buf_str(&name));
 out:
     buf_free(&old);
     buf_free(&name);
     return result;
+}
+
+bool
+mailview_pay_names(struct mailbox *mb)
+{
+    int result = 0;
+    if (mailview_begin(mb, NULL) < 0)
+        return false;
+    for (int n = 0; n < PAY_BATCH && mb->owed_from < mb->n && result == 0; mb->owed_from++) {
+        const struct mailbox_message *m = &mb->msgs[mb->owed_from];
+        if ((!m->bare && !m->owed) || m->gone)
+            continue;
+        result = rename_row(mb, mb->owed_from, m->flags, m->keywords, m->in_new, NULL);
+        n++;
+    }
+    mailview_end(mb);
+    if (mb->ix.fd < 0 || result != 0)
+        return false;
+    /* Under the lock, since nobody may adopt meanwhile. */
+    if (!mb->ix.state.counts.owed && mailview_begin(mb, NULL) == 0) {
+        if (!mb->ix.state.counts.owed)
+            mailadopt_end(mb->dir_fd, mb->cur_fd);
+        mailview_end(mb);
+    }
+    mb->owes &= mb->ix.state.counts.owed > 0;
+    return mb->owed_from < mb->n && mb->ix.state.counts.owed;
+}
+
+/* Whether the rename can follow later: the index is known to describe the folder and will be told,
+ * and the name that it makes from its record is the file's. */
+static bool
+may_owe(const struct mailbox *mb, const struct mailbox_message *m)
+{
+    return mb->direct >= MAILBOX_DIRECT && mb->guard.clean && mb->ix.fd >= 0 && mb->indexed &&
+           !mb->ix.torn && !m->in_new && !m->odd;
+}
+
+/* Renames take the kernel longer than all the rest of a STORE. */
+static void
+owe_row(struct mailbox *mb, size_t i, uint8_t flags, uint32_t keywords)
+{
+    struct mailbox_message *m = &mb->msgs[i];
+    const uint32_t is = mailview_pack(m->flags, m->keywords), to = mailview_pack(flags, keywords);
+    if (is == to)
+        return;
+    if (!m->owed)
+        m->named = is;
+    m->owed = m->named != to;
+    m->flags = flags;
+    m->keywords = keywords;
+    m->modseq = mailview_modseq(mb);
+    mailindex_put_flags(&mb->ix, m);
+    mb->owes = true;
+    if (i < mb->owed_from)
+        mb->owed_from = i;
 }
 
 static int
@@ -196,6 +256,10 @@ store_once(struct mailbox *mb, size_t i, enum mailbox_store_op op, uint8_t flags
     uint32_t k = op == MAILBOX_ADD      ? m->keywords | keywords
                  : op == MAILBOX_REMOVE ? m->keywords & ~keywords
                                         : keywords;
+    if (may_owe(mb, m)) {
+        owe_row(mb, i, f, k);
+        return 0;
+    }
     return rename_row(mb, i, f, k, false, e);
 }
 

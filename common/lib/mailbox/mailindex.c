@@ -151,6 +151,9 @@ apply_record(struct mailindex_rows *rows, const struct mailbox_message *r, uint3
         m->name_at = name_at;
         m->name_n = r->name_n;
         m->odd = r->odd;
+        m->bare = r->bare;
+        m->owed = r->owed;
+        m->named = r->named;
         m->in_new = r->in_new;
         m->size = r->size;
         m->vsize = r->vsize;
@@ -185,6 +188,8 @@ apply(struct mailindex *ix, struct mailindex_rows *rows, struct str rest, uint64
         memcpy(&f, body, sizeof f);
         if (m) {
             m->in_new = false;
+            m->owed = f.owed;
+            m->named = f.named;
             take_flags(rows, m, (uint8_t)f.flags, f.keywords, f.modseq);
         }
     } else if (x.type == MAILINDEX_FACTS) {
@@ -244,13 +249,11 @@ read_all(int fd, void *to, size_t n, uint64_t at)
     return 0;
 }
 
-int
-mailindex_follow(struct mailindex *ix, struct mailindex_rows *rows, bool locked)
+/* Apply what lies before end. */
+static int
+follow(struct mailindex *ix, struct mailindex_rows *rows, uint64_t end, bool locked)
 {
-    struct stat st;
-    if (ix->fd < 0 || fstat(ix->fd, &st) < 0)
-        return -1;
-    uint64_t end = (uint64_t)st.st_size, from = ix->read_to;
+    uint64_t from = ix->read_to;
     if (end <= from)
         return 0;
     if (end - ix->log_at > 2u * MAILINDEX_LOG_MAX)
@@ -276,6 +279,15 @@ mailindex_follow(struct mailindex *ix, struct mailindex_rows *rows, bool locked)
     ix->saved = ix->state;
     free(p);
     return result;
+}
+
+int
+mailindex_follow(struct mailindex *ix, struct mailindex_rows *rows, bool locked)
+{
+    struct stat st;
+    if (ix->fd < 0 || fstat(ix->fd, &st) < 0)
+        return -1;
+    return follow(ix, rows, (uint64_t)st.st_size, locked);
 }
 
 static bool
@@ -342,36 +354,130 @@ drop_gone(struct mailindex_rows *rows)
     rows->news = false;
 }
 
+/* Open the file, and what its head says. */
+static int
+open_index(struct mailindex *ix, int dir_fd, uint32_t validity, struct mailindex_head *h,
+           uint64_t *size_r)
+{
+    struct stat st;
+    mailindex_free(ix);
+    ix->fd = durable_open_rw(dir_fd, file_name, &st);
+    if (ix->fd < 0 || read_all(ix->fd, h, sizeof *h, 0) < 0 ||
+        !head_fits(h, (uint64_t)st.st_size, validity)) {
+        mailindex_free(ix);
+        return -1;
+    }
+    *size_r = (uint64_t)st.st_size;
+    ix->id = h->id;
+    ix->ino = st.st_ino;
+    ix->state = ix->saved = h->state;
+    ix->gone_floor = h->gone_floor;
+    ix->log_at = ix->read_to = sizeof *h + h->n * sizeof(struct mailbox_message) +
+                               h->ngone * sizeof *ix->gone + h->names_n;
+    return 0;
+}
+
 int
 mailindex_load(struct mailindex *ix, int dir_fd, uint32_t validity, struct mailindex_rows *rows)
 {
     struct mailindex_head h;
-    struct stat st;
+    uint64_t size;
+    if (rows)
+        rows->n = 0;
+    if (open_index(ix, dir_fd, validity, &h, &size) < 0)
+        return -1;
+    uint64_t before = ix->read_to;
+    if (load_body(ix, &h, rows) == 0 && mailindex_follow(ix, rows, false) == 0 &&
+        (!validity || ix->state.validity == validity)) {
+        if (rows && ix->read_to != before)
+            drop_gone(rows);
+        return 0;
+    }
     mailindex_free(ix);
     if (rows)
         rows->n = 0;
-    ix->fd = durable_open_rw(dir_fd, file_name, &st);
-    if (ix->fd < 0 || read_all(ix->fd, &h, sizeof h, 0) < 0 ||
-        !head_fits(&h, (uint64_t)st.st_size, validity))
+    return -1;
+}
+
+/* The state that the file ends with: of a batch that is there from its first byte. */
+static int
+read_tail(const struct mailindex *ix, uint64_t size, struct mailindex_state *state_r)
+{
+    struct {
+        struct mailindex_entry x;
+        struct mailindex_tail t;
+    } last;
+    struct mailindex_batch b;
+    if (size < ix->log_at + sizeof b + sizeof last || size - ix->log_at > 2u * MAILINDEX_LOG_MAX ||
+        read_all(ix->fd, &last, sizeof last, size - sizeof last) < 0 ||
+        last.x.type != MAILINDEX_STATE || last.x.n != sizeof last ||
+        last.t.check != mailindex_tail_check(ix->id, size, &last.t) ||
+        last.t.batch_n < sizeof last || last.t.batch_n > size - ix->log_at - sizeof b ||
+        read_all(ix->fd, &b, sizeof b, size - last.t.batch_n - sizeof b) < 0 ||
+        b.magic != MAILINDEX_BATCH || b.n != last.t.batch_n)
+        return -1;
+    *state_r = last.t.state;
+    return 0;
+}
+
+uint64_t
+mailindex_tail_check(uint64_t id, uint64_t end, const struct mailindex_tail *t)
+{
+    return mailindex_check(id + end, t, offsetof(struct mailindex_tail, check));
+}
+
+int
+mailindex_peek(struct mailindex *ix, int dir_fd, uint32_t validity)
+{
+    struct mailindex_head h;
+    uint64_t size;
+    if (open_index(ix, dir_fd, validity, &h, &size) < 0)
+        return -1;
+    if (size != ix->log_at && read_tail(ix, size, &ix->state) < 0)
         goto none;
-    ix->id = h.id;
-    ix->ino = st.st_ino;
-    ix->state = ix->saved = h.state;
-    ix->gone_floor = h.gone_floor;
-    ix->log_at = ix->read_to =
-        sizeof h + h.n * sizeof(struct mailbox_message) + h.ngone * sizeof *ix->gone + h.names_n;
-    if (load_body(ix, &h, rows) < 0)
+    if (validity && ix->state.validity != validity)
         goto none;
-    uint64_t before = ix->read_to;
-    if (mailindex_follow(ix, rows, false) < 0 || (validity && ix->state.validity != validity))
-        goto none;
-    if (rows && ix->read_to != before)
-        drop_gone(rows);
+    ix->saved = ix->state;
+    ix->read_to = size;
     return 0;
 none:
     mailindex_free(ix);
-    if (rows)
-        rows->n = 0;
+    return -1;
+}
+
+struct mailindex_counts
+mailindex_count(const struct mailindex_rows *rows)
+{
+    struct mailindex_counts c = {0};
+    for (size_t i = 0; i < rows->n; i++)
+        if (!rows->at[i].gone)
+            mailindex_count_one(&c, &rows->at[i]);
+    return c;
+}
+
+int
+mailindex_load_rows(struct mailindex *ix, struct mailindex_rows *rows)
+{
+    struct mailindex_head h;
+    const struct mailindex_state want = ix->state;
+    const uint64_t to = ix->read_to;
+    rows->n = 0;
+    if (ix->fd < 0 || read_all(ix->fd, &h, sizeof h, 0) < 0 || h.id != ix->id ||
+        !head_fits(&h, to, want.validity))
+        goto damaged;
+    ix->state = h.state;
+    ix->read_to = ix->log_at;
+    if (load_body(ix, &h, rows) < 0 || follow(ix, rows, to, false) < 0 || ix->read_to != to ||
+        memcmp(&ix->state, &want, sizeof want) != 0)
+        goto damaged;
+    if (to != ix->log_at)
+        drop_gone(rows);
+    const struct mailindex_counts counts = mailindex_count(rows);
+    if (memcmp(&counts, &want.counts, sizeof counts) == 0)
+        return 0;
+damaged:
+    mailindex_free(ix);
+    rows->n = 0;
     return -1;
 }
 
@@ -387,33 +493,38 @@ mailindex_look(const struct mailindex *ix, int dir_fd)
 
 /* ---- names ---- */
 
-void
-mailindex_stem(struct buf *stem, struct mailbox_message *m, struct str name)
+/* ":2,FLAGS" as the file's name has it. */
+static struct str
+suffix_of(const struct mailbox_message *m, char room[static MAILNAME_SUFFIX_MAX])
 {
-    struct mailname parsed;
-    struct buf canonical = buf_new(MAILNAME_MAX + 64);
+    if (m->in_new)
+        return STR("");
+    if (m->owed)
+        return mailname_suffix(room, (uint8_t)(m->named >> KEYWORDS_MAX),
+                               m->named & ((1u << KEYWORDS_MAX) - 1));
+    return mailname_suffix(room, m->flags, m->keywords);
+}
+
+struct str
+mailindex_stem(struct mailbox_message *m, struct str name)
+{
+    char room[MAILNAME_SUFFIX_MAX];
     ptrdiff_t colon = str_find(name, STR(":2,"));
     struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon);
-    buf_add(&canonical, head);
-    if (!m->in_new)
-        mailname_suffix(&canonical, m->flags, m->keywords);
-    m->odd = mailname_parse(name, &parsed) < 0 || !str_eq(buf_str(&canonical), name);
-    buf_free(&canonical);
-    buf_reset(stem);
-    buf_add(stem, m->odd ? name : head);
-    m->name_n = (uint8_t)stem->n;
+    m->odd = !str_eq(str_from(name, head.n), suffix_of(m, room));
+    struct str kept = m->odd ? name : head;
+    m->name_n = (uint8_t)kept.n;
+    return kept;
 }
 
 int
 mailindex_set_name(struct mailindex *ix, struct mailbox_message *m, struct str name)
 {
-    struct buf stem = buf_new(MAILNAME_MAX);
-    mailindex_stem(&stem, m, name);
+    if (name.n > MAILNAME_MAX)
+        return -1;
     m->name_at = (uint32_t)ix->heap.n;
-    buf_add(&ix->heap, buf_str(&stem));
-    int result = buf_ok(&stem) && buf_ok(&ix->heap) ? 0 : -1;
-    buf_free(&stem);
-    return result;
+    buf_add(&ix->heap, mailindex_stem(m, name));
+    return buf_ok(&ix->heap) ? 0 : -1;
 }
 
 static struct str
@@ -421,6 +532,9 @@ stored(struct mailindex *ix, const struct mailbox_message *m)
 {
     if (ix->fd < 0)
         return str_sub(buf_str(&ix->heap), m->name_at, m->name_n);
+    uint64_t batch_at = ix->read_to + sizeof(struct mailindex_batch);
+    if (m->name_at >= batch_at)
+        return str_sub(buf_str(&ix->batch), (size_t)(m->name_at - batch_at), m->name_n);
     uint64_t end = (uint64_t)m->name_at + m->name_n;
     if (m->name_at < ix->window_at || end > ix->window_at + ix->window.n) {
         buf_reset(&ix->window);
@@ -433,13 +547,23 @@ stored(struct mailindex *ix, const struct mailbox_message *m)
 }
 
 int
+mailindex_raw(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem)
+{
+    struct str text = stored(ix, m);
+    buf_reset(stem);
+    buf_add(stem, text);
+    return text.n == m->name_n && buf_ok(stem) ? 0 : -1;
+}
+
+int
 mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem)
 {
     struct mailname parsed;
     struct str text = stored(ix, m);
     buf_reset(stem);
-    if (text.n != m->name_n || mailname_parse(text, &parsed) < 0 || parsed.uid != m->uid ||
-        (ix->state.validity && parsed.validity != ix->state.validity))
+    if (text.n != m->name_n || mailname_parse(text, &parsed) < 0 ||
+        (!m->bare &&
+         (parsed.uid != m->uid || (ix->state.validity && parsed.validity != ix->state.validity))))
         return -1;
     buf_add(stem, text);
     return buf_ok(stem) ? 0 : -1;
@@ -450,7 +574,8 @@ mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf
 {
     if (mailindex_stored(ix, m, name) < 0)
         return -1;
-    if (!m->odd && !m->in_new)
-        mailname_suffix(name, m->flags, m->keywords);
+    char room[MAILNAME_SUFFIX_MAX];
+    if (!m->odd)
+        buf_add(name, suffix_of(m, room));
     return buf_ok(name) ? 0 : -1;
 }

@@ -14,10 +14,13 @@
  * A record is struct mailbox_message as it lies in memory: one read makes a session's view. A name
  * is stored without its flags, which the record has. Changes are appended, under the folder's lock,
  * as batches: each is valid whole or not at all, and says at last which state of the directories it
- * describes. Readers take no lock: they read to the last batch that is valid. The file never
- * shrinks in place; a new snapshot is written beside and renamed over it, and those who have the
- * old one open go on with it until they look (mailindex_follow()). Nothing here is synced: after a
- * power cut the index is old, or fails its checksums; how mod-sequences survive that: uidfile.h.
+ * describes, and how many messages there are then. That state has a check of its own and lies at
+ * the end of the file, so that who wants no more (SELECT) reads the head and the end only
+ * (mailindex_peek()). Readers take no lock: they read to the last batch that is valid. The file
+ * never shrinks in place; a new snapshot is written beside and renamed over it, and those who have
+ * the old one open go on with it until they look (mailindex_follow()). Nothing here is synced:
+ * after a power cut the index is old, or fails its checksums; how mod-sequences survive that:
+ * uidfile.h.
  *
  * Limits: MAILINDEX_LOG_MAX bytes of log, then nothing is appended until somebody who has the whole
  * view writes a snapshot, which he does when the log is an eighth as long as the records;
@@ -29,7 +32,7 @@
 #include "lib/base/err.h"
 
 enum {
-    MAILINDEX_VERSION = 1,
+    MAILINDEX_VERSION = 2,
     MAILINDEX_LOG_MAX = 64 << 20,
     MAILINDEX_GONE_MAX = 8192,
     MAILINDEX_WINDOW = 16384,
@@ -41,6 +44,13 @@ struct mailindex_time { /* a directory's mtime; all 0: not known */
     int64_t s, ns;
 };
 
+struct mailindex_counts {
+    uint32_t messages, unseen, deleted;
+    uint32_t in_new;       /* files in new/ */
+    uint32_t first_unseen; /* its number, from 1; 0: none */
+    uint32_t owed;         /* names that do not say their UID, or not their flags, yet */
+};
+
 struct mailindex_state {
     uint64_t modseq;                 /* the highest given */
     struct mailindex_time new_, cur; /* of the directories, as described here */
@@ -48,6 +58,7 @@ struct mailindex_state {
     uint32_t validity;
     uint64_t cache_id; /* the bulkhead.cache that the records point into */
     uint64_t cached;   /* items put into it, dead ones too */
+    struct mailindex_counts counts;
 };
 
 struct mailindex_gone {
@@ -73,10 +84,12 @@ struct mailindex {
     struct mailindex_state saved; /* as the file has it */
     struct mailindex_gone *gone;  /* by modseq, ascending */
     size_t ngone;
-    uint64_t gone_floor; /* of what went at or below it not all is in gone */
-    struct buf heap;     /* names, while fd is -1 */
-    struct buf batch;    /* entries to be appended */
-    struct buf window;   /* a piece of the file, for names */
+    uint64_t gone_floor;           /* of what went at or below it not all is in gone */
+    struct buf heap;               /* names, while fd is -1 */
+    struct buf batch;              /* entries to be appended */
+    struct mailindex_counts added; /* of messages in the batch that are no rows yet */
+    bool recount;                  /* rows differ in what counts tell */
+    struct buf window;             /* a piece of the file, for names */
     uint64_t window_at;
 };
 
@@ -87,6 +100,14 @@ void mailindex_free(struct mailindex *ix);
  * that can be used, or it is of another UIDVALIDITY (0: any). Frees what ix and rows held. */
 int mailindex_load(struct mailindex *ix, int dir_fd, uint32_t validity,
                    struct mailindex_rows *rows);
+/* The state only, from the head and the last batch, whatever lies between: cheap however many
+ * messages there are. Records are then not known, and may be had by mailindex_load_rows(). -1: none
+ * that can be used. */
+int mailindex_peek(struct mailindex *ix, int dir_fd, uint32_t validity);
+/* After a peek: the records as they were then. -1: damaged; ix is then free of everything. */
+int mailindex_load_rows(struct mailindex *ix, struct mailindex_rows *rows);
+/* Count the rows that are not gone. */
+struct mailindex_counts mailindex_count(const struct mailindex_rows *rows);
 /* Whether there is more to know than what was read. */
 enum mailindex_news { MAILINDEX_SAME, MAILINDEX_GREW, MAILINDEX_REPLACED };
 enum mailindex_news mailindex_look(const struct mailindex *ix, int dir_fd);
@@ -96,30 +117,35 @@ int mailindex_follow(struct mailindex *ix, struct mailindex_rows *rows, bool loc
 
 /* ---- changes, under the folder's lock: gathered, then committed in one batch ---- */
 
-void mailindex_put_record(struct mailindex *ix, const struct mailbox_message *m, struct str name);
+/* Where the name will lie is set in m, and is right until the batch is thrown away. */
+void mailindex_put_record(struct mailindex *ix, struct mailbox_message *m, struct str name);
+/* A message that becomes a row when the batch is applied. */
+void mailindex_put_added(struct mailindex *ix, struct mailbox_message *m, struct str name);
 void mailindex_put_flags(struct mailindex *ix, const struct mailbox_message *m);
 void mailindex_put_facts(struct mailindex *ix, const struct mailbox_message *m);
 void mailindex_put_cache(struct mailindex *ix, const struct mailbox_message *m);
 void mailindex_put_gone(struct mailindex *ix, uint32_t uid, uint64_t modseq);
 /* Append them and the state. -1: not done, and nothing is half done; the index is then behind. */
 int mailindex_commit(struct mailindex *ix, struct mailindex_rows *rows);
+/* Forget what was gathered. */
+void mailindex_drop_batch(struct mailindex *ix);
 /* A new snapshot of the rows that are not gone. bump: they all get the state's modseq. -1: not
  * done; the old file, if there was one, is then left and not used any more. */
 int mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, bool bump);
-/* Whether the log is so long that a snapshot is due. */
-bool mailindex_is_long(const struct mailindex *ix, size_t rows);
+/* Whether the log is so long that a snapshot is due; busy: somebody waits. */
+bool mailindex_is_long(const struct mailindex *ix, size_t rows, bool busy);
 
 /* ---- names ---- */
 
-/* What of a file's name is stored for this record: into stem; sets m->odd when it has to be the
- * whole. */
-void mailindex_stem(struct buf *stem, struct mailbox_message *m, struct str name);
+/* What of a file's name is stored for this record; sets m->odd when it has to be the whole. */
+struct str mailindex_stem(struct mailbox_message *m, struct str name);
 /* Give the record a name, in memory (while fd is -1). */
 int mailindex_set_name(struct mailindex *ix, struct mailbox_message *m, struct str name);
 /* The file's name. -1: it cannot be read, or is not this record's. */
 int mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name);
 
-/* What is stored of it. */
+/* What is stored of it; raw: whatever it is, if it is as long as it should be. */
+int mailindex_raw(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem);
 int mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem);
 /* The row of a UID, or the place before which it would be. */
 size_t mailindex_find(const struct mailindex_rows *rows, uint32_t uid);

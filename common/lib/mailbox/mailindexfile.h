@@ -33,7 +33,7 @@ enum mailindex_type {
     MAILINDEX_FACTS,
     MAILINDEX_CACHE, /* uint64_t */
     MAILINDEX_GONE,  /* uint64_t modseq */
-    MAILINDEX_STATE, /* struct mailindex_state */
+    MAILINDEX_STATE, /* struct mailindex_tail: the last entry of each batch */
 };
 
 struct mailindex_entry {
@@ -43,14 +43,25 @@ struct mailindex_entry {
     uint32_t uid;
     uint32_t zero2;
 };
+struct mailindex_tail {
+    struct mailindex_state state;
+    uint64_t batch_n; /* bytes of all entries, this one too */
+    uint64_t check;   /* of both, with the snapshot's id and the place */
+};
 struct mailindex_flags {
     uint32_t flags, keywords;
     uint64_t modseq;
+    uint32_t owed, named;
 };
 struct mailindex_facts {
     uint64_t size, vsize;
     int64_t date_s;
 };
+
+/* The check of a batch's last entry; end: the place behind it. */
+uint64_t mailindex_tail_check(uint64_t id, uint64_t end, const struct mailindex_tail *t);
+/* One more message. */
+void mailindex_count_one(struct mailindex_counts *c, const struct mailbox_message *m);
 
 /* The least size of an entry with its head; larger than any when the type is unknown. */
 size_t mailindex_entry_size(unsigned type);

@@ -21,7 +21,7 @@ mailindex_entry_size(unsigned type)
                                    [MAILINDEX_FACTS] = sizeof(struct mailindex_facts),
                                    [MAILINDEX_CACHE] = sizeof(uint64_t),
                                    [MAILINDEX_GONE] = sizeof(uint64_t),
-                                   [MAILINDEX_STATE] = sizeof(struct mailindex_state)};
+                                   [MAILINDEX_STATE] = sizeof(struct mailindex_tail)};
     if (type == 0 || type >= sizeof sizes / sizeof sizes[0])
         return SIZE_MAX;
     return sizeof(struct mailindex_entry) + sizes[type];
@@ -44,20 +44,59 @@ put(struct mailindex *ix, enum mailindex_type type, uint32_t uid, const void *bo
 }
 
 void
-mailindex_put_record(struct mailindex *ix, const struct mailbox_message *m, struct str name)
+mailindex_count_one(struct mailindex_counts *c, const struct mailbox_message *m)
 {
-    struct buf stem = buf_new(MAILNAME_MAX);
+    bool unseen = !(m->flags & MAILBOX_SEEN);
+    c->messages++;
+    c->deleted += (m->flags & MAILBOX_DELETED) != 0;
+    c->in_new += m->in_new;
+    c->owed += m->bare || m->owed;
+    c->unseen += unseen;
+    if (unseen && !c->first_unseen)
+        c->first_unseen = c->messages;
+}
+
+/* Those behind the others. */
+static void
+count_more(struct mailindex_counts *c, const struct mailindex_counts *more)
+{
+    if (!c->first_unseen && more->first_unseen)
+        c->first_unseen = c->messages + more->first_unseen;
+    c->messages += more->messages;
+    c->unseen += more->unseen;
+    c->deleted += more->deleted;
+    c->in_new += more->in_new;
+    c->owed += more->owed;
+}
+
+void
+mailindex_put_record(struct mailindex *ix, struct mailbox_message *m, struct str name)
+{
     struct mailbox_message r = *m;
+    if (ix->fd < 0)
+        return;
     r.recent = r.gone = r.changed = false;
-    mailindex_stem(&stem, &r, name);
-    put(ix, MAILINDEX_RECORD, m->uid, &r, sizeof r, buf_str(&stem));
-    buf_free(&stem);
+    struct str stem = mailindex_stem(&r, name);
+    m->name_at = (uint32_t)(ix->read_to + sizeof(struct mailindex_batch) + ix->batch.n +
+                            sizeof(struct mailindex_entry) + sizeof r);
+    m->name_n = r.name_n;
+    m->odd = r.odd;
+    put(ix, MAILINDEX_RECORD, m->uid, &r, sizeof r, stem);
+}
+
+void
+mailindex_put_added(struct mailindex *ix, struct mailbox_message *m, struct str name)
+{
+    mailindex_put_record(ix, m, name);
+    mailindex_count_one(&ix->added, m);
 }
 
 void
 mailindex_put_flags(struct mailindex *ix, const struct mailbox_message *m)
 {
-    const struct mailindex_flags f = {m->flags, m->keywords, m->modseq};
+    const struct mailindex_flags f = {m->flags, m->keywords, m->modseq, m->owed,
+                                      m->owed ? m->named : 0};
+    ix->recount = true;
     put(ix, MAILINDEX_FLAGS, m->uid, &f, sizeof f, STR(""));
 }
 
@@ -77,9 +116,28 @@ mailindex_put_cache(struct mailindex *ix, const struct mailbox_message *m)
 void
 mailindex_put_gone(struct mailindex *ix, uint32_t uid, uint64_t modseq)
 {
+    ix->recount = true;
     if (ix->fd < 0) /* nobody will read it to us from the log */
         mailindex_add_gone(ix, uid, modseq);
     put(ix, MAILINDEX_GONE, uid, &modseq, sizeof modseq, STR(""));
+}
+
+static void
+put_tail(struct mailindex *ix)
+{
+    const size_t n = sizeof(struct mailindex_entry) + sizeof(struct mailindex_tail);
+    struct mailindex_tail t = {.state = ix->state, .batch_n = ix->batch.n + n};
+    uint64_t end = ix->read_to + sizeof(struct mailindex_batch) + t.batch_n;
+    t.check = mailindex_tail_check(ix->id, end, &t);
+    put(ix, MAILINDEX_STATE, 0, &t, sizeof t, STR(""));
+}
+
+void
+mailindex_drop_batch(struct mailindex *ix)
+{
+    buf_reset(&ix->batch);
+    ix->added = (struct mailindex_counts){0};
+    ix->recount = false;
 }
 
 int
@@ -89,7 +147,10 @@ mailindex_commit(struct mailindex *ix, struct mailindex_rows *rows)
     struct buf *b = &ix->batch;
     if (ix->fd < 0 || ix->torn)
         goto out;
-    put(ix, MAILINDEX_STATE, 0, &ix->state, sizeof ix->state, STR(""));
+    if (ix->recount && rows)
+        ix->state.counts = mailindex_count(rows);
+    count_more(&ix->state.counts, &ix->added);
+    put_tail(ix);
     struct mailindex_batch head = {.magic = MAILINDEX_BATCH, .n = (uint32_t)b->n};
     if (!buf_ok(b) || ix->read_to - ix->log_at + b->n + sizeof head > MAILINDEX_LOG_MAX ||
         ix->read_to + b->n + sizeof head > UINT32_MAX)
@@ -103,17 +164,17 @@ mailindex_commit(struct mailindex *ix, struct mailindex_rows *rows)
     }
     result = mailindex_follow(ix, rows, true);
 out:
-    buf_reset(b);
+    mailindex_drop_batch(ix);
     if (result < 0)
         ix->torn = true;
     return result;
 }
 
 bool
-mailindex_is_long(const struct mailindex *ix, size_t rows)
+mailindex_is_long(const struct mailindex *ix, size_t rows, bool busy)
 {
-    uint64_t log = ix->read_to - ix->log_at;
-    return log > 65536 && log > rows * sizeof(struct mailbox_message) / 8;
+    uint64_t log = ix->read_to - ix->log_at, all = rows * sizeof(struct mailbox_message);
+    return log > 65536 && log > (busy ? 2 * all : all / 8);
 }
 
 /* ---- a snapshot ---- */
@@ -129,9 +190,12 @@ gather(struct mailindex *ix, const struct mailindex_rows *rows, uint64_t names_a
         struct mailbox_message m = rows->at[i];
         if (m.gone)
             continue;
-        result = mailindex_stored(ix, &m, &name);
+        /* In memory they lie as they are to lie in the file, and nobody else can have been there.
+         */
+        if (ix->fd >= 0)
+            result = mailindex_raw(ix, &m, &name);
+        m.name_at = (uint32_t)(names_at + (ix->fd >= 0 ? names->n : m.name_at));
         m.recent = m.changed = false;
-        m.name_at = (uint32_t)(names_at + names->n);
         if (bump)
             m.modseq = ix->state.modseq;
         buf_add(names, buf_str(&name));
@@ -174,6 +238,7 @@ static int
 new_file(struct mailindex *ix, int dir_fd, const struct mailindex_rows *rows, struct str names,
          struct stat *st_r)
 {
+    ix->state.counts = mailindex_count(rows);
     struct mailindex_head h = {.version = MAILINDEX_VERSION,
                                .record_size = sizeof(struct mailbox_message),
                                .n = rows->n,
@@ -213,9 +278,11 @@ mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, b
         live += !rows->at[i].gone;
     uint64_t names_at = sizeof(struct mailindex_head) + live * sizeof(struct mailbox_message) +
                         ix->ngone * sizeof *ix->gone;
-    buf_reset(&ix->batch);
-    if (gather(ix, rows, names_at, bump, &out, &names) == 0 && names_at + names.n < UINT32_MAX)
-        fd = new_file(ix, dir_fd, &out, buf_str(&names), &st);
+    if (gather(ix, rows, names_at, bump, &out, &names) == 0) {
+        struct str text = ix->fd >= 0 ? buf_str(&names) : buf_str(&ix->heap);
+        if (names_at + text.n < UINT32_MAX)
+            fd = new_file(ix, dir_fd, &out, text, &st);
+    }
     if (fd >= 0) {
         take_places(rows, &out);
         if (ix->fd >= 0)
@@ -229,6 +296,7 @@ mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, b
         buf_free(&ix->window);
         ix->window_at = 0;
     }
+    mailindex_drop_batch(ix);
     free(out.at);
     buf_free(&names);
     return fd < 0 ? -1 : 0;

@@ -74,18 +74,28 @@ mailname_fresh(struct buf *out, int64_t time_s)
              (long long)(wall_us() % 1000000), hex);
 }
 
-void
-mailname_suffix(struct buf *out, uint8_t flags, uint32_t keywords)
+struct str
+mailname_suffix(char room[static MAILNAME_SUFFIX_MAX], uint8_t flags, uint32_t keywords)
 {
-    char text[3 + LETTERS + 26] = ":2,";
+    char *text = room;
     size_t n = 3;
+    memcpy(text, ":2,", 3);
     for (size_t k = 0; k < LETTERS; k++)
         if (flags & letters[k].flag)
             text[n++] = letters[k].letter;
     for (unsigned k = 0; k < 26 && keywords >> k; k++)
         if (keywords >> k & 1)
             text[n++] = (char)('a' + k);
-    buf_add(out, str_of(text, n));
+    return str_of(text, n);
+}
+
+struct str
+mailname_base(struct str name)
+{
+    struct str rest = name;
+    struct str base = str_cut(&rest, ',');
+    ptrdiff_t colon = str_find(name, STR(":2,"));
+    return colon >= 0 && (size_t)colon < base.n ? str_sub(name, 0, (size_t)colon) : base;
 }
 
 /* Flags in ASCII order; others' letters stay. */

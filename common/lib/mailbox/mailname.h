@@ -7,7 +7,7 @@
 #pragma once
 #include "lib/base/buf.h"
 
-enum { MAILNAME_MAX = 255 };
+enum { MAILNAME_MAX = 255, MAILNAME_SUFFIX_MAX = 3 + 5 + 26 };
 
 struct mailname {
     struct str base;        /* up to the first ',' or ':' */
@@ -35,6 +35,8 @@ struct mailname_new {
  * is shortened to a random one. */
 void mailname_build(struct buf *out, const struct mailname *old, const struct mailname_new *with);
 /* ":2," and the flags, as mailname_build() writes them for a name without others' letters. */
-void mailname_suffix(struct buf *out, uint8_t flags, uint32_t keywords);
+struct str mailname_suffix(char room[static MAILNAME_SUFFIX_MAX], uint8_t flags, uint32_t keywords);
+/* The base of a name that parses. */
+struct str mailname_base(struct str name);
 /* A new base: seconds, microseconds, random. */
 void mailname_fresh(struct buf *out, int64_t time_s);

@@ -1,4 +1,5 @@
 #include "lib/mailbox/mailscan.h"
+#include "lib/mailbox/mailadopt.h"
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailview.h"
 #include "lib/base/sort.h"
@@ -215,9 +216,7 @@ sort_entries(struct mailscan *s)
 static bool
 same_base(const char *a, const char *b)
 {
-    struct mailname x, y;
-    return mailname_parse(str_z(a), &x) == 0 && mailname_parse(str_z(b), &y) == 0 &&
-           str_eq(x.base, y.base);
+    return str_eq(mailname_base(str_z(a)), mailname_base(str_z(b)));
 }
 
 static bool
@@ -247,6 +246,7 @@ resolve_doubles(struct mailscan *s, const struct mailbox *mb)
             last = i;
         } else {
             b->uid = 0; /* a copy: it gets its own */
+            b->bare = false;
         }
     }
     return any;
@@ -278,6 +278,7 @@ place(struct mailscan *s, struct mailscan_entry *x, struct mailbox *mb, uint32_t
         buf_add(&s->names, buf_str(&name));
         buf_addc(&s->names, '\0');
         x->uid = uid;
+        x->bare = false;
         x->in_new = to_new;
         if (!buf_ok(&s->names))
             result = err_set(e, ERR_TEMPORARY, "out of memory");
@@ -288,6 +289,66 @@ place(struct mailscan *s, struct mailscan_entry *x, struct mailbox *mb, uint32_t
     }
     buf_free(&name);
     return result;
+}
+
+static struct str
+base_of(const struct mailscan *s, const struct mailscan_entry *x)
+{
+    return mailname_base(str_z(mailscan_name(s, x)));
+}
+
+int
+mailscan_take_adopted(struct mailscan *s, const struct mailbox *mb, struct err *e)
+{
+    struct mailadopt list;
+    if (mailadopt_load(&list, mb->dir_fd, e) < 0)
+        return -1;
+    bool owed = false;
+    for (size_t i = 0; list.validity && i < s->n; i++) {
+        struct mailscan_entry *x = &s->at[i];
+        if (x->in_new || (x->uid && x->validity == list.validity))
+            continue;
+        uint32_t uid = mailadopt_find(&list, base_of(s, x));
+        if (uid) {
+            x->uid = uid;
+            x->validity = list.validity;
+            owed = x->bare = true;
+        }
+    }
+    if (list.validity && !owed)
+        mailadopt_end(mb->dir_fd, mb->cur_fd);
+    mailadopt_free(&list);
+    return 0;
+}
+
+/* Those that may be renamed later get their UIDs in the list: uid and following are for the entries
+ * from first on. What cannot be done so is left to be renamed now. */
+static void
+adopt(struct mailscan *s, const struct mailbox *mb, size_t first, uint32_t uid)
+{
+    struct mailadopt list = {0};
+    size_t n = 0;
+    for (size_t i = first; i < s->n; i++)
+        n += !s->at[i].in_new && !s->at[i].lost;
+    if (n < MAILSCAN_ADOPT_MIN || mailadopt_begin(&list, mb->uids.validity, s->n + 1) < 0)
+        return;
+    for (size_t i = 0; i < s->n; i++) {
+        struct mailscan_entry *x = &s->at[i];
+        if (i >= first)
+            x->bare = !x->in_new && !x->lost &&
+                      mailadopt_add(&list, base_of(s, x), uid + (uint32_t)(i - first)) == 0;
+        else if (x->bare)
+            (void)mailadopt_add(&list, base_of(s, x), x->uid);
+    }
+    bool done = buf_ok(&list.lines) && mailadopt_write(&list, mb->dir_fd, NULL) == 0;
+    for (size_t i = first; i < s->n; i++) {
+        s->at[i].bare &= done;
+        if (s->at[i].bare) {
+            s->at[i].uid = uid + (uint32_t)(i - first);
+            s->at[i].validity = mb->uids.validity;
+        }
+    }
+    mailadopt_free(&list);
 }
 
 static int
@@ -306,8 +367,9 @@ give_uids(struct mailscan *s, struct mailbox *mb, struct err *e)
     if (uidfile_give(&mb->uids, mb->dir_fd, mb->lock_fd, highest, (uint32_t)(s->n - first), &uid,
                      e) < 0)
         return -1;
-    for (size_t i = first; i < s->n; i++)
-        if (place(s, &s->at[i], mb, uid++, e) < 0)
+    adopt(s, mb, first, uid);
+    for (size_t i = first; i < s->n; i++, uid++)
+        if (!s->at[i].bare && place(s, &s->at[i], mb, uid, e) < 0)
             return -1;
     return 0;
 }
@@ -330,14 +392,21 @@ int
 mailscan_settle(struct mailscan *s, struct mailbox *mb, struct err *e)
 {
     for (size_t i = 0; i < s->n; i++)
-        if (!uid_counts(&s->at[i], mb))
+        if (!uid_counts(&s->at[i], mb)) {
             s->at[i].uid = 0;
+            s->at[i].bare = false;
+        }
     if (sort_entries(s) < 0 || (resolve_doubles(s, mb) && sort_entries(s) < 0))
         return err_set(e, ERR_TEMPORARY, "out of memory");
     if (give_uids(s, mb, e) < 0)
         return -1;
-    for (size_t i = 0; i < s->n && !mb->read_only; i++)
-        if (!s->at[i].lost && s->at[i].in_new && place(s, &s->at[i], mb, s->at[i].uid, e) < 0)
+    bool lost = false;
+    for (size_t i = 0; i < s->n; i++) {
+        if (!mb->read_only && !s->at[i].lost && s->at[i].in_new &&
+            place(s, &s->at[i], mb, s->at[i].uid, e) < 0)
             return -1;
-    return sort_entries(s) < 0 ? err_set(e, ERR_TEMPORARY, "out of memory") : 0;
+        lost |= s->at[i].lost;
+    }
+    /* UIDs were given in order: only holes are to be closed. */
+    return lost && sort_entries(s) < 0 ? err_set(e, ERR_TEMPORARY, "out of memory") : 0;
 }

@@ -18,7 +18,11 @@ struct mailscan_entry {
     bool in_new;
     bool recent; /* was in new/ when we came */
     bool lost;   /* a foreign program took it meanwhile */
+    bool bare;   /* its UID is not in its name, but in the list of mailadopt */
 };
+
+/* So many without a UID in cur/ are not renamed at once: mailadopt.h. */
+enum { MAILSCAN_ADOPT_MIN = 200 };
 
 struct mailscan {
     struct mailscan_entry *at;
@@ -36,5 +40,7 @@ int mailscan_evidence(const struct mailscan *s, struct uid_evidence *seen_r, str
  * rename, move from new/ to cur/ unless mb->read_only; then sort by UID. What a foreign program
  * takes away meanwhile is dropped. ERR_LIMIT: UIDs are used up. */
 int mailscan_settle(struct mailscan *s, struct mailbox *mb, struct err *e);
+/* Take the UIDs that the list tells. -1: it cannot be read. */
+int mailscan_take_adopted(struct mailscan *s, const struct mailbox *mb, struct err *e);
 /* Rename without replacing; -1 with errno. */
 int mailscan_rename(int from_fd, const char *from, int to_fd, const char *to);

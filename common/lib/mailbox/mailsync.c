@@ -60,7 +60,7 @@ detach(struct mailbox *mb)
     mb->tail_lost |= mb->ix.torn;
     mb->ix.torn = false;
     buf_reset(&mb->ix.heap);
-    buf_reset(&mb->ix.batch);
+    mailindex_drop_batch(&mb->ix);
     buf_reset(&mb->ix.window);
 }
 
@@ -109,8 +109,9 @@ reload(struct mailbox *mb)
     struct mailindex fresh;
     struct mailindex_rows rows = {0};
     mailindex_init(&fresh);
-    if (mailindex_load(&fresh, mb->dir_fd, mb->validity, mb->target ? NULL : &rows) == 0 &&
-        (mb->target || take_rows(mb, &rows) == 0)) {
+    if ((mb->target && mailindex_peek(&fresh, mb->dir_fd, mb->validity) == 0) ||
+        (mailindex_load(&fresh, mb->dir_fd, mb->validity, mb->target ? NULL : &rows) == 0 &&
+         (mb->target || take_rows(mb, &rows) == 0))) {
         mailindex_free(&mb->ix);
         mb->ix = fresh;
         mb->indexed = true;
@@ -142,6 +143,8 @@ mailview_begin(struct mailbox *mb, struct err *e)
         mb->changing++;
         return 0;
     }
+    if (mailbox_load(mb, e) < 0)
+        return -1;
     if (lock(mb, e) < 0)
         return -1;
     if (uidfile_read(&mb->uids, mb->dir_fd, e) < 0) {
@@ -174,7 +177,7 @@ tell_index(struct mailbox *mb)
         detach(mb);
         return;
     }
-    if (mb->target || (!mb->bump && !mailindex_is_long(&mb->ix, mb->n)))
+    if (mb->target || (!mb->bump && !mailindex_is_long(&mb->ix, mb->n, !mb->settling)))
         return;
     if (mailindex_write(&mb->ix, mb->dir_fd, &mb->rows, mb->bump) == 0)
         mb->bump = false;
@@ -236,20 +239,9 @@ mailview_added(struct mailbox *mb, struct mailbox_message *m, struct str name)
     if (!mb->guard.clean || mb->ix.fd < 0 || !mb->indexed)
         return;
     m->modseq = mailview_modseq(mb);
-    mailindex_put_record(&mb->ix, m, name);
+    mailindex_put_added(&mb->ix, m, name);
     if (mb->ix.state.next_uid <= m->uid)
         mb->ix.state.next_uid = m->uid + 1;
-}
-
-void
-mailview_renamed(struct mailbox *mb, struct mailbox_message *m, struct str name)
-{
-    mailindex_put_record(&mb->ix, m, name);
-    /* Where the new name lies is known when it lies there. */
-    if (mailindex_commit(&mb->ix, &mb->rows) < 0) {
-        mb->suspect = true;
-        detach(mb);
-    }
 }
 
 void
@@ -271,11 +263,30 @@ saved_time(const struct mailscan_entry *x)
 static int
 name_row(struct mailbox *mb, struct mailbox_message *m, const char *name, struct err *e)
 {
+    mb->ix.recount = true;
     if (mb->ix.fd >= 0)
         mailindex_put_record(&mb->ix, m, str_z(name));
     else if (mailindex_set_name(&mb->ix, m, str_z(name)) < 0)
         return err_set(e, ERR_TEMPORARY, "out of memory");
     return 0;
+}
+
+/* The flags of a name that somebody has changed. Where the name was not what we owe, what he
+ * changed in it counts, and the rest of what we owe stays. */
+static void
+take_flags(struct mailbox *mb, struct mailbox_message *m, uint8_t flags, uint32_t keywords)
+{
+    const uint32_t seen = mailview_pack(flags, keywords), is = mailview_pack(m->flags, m->keywords);
+    uint32_t touched = m->owed ? seen ^ m->named : seen ^ is;
+    uint32_t now = (is & ~touched) | (seen & touched);
+    m->owed = now != seen;
+    m->named = m->owed ? seen : 0;
+    if (now == is)
+        return;
+    m->flags = (uint8_t)(now >> KEYWORDS_MAX);
+    m->keywords = now & ((1u << KEYWORDS_MAX) - 1);
+    m->changed = true;
+    m->modseq = mailview_modseq(mb);
 }
 
 /* A row that is there, as it was just seen. */
@@ -290,16 +301,13 @@ take_entry(struct mailbox *mb, struct mailbox_message *m, const struct mailscan 
     mb->news = true;
     m->recent |= m->in_new && x->recent;
     m->in_new = x->in_new;
+    m->bare = x->bare;
+    mb->owed_from = 0;
     if (x->size != UINT64_MAX)
         m->size = x->size;
     if (x->vsize != UINT64_MAX)
         m->vsize = x->vsize;
-    if (m->flags != x->flags || m->keywords != x->keywords) {
-        m->flags = x->flags;
-        m->keywords = x->keywords;
-        m->changed = true;
-        m->modseq = mailview_modseq(mb);
-    }
+    take_flags(mb, m, x->flags, x->keywords);
     return name_row(mb, m, name, e);
 }
 
@@ -313,6 +321,7 @@ append_entry(struct mailbox *mb, const struct mailscan *s, const struct mailscan
     if (mailindex_reserve(&mb->rows, mb->n + 1) < 0)
         return err_set(e, ERR_TEMPORARY, "out of memory");
     mb->news = true;
+    mb->owed_from = 0;
     struct mailbox_message *m = &mb->msgs[mb->n++];
     *m = (struct mailbox_message){.size = x->size,
                                   .vsize = x->vsize,
@@ -320,6 +329,7 @@ append_entry(struct mailbox *mb, const struct mailscan *s, const struct mailscan
                                   .keywords = x->keywords,
                                   .flags = x->flags,
                                   .in_new = x->in_new,
+                                  .bare = x->bare,
                                   .recent = x->recent,
                                   .saved_s = saved_time(x),
                                   .modseq = mailview_modseq(mb)};
@@ -379,8 +389,9 @@ static int
 find_validity(struct mailbox *mb, const struct mailscan *s, struct err *e)
 {
     struct uid_evidence seen;
-    if (!mb->uids.validity && (mailscan_evidence(s, &seen, e) < 0 ||
-                               uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, &seen, e) < 0))
+    if (!mb->uids.validity &&
+        (mailscan_evidence(s, &seen, e) < 0 ||
+         uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, mb->lock_fd, &seen, s->n, e) < 0))
         return -1;
     if (mb->validity && mb->validity != mb->uids.validity)
         return err_set(e, ERR_PERMANENT, "UIDVALIDITY has changed");
@@ -394,7 +405,7 @@ static int
 start_over(struct mailbox *mb, struct mailscan *s, struct err *e)
 {
     const struct uid_evidence none = {.validity = mb->uids.validity, .highest = UINT32_MAX};
-    if (uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, &none, e) < 0)
+    if (uidfile_make(&mb->uids, mb->dir_fd, mb->root_fd, mb->lock_fd, &none, s->n, e) < 0)
         return -1;
     if (mb->told)
         return err_set(e, ERR_PERMANENT, "UIDVALIDITY has changed");
@@ -415,7 +426,9 @@ list_once(struct mailbox *mb, bool whole, bool really_gone, size_t *missing_r, s
     struct err why = {0};
     if (mailscan_read(&s, mb, whole, e) < 0)
         return -1;
-    int result = find_validity(mb, &s, e);
+    int result = whole ? mailscan_take_adopted(&s, mb, e) : 0;
+    if (result == 0)
+        result = find_validity(mb, &s, e);
     if (result == 0 && mailscan_settle(&s, mb, &why) < 0) {
         if (e)
             *e = why;
@@ -501,7 +514,7 @@ mailview_relist(struct mailbox *mb, struct err *e)
         if (!whole && mailguard_new_same(mb) && (mb->read_only || !has_new(mb)))
             return 0;
         if (list(mb, whole, e) < 0) {
-            buf_reset(&mb->ix.batch);
+            mailindex_drop_batch(&mb->ix);
             mb->suspect = true;
             if (!whole && pass == 0)
                 continue;
@@ -524,6 +537,39 @@ mailview_relist(struct mailbox *mb, struct err *e)
 
 /* ---- opening and looking ---- */
 
+static bool
+same_times(const struct mailbox *mb)
+{
+    return mailguard_new_same(mb) && mailguard_cur_same(mb);
+}
+
+int
+mailbox_load(struct mailbox *mb, struct err *e)
+{
+    if (!mb->lazy)
+        return 0;
+    const uint32_t told = mb->ix.state.counts.messages;
+    mb->lazy = false;
+    if (mailindex_load_rows(&mb->ix, &mb->rows) == 0) {
+        for (size_t i = 0; i < mb->n; i++)
+            mb->msgs[i].recent = mb->msgs[i].in_new;
+        mb->news = false;
+        return 0;
+    }
+    /* Damaged: the names say what there is. */
+    mb->indexed = false;
+    mb->seen_next = 0;
+    if (mailview_begin(mb, e) < 0)
+        return -1;
+    int result = mailview_relist(mb, e);
+    mailview_end(mb);
+    mailbox_drop_gone(mb);
+    mb->news = false;
+    return result == 0 && mb->n != told
+               ? err_set(e, ERR_PERMANENT, "the index was damaged, and the folder has changed")
+               : result;
+}
+
 int
 mailview_open(struct mailbox *mb, struct err *e)
 {
@@ -531,6 +577,12 @@ mailview_open(struct mailbox *mb, struct err *e)
     if (uidfile_read(&mb->uids, mb->dir_fd, e) < 0)
         return -1;
     mb->validity = mb->uids.validity;
+    if (mb->validity && mailindex_peek(&mb->ix, mb->dir_fd, mb->validity) == 0 &&
+        (mb->read_only || mb->ix.state.counts.in_new == 0) && same_times(mb)) {
+        mb->indexed = mb->lazy = mb->told = true;
+        mb->seen_next = mb->ix.state.next_uid;
+        return keywords_load(&mb->keywords, mb->dir_fd, e);
+    }
     if (mb->validity && mailindex_load(&mb->ix, mb->dir_fd, mb->validity, &mb->rows) == 0) {
         mb->indexed = true;
         if (keywords_load(&mb->keywords, mb->dir_fd, e) < 0)
@@ -539,7 +591,7 @@ mailview_open(struct mailbox *mb, struct err *e)
         bool new_ = false;
         for (size_t i = 0; i < mb->n; i++)
             new_ |= mb->msgs[i].recent = mb->msgs[i].in_new;
-        if ((mb->read_only || !new_) && mailguard_new_same(mb) && mailguard_cur_same(mb)) {
+        if ((mb->read_only || !new_) && same_times(mb)) {
             mb->told = true;
             return 0;
         }
@@ -557,10 +609,13 @@ int
 mailbox_refresh(struct mailbox *mb, struct err *e)
 {
     enum mailindex_news news = mailindex_look(&mb->ix, mb->dir_fd);
+    if (mb->lazy && news == MAILINDEX_SAME && same_times(mb))
+        return keywords_load(&mb->keywords, mb->dir_fd, e);
+    if (mailbox_load(mb, e) < 0)
+        return -1;
     if (news == MAILINDEX_GREW)
         catch_up(mb, false);
-    if (news != MAILINDEX_REPLACED && mb->ix.fd >= 0 && !mb->suspect && mailguard_new_same(mb) &&
-        mailguard_cur_same(mb))
+    if (news != MAILINDEX_REPLACED && mb->ix.fd >= 0 && !mb->suspect && same_times(mb))
         return keywords_load(&mb->keywords, mb->dir_fd, e);
     if (mailview_begin(mb, e) < 0)
         return -1;
@@ -581,10 +636,18 @@ mailbox_changes_end(struct mailbox *mb)
     mailview_end(mb);
 }
 
-void
+bool
 mailbox_settle(struct mailbox *mb)
 {
+    mb->direct = 0;
     mailcache_flush(mb);
-    if (mb->ix.fd >= 0 && mb->ix.batch.n && mailview_begin(mb, NULL) == 0)
+    if (mb->ix.fd >= 0 && !mb->read_only && mb->ix.state.counts.owed)
+        return mailview_pay_names(mb);
+    mb->settling = true;
+    if (mb->ix.fd >= 0 &&
+        (mb->ix.batch.n || (!mb->lazy && mailindex_is_long(&mb->ix, mb->n, false))) &&
+        mailview_begin(mb, NULL) == 0)
         mailview_end(mb);
+    mb->settling = false;
+    return false;
 }

@@ -6,6 +6,9 @@
 
 struct mailscan;
 
+/* Open the folder's directories and its lock, nothing else. */
+int mailview_open_dirs(struct mailbox *mb, int root_fd, struct str folder, bool read_only,
+                       struct err *e);
 /* Open bulkhead-lock in a folder, made when missing. */
 int mailview_open_lock(int dir_fd, struct err *e);
 /* The index, and if it does not say how the folder is now, a listing. 1: it was listed; 0, -1. */
@@ -26,7 +29,13 @@ int mailview_reserve(struct mailbox *mb, uint32_t n, uint32_t *first_r, struct e
 int mailview_rename(struct mailbox *mb, int from_fd, const char *from, int to_fd, const char *to);
 /* A new file with this name and these data has been put into the folder by us: tell the index. */
 void mailview_added(struct mailbox *mb, struct mailbox_message *m, struct str name);
-/* A message has another name, not only other flags: its row and the index are told. */
-void mailview_renamed(struct mailbox *mb, struct mailbox_message *m, struct str name);
+/* Flags and keywords as one number. */
+static inline uint32_t
+mailview_pack(uint8_t flags, uint32_t keywords)
+{
+    return (uint32_t)flags << KEYWORDS_MAX | keywords;
+}
+/* Give some of the bare and owed files their names. False: none is left, or it did not work. */
+bool mailview_pay_names(struct mailbox *mb);
 /* Size or date of a message have been found out: the index will be told at the next occasion. */
 void mailview_learnt(struct mailbox *mb, size_t i);

@@ -180,6 +180,46 @@ quota_take(int root_fd, uint64_t bytes, uint64_t n, struct err *e)
     return result;
 }
 
+static bool
+has_limits(const struct quota *q, uint64_t bytes_max, uint64_t count_max)
+{
+    return q->there && q->bytes_max == bytes_max && q->count_max == count_max;
+}
+
+void
+quota_configure(int root_fd, struct str text)
+{
+    struct quota q = {0};
+    uint64_t bytes_max, count_max;
+    struct str bytes = str_cut(&text, ' ');
+    if (str_u64(bytes, INT64_MAX, &bytes_max) < 0 || str_u64(text, INT64_MAX, &count_max) < 0 ||
+        (!bytes_max && !count_max) || quota_read(root_fd, &q, NULL) < 0 ||
+        has_limits(&q, bytes_max, count_max))
+        return;
+    int lock_fd = mailview_open_lock(root_fd, NULL);
+    if (lock_fd < 0)
+        return;
+    if (uidfile_lock_quota(lock_fd, NULL) == 0 && quota_read(root_fd, &q, NULL) == 0 &&
+        !has_limits(&q, bytes_max, count_max)) {
+        q.bytes_max = bytes_max;
+        q.count_max = count_max;
+        (void)count(root_fd, &q, NULL);
+    }
+    close(lock_fd);
+}
+
+void
+quota_recount(int root_fd)
+{
+    struct quota q;
+    int lock_fd = is_there(root_fd) ? mailview_open_lock(root_fd, NULL) : -1;
+    if (lock_fd < 0)
+        return;
+    if (uidfile_lock_quota(lock_fd, NULL) == 0 && quota_read(root_fd, &q, NULL) == 0 && q.there)
+        (void)count(root_fd, &q, NULL);
+    close(lock_fd);
+}
+
 void
 quota_give(int root_fd, uint64_t bytes, uint64_t n)
 {

@@ -18,6 +18,13 @@ int quota_take(int root_fd, uint64_t bytes, uint64_t count, struct err *e);
 /* Give it back; what cannot be written is found at the next counting. */
 void quota_give(int root_fd, uint64_t bytes, uint64_t count);
 
+/* What the configuration says, as the launcher passes it on: "BYTES MESSAGES", 0 for no limit. The
+ * file gets these limits; without any it is left as it is. Failures are found again by the next. */
+void quota_configure(int root_fd, struct str text);
+
+/* Count anew, where there is a limit. */
+void quota_recount(int root_fd);
+
 struct quota {
     bool there;
     uint64_t bytes_max, count_max; /* 0: no limit */

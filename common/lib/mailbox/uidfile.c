@@ -168,31 +168,6 @@ out:
     return result;
 }
 
-int
-uidfile_make(struct uidfile *u, int dir_fd, int root_fd, const struct uid_evidence *seen,
-             struct err *e)
-{
-    struct uidfile made = {.holding = u->holding};
-    if (seen->validity && seen->highest < UINT32_MAX - 2 * UIDFILE_JUMP) {
-        made.validity = seen->validity;
-        made.next = seen->highest + UIDFILE_JUMP;
-    } else {
-        if (uidfile_new_validity(root_fd, seen->validity, &made.validity, e) < 0)
-            return -1;
-        made.next = 1;
-    }
-    made.mark = made.next;
-    /* What was given before is not known: no count of changes can have come as far as the clock. */
-    made.modseq_mark = seen->validity ? (uint64_t)wall_us() : 0;
-    struct buf line = buf_new(LINE_MAX_);
-    format(&made, &line);
-    int result = durable_replace(dir_fd, file_name, buf_str(&line), e);
-    buf_free(&line);
-    if (result == 0)
-        *u = made;
-    return result;
-}
-
 /* Hold byte 1 from now on; when nobody else does, "next" is not to be trusted. */
 static int
 hold(struct uidfile *u, int lock_fd, struct err *e)
@@ -205,6 +180,67 @@ hold(struct uidfile *u, int lock_fd, struct err *e)
         return err_errno(e, "lock the folder's UIDs");
     u->holding = true;
     return 0;
+}
+
+/* When this system started. It tells whether what was written without a sync can have been lost. */
+static uint64_t
+boot_time(void)
+{
+    struct timespec up;
+    clock_gettime(CLOCK_BOOTTIME, &up);
+    return (uint64_t)(wall_s() - up.tv_sec);
+}
+
+int
+uidfile_make(struct uidfile *u, int dir_fd, int root_fd, int lock_fd,
+             const struct uid_evidence *seen, size_t n, struct err *e)
+{
+    /* Before the mark runs ahead: from here on nobody thinks that we have died. */
+    if (hold(u, lock_fd, e) < 0)
+        return -1;
+    struct uidfile made = {.holding = true, .fresh = true};
+    if (seen->validity && seen->highest < UINT32_MAX - 2 * UIDFILE_JUMP) {
+        made.validity = seen->validity;
+        made.next = seen->highest + UIDFILE_JUMP;
+    } else {
+        if (uidfile_new_validity(root_fd, seen->validity, &made.validity, e) < 0)
+            return -1;
+        made.next = 1;
+    }
+    made.mark = made.next;
+    if (n < UIDFILE_JUMP)
+        made.mark += (uint32_t)n + UIDFILE_BLOCK;
+    /* What was given before is not known: no count of changes can have come as far as the clock. */
+    uint64_t base = seen->validity ? (uint64_t)wall_us() : 0;
+    made.modseq_mark = base + UIDFILE_MODSEQ_BLOCK;
+    made.boot_s = boot_time();
+    struct buf line = buf_new(LINE_MAX_);
+    format(&made, &line);
+    int result = durable_replace(dir_fd, file_name, buf_str(&line), e);
+    buf_free(&line);
+    if (result == 0)
+        *u = made;
+    return result;
+}
+
+int
+uidfile_import(struct uidfile *u, int dir_fd, int root_fd, uint32_t validity, uint32_t next,
+               struct err *e)
+{
+    struct uidfile made = {.validity = validity, .next = next ? next : 1};
+    uint32_t beyond;
+    made.mark = made.next;
+    made.modseq_mark = (uint64_t)wall_us();
+    /* What this account gives from now on is greater. */
+    if (uidfile_new_validity(root_fd, validity, &beyond, e) < 0)
+        return -1;
+    struct buf line = buf_new(LINE_MAX_);
+    format(&made, &line);
+    int result = durable_replace(dir_fd, file_name, buf_str(&line), e);
+    buf_free(&line);
+    if (result == 0)
+        *u = made;
+    return result;
 }
 
 int
@@ -228,15 +264,6 @@ uidfile_give(struct uidfile *u, int dir_fd, int lock_fd, uint32_t highest, uint3
     return 0;
 }
 
-/* When this system started. It tells whether what was written without a sync can have been lost. */
-static uint64_t
-boot_time(void)
-{
-    struct timespec up;
-    clock_gettime(CLOCK_BOOTTIME, &up);
-    return (uint64_t)(wall_s() - up.tv_sec);
-}
-
 int
 uidfile_modseq(struct uidfile *u, int dir_fd, uint64_t highest, uint64_t *base_r, bool *lost_r,
                struct err *e)
@@ -244,14 +271,18 @@ uidfile_modseq(struct uidfile *u, int dir_fd, uint64_t highest, uint64_t *base_r
     struct uidfile after = *u;
     uint64_t boot = boot_time(), base = highest;
     *lost_r = boot + BOOT_SLACK_S < u->boot_s || boot > u->boot_s + BOOT_SLACK_S;
-    if ((*lost_r || highest == 0) && u->modseq_mark > base)
+    if (u->fresh)
+        base = u->modseq_mark - UIDFILE_MODSEQ_BLOCK;
+    else if ((*lost_r || highest == 0) && u->modseq_mark > base)
         base = u->modseq_mark;
+    after.fresh = false;
     if (*lost_r)
         after.boot_s = boot;
     bool ahead = base + 1 > u->modseq_mark;
     if (ahead)
         after.modseq_mark = base + UIDFILE_MODSEQ_BLOCK;
     *base_r = base;
+    u->fresh = false;
     if ((ahead || *lost_r) && write_line(&after, dir_fd, ahead, e) < 0)
         return -1;
     *u = after;

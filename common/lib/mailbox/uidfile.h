@@ -45,6 +45,7 @@ struct uidfile {
     uint64_t modseq_mark; /* no mod-sequence above it has been given */
     uint64_t boot_s;      /* when the system was started that gave the last ones */
     bool holding;         /* we hold byte 1 shared */
+    bool fresh;           /* just made: no mod-sequence of the marked block has been given */
 };
 
 /* The names' evidence, for when the file is lost. */
@@ -63,9 +64,13 @@ int uidfile_claim(int lock_fd, struct err *e);
 
 /* Under the lock: read the file again. 0 with u->validity 0: there is none that can be used. */
 int uidfile_read(struct uidfile *u, int dir_fd, struct err *e);
-/* Under the lock, after uidfile_read() found none: make one, from the evidence. */
-int uidfile_make(struct uidfile *u, int dir_fd, int root_fd, const struct uid_evidence *seen,
-                 struct err *e);
+/* Under the lock, after uidfile_read() found none: make one, from the evidence, with marks that let
+ * n UIDs be given without another sync. */
+int uidfile_make(struct uidfile *u, int dir_fd, int root_fd, int lock_fd,
+                 const struct uid_evidence *seen, size_t n, struct err *e);
+/* The same with a UIDVALIDITY that another server gave, and the next UID there. */
+int uidfile_import(struct uidfile *u, int dir_fd, int root_fd, uint32_t validity, uint32_t next,
+                   struct err *e);
 /* Under the lock: give n UIDs, *first_r and following; all above highest (the highest in use).
  * ERR_LIMIT: the numbers are used up. */
 int uidfile_give(struct uidfile *u, int dir_fd, int lock_fd, uint32_t highest, uint32_t n,

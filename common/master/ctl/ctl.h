@@ -26,6 +26,7 @@ int ctl_queue(struct ctl *ctl, int argc, char **argv);
 int ctl_privileges(struct ctl *ctl, int argc, char **argv);
 int ctl_shape(struct ctl *ctl); /* of the queue */
 int ctl_stats(struct ctl *ctl, int argc, char **argv);
+int ctl_mailbox(struct ctl *ctl, int argc, char **argv);
 int ctl_account(struct ctl *ctl, int argc, char **argv);
 
 /* Read ctl->config_path into ctl->conf; print every error; 0 or 78. */

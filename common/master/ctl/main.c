@@ -22,6 +22,10 @@ static const struct {
     {"stats", "", "what the queue manager has done since it started", ctl_stats, true},
     {"account", "add NAME [-u USER-ID -g GROUP-ID -d DIRECTORY] | passwd NAME | list | remove NAME",
      "work on the accounts", ctl_account, true},
+    {"mailbox",
+     "import [-o] [-f FOLDER] ACCOUNT SOURCE | export [-m] ACCOUNT DIRECTORY | check ACCOUNT | "
+     "rebuild ACCOUNT",
+     "work on an account's messages", ctl_mailbox, true},
     {"privileges", "[--svg FILE]", "show what each process may do, as the kernel has it",
      ctl_privileges, true},
     {"plan", NULL, NULL, ctl_plan, false},        /* for master */
