@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-keys check-logins check-loris check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-fuzz check-keys check-logins check-loris check-interop check-queue fuzz asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -25,9 +25,10 @@ ifneq (,$(findstring gcc,$(CC)))
 HARDEN += -fstack-clash-protection -fzero-call-used-regs=used-gpr
 endif
 ifdef SANITIZE
-OPT = -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -DBH_SANITIZE
+SANITIZERS = $(if $(filter-out 1,$(SANITIZE)),$(SANITIZE),address,undefined)
+OPT = -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZERS) -fno-sanitize-recover=undefined -DBH_SANITIZE
 HARDEN = -fno-strict-aliasing -fno-common
-LDHARDEN = -fsanitize=address,undefined
+LDHARDEN = -fsanitize=$(SANITIZERS)
 STATIC =
 else
 OPT = -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
@@ -43,7 +44,7 @@ LIB_SRC := $(filter-out common/lib/tls/%,$(wildcard common/lib/*/*.c))
 TLS_SRC := $(wildcard common/lib/tls/*.c)
 
 # A program is a folder with a main.c; a cell is its folder cell/.
-PROGRAMS := smtpd submitd qmgr relay local pop3d imapd authd keyd tlsd dnsd
+PROGRAMS := smtpd submitd qmgr relay local pop3d imapd idled authd keyd tlsd dnsd
 CELLS    := imapd-cell pop3d-cell local-cell
 TOOLS    := master launcher bulkhead sendmail
 dir_authd := common/authd
@@ -56,10 +57,11 @@ dir_bulkhead := common/master/ctl
 dir_sendmail := submitd/sendmail
 dir_imapd-cell := imapd/cell
 dir_pop3d-cell := pop3d/cell
+dir_idled := imapd/idled
 dir_local-cell := local/cell
 # What is started for each connection is linked statically: a small image is forked and started
 # in half the time. Only programs that need no more than the C library.
-STATICALLY = %-cell smtpd submitd pop3d imapd local
+STATICALLY = %-cell smtpd submitd pop3d imapd idled local
 folder = $(or $(dir_$(1)),$(1))
 libs_relay := tls
 libs_tlsd := tls
@@ -116,6 +118,24 @@ unit: $(B)/unit
 $(B)/print_tables: $(B)/tests/unit/print_tables.o $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
 
+# Fuzzing (tests/fuzz). The driver runs all targets over their seeds and changes of them; make fuzz builds each with
+# libFuzzer in a tree of its own: build-fuzz/fuzz/NAME tests/fuzz/seeds/NAME.
+FUZZ_SRC := $(filter-out tests/fuzz/driver.c tests/fuzz/one.c,$(wildcard tests/fuzz/*.c))
+FUZZ_OBJ := $(FUZZ_SRC:%.c=$(B)/%.o) $(UNDER_TEST)
+FUZZ_TARGETS := $(shell sed -n 's/^TARGET(\(.*\))/\1/p' tests/fuzz/targets.def)
+FUZZ_LIBS := -lssl -lcrypto -lcares -lcrypt -lz
+$(B)/fuzz-driver: $(B)/tests/fuzz/driver.o $(FUZZ_OBJ) $(B)/libtls.a $(B)/libbulkhead.a
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(FUZZ_LIBS)
+$(B)/fuzz/%: tests/fuzz/one.c $(FUZZ_OBJ) $(B)/libtls.a $(B)/libbulkhead.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer -DFUZZ_TARGET=fuzz_$* $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group $(FUZZ_LIBS)
+fuzz-targets: $(addprefix $(B)/fuzz/,$(FUZZ_TARGETS))
+fuzz: deps-fuzz
+	@$(MAKE) --no-print-directory -j2 CC=clang SANITIZE=fuzzer-no-link,address,undefined B=build-fuzz fuzz-targets
+# Each target for SECONDS.
+check-fuzz: fuzz
+	@sh tests/run.sh build-fuzz fuzz-all
+
 # The rigs of tests/fault: the model of the commit protocol, the tracer, the block log.
 RIGS := $(patsubst tests/fault/%.c,$(B)/fault/%,$(wildcard tests/fault/*.c))
 $(B)/fault/%: tests/fault/%.c
@@ -145,6 +165,8 @@ deps-interop:
 	@sh tests/deps.sh build test interop
 deps-fault:
 	@sh tests/deps.sh build test fault
+deps-fuzz:
+	@sh tests/deps.sh build fuzz
 
 # Fills a queue with as many messages as a measurement wants.
 $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)) $(B)/libbulkhead.a
@@ -162,8 +184,8 @@ $(B)/tls_source: tests/bench/tls_source.c
 PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
-	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(B)/queue_fill $(RIGS) $(BREACH)
-	@sh tests/run.sh $(B) unit protocol fault
+	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(B)/queue_fill $(B)/fuzz-driver $(RIGS) $(BREACH)
+	@sh tests/run.sh $(B) unit fuzz protocol fault
 
 # The whole of what check has a slice of: 50,000 messages to a dead destination, others to a live one.
 check-queue: deps-test
@@ -200,8 +222,8 @@ check-interop: deps-interop
 	@sh tests/run.sh $(B) interop
 
 asan: deps-test
-	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit build-asan/print_tables build-asan/queue_fill
-	@sh tests/run.sh build-asan unit protocol
+	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit build-asan/fuzz-driver build-asan/print_tables build-asan/queue_fill
+	@sh tests/run.sh build-asan unit fuzz protocol
 
 bench-smtp: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
@@ -229,7 +251,7 @@ bench-queue: deps-interop
 
 lint:
 	clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
-	shellcheck install.sh tests/*.sh .ci/run
+	shellcheck install.sh tests/*.sh tests/fuzz/*.sh .ci/run
 
 # Files only; install.sh makes users, directories and a first configuration.
 MAN1 = submitd/sendmail/sendmail.1
@@ -262,4 +284,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-interop clean check check-fault check-breach check-keys check-logins check-loris check-interop check-queue asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-fuzz deps-interop clean check check-fault check-breach check-fuzz check-keys check-logins check-loris check-interop check-queue fuzz fuzz-targets asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall

@@ -15,7 +15,7 @@ account=${SUDO_USER:-admin}
 start=yes
 uninstall=no
 destdir=${DESTDIR:-}
-roles="authd keyd tlsd dnsd qmgr local relay submitd smtpd pop3d imapd"
+roles="authd keyd tlsd dnsd qmgr local relay submitd smtpd pop3d imapd idled"
 
 say() { printf '%s\n' "$*"; }
 die() {

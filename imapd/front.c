@@ -26,7 +26,7 @@ static void
 put_capabilities(struct front *f)
 {
     const struct login *l = &f->login;
-    stream_putf(&f->login.io, "CAPABILITY IMAP4rev1 SASL-IR%s%s",
+    stream_putf(&f->login.io, "CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+%s%s",
                 login_has_starttls(l) ? " STARTTLS" : "",
                 login_is_secure(l) ? " AUTH=PLAIN" : " LOGINDISABLED");
 }

@@ -245,7 +245,9 @@ apply_attempt(struct entry *entry, struct str bytes)
     entry->attempts = a.attempts;
     if (entry->flags & ENTRY_AGED)
         return;
-    int64_t since_s = clock_wall_s() - a.wall_s;
+    int64_t since_s;
+    if (__builtin_sub_overflow(clock_wall_s(), a.wall_s, &since_s))
+        since_s = JOURNAL_DOWN_MAX_S;
     since_s = since_s < 0 ? 0 : since_s > JOURNAL_DOWN_MAX_S ? JOURNAL_DOWN_MAX_S : since_s;
     entry->born_s = clock_steady_s() - (int64_t)a.age_s - since_s;
 }

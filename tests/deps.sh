@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs from Debian's packages what is missing: deps.sh build [test] [fault] [interop]. Asks for nothing; as an
+# Installs from Debian's packages what is missing: deps.sh build [test] [fuzz] [fault] [interop]. Asks for nothing; as an
 # ordinary user it only says what is missing.
 set -eu
 want=""
@@ -7,8 +7,10 @@ for part in "$@"; do
     case $part in
     build) want="$want gcc make libc6-dev libssl-dev libc-ares-dev libcrypt-dev zlib1g-dev" ;;
     test) want="$want check pkg-config libsubunit-dev python3 openssl nsd strace procps uidmap" ;;
+    fuzz) want="$want clang libclang-rt-14-dev" ;;
     fault) want="$want e2fsprogs xfsprogs btrfs-progs" ;;
-    interop) want="$want postfix swaks curl s-nail mutt dovecot-imapd dovecot-pop3d isync offlineimap3 fetchmail getmail6 mpop" ;;
+    interop) want="$want postfix swaks curl s-nail mutt dovecot-imapd dovecot-pop3d isync offlineimap3 fetchmail getmail6 mpop"
+        command -v npm >/dev/null || want="$want nodejs npm" ;;
     esac
 done
 missing=""

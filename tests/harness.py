@@ -15,7 +15,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.path.abspath(os.environ.get("BULKHEAD_BIN", os.path.join(ROOT, "build", "bin")))
-ROLES = ["authd", "keyd", "tlsd", "dnsd", "qmgr", "local", "relay", "submitd", "smtpd", "pop3d", "imapd"]
+ROLES = ["authd", "keyd", "tlsd", "dnsd", "qmgr", "local", "relay", "submitd", "smtpd", "pop3d", "imapd", "idled"]
 PREFIX = "bht-"  # the users of test instances, never those of an installation
 
 

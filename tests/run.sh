@@ -58,6 +58,17 @@ for part in "$@"; do
         one unit "$build/unit"
         continue
     fi
+    if [ "$part" = fuzz ]; then
+        one fuzz "$build/fuzz-driver" -n 3000
+        continue
+    fi
+    if [ "$part" = fuzz-all ]; then
+        for t in "$build"/fuzz/*; do
+            seeds=tests/fuzz/seeds/$(basename "$t")
+            [ -d "$seeds" ] && one "fuzz/$(basename "$t")" sh tests/fuzz/libfuzzer.sh "$t" "$seeds" "${SECONDS_EACH:-60}"
+        done
+        continue
+    fi
     if [ "$part" = queue ]; then
         one fault/check_queue python3 tests/fault/check_queue.py
         continue

@@ -64,6 +64,12 @@ size_t accounts_after(const struct accounts *a, struct str name);
 /* Whether this may be an account's name. */
 bool accounts_name_ok(struct str name);
 
+/* token.c: what lets a parked IMAP session have a cell again, without a password. It ends with the
+ * account, and with its password. */
+void token_open(int state_dir);
+void token_put(struct buf *out, const struct account *account);
+struct account *token_account(struct str token); /* NULL: not one of ours */
+
 /* throttle.c: failed logins by network and by account; what is over the limit is refused unseen.
  * From a network where an account has logged in before, only those of the network count. */
 bool throttle_allows(struct str remote, struct str user);
@@ -111,6 +117,8 @@ void login_forget(struct client *c);
 int login_hash(struct str password, char *hash_r, size_t size);
 /* Start a cell for this account on channel. */
 int login_cell(const struct account *account, int kind, int channel, struct err *e);
+/* The answer: GRANTED, or ENTERED with a token. */
+void login_granted(struct client *c, const struct account *account, bool token);
 
 /* resolve.c: what an address is. -1 with ERR_TEMPORARY when the tables are incomplete. */
 int resolve_address(struct str address, enum address_kind *kind_r, struct account **account_r,

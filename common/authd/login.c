@@ -77,11 +77,7 @@ launcher_channel(struct err *e)
 int
 login_cell(const struct account *account, int kind, int channel, struct err *e)
 {
-    struct cell_request r = {.kind = (uint32_t)kind,
-                             .uid = account->uid,
-                             .gid = account->gid,
-                             .quota_bytes = authd.conf->quota_bytes,
-                             .quota_messages = authd.conf->quota_messages};
+    struct cell_request r = {.kind = (uint32_t)kind, .uid = account->uid, .gid = account->gid};
     struct msg m = {0};
     int ok = -1;
     memcpy(r.account, account->name.p, account->name.n);
@@ -89,6 +85,8 @@ login_cell(const struct account *account, int kind, int channel, struct err *e)
     if (str_starts(directory, mail) && directory.n > mail.n + 1 && directory.p[mail.n] == '/')
         directory = str_from(directory, mail.n + 1);
     memcpy(r.directory, directory.p, directory.n);
+    snprintf(r.quota, sizeof r.quota, "%llu %llu", (unsigned long long)authd.conf->quota_bytes,
+             (unsigned long long)authd.conf->quota_messages);
     for (int tries = 0; ok < 0 && tries < 2; tries++) {
         if (launcher_channel(e) < 0)
             break;
@@ -113,10 +111,25 @@ name_of(const struct login *l)
     return l->account.n ? l->account : l->user;
 }
 
+void
+login_granted(struct client *c, const struct account *account, bool token)
+{
+    struct msg m = {0};
+    struct buf text = buf_new(2 * ACCOUNT_NAME_MAX);
+    msg_begin(&m, token ? M_ENTERED : M_GRANTED);
+    msg_put_str(&m, account->name);
+    if (token) {
+        token_put(&text, account);
+        msg_put_str(&m, buf_str(&text));
+    }
+    service_send(c, &m);
+    msg_free(&m);
+    buf_wipe(&text);
+}
+
 static void
 finish(struct login *l, bool good)
 {
-    struct msg m = {0};
     struct err e = {0};
     struct account *account = good ? accounts_find(&authd.accounts, l->account) : NULL;
     if (!account) {
@@ -132,10 +145,7 @@ finish(struct login *l, bool good)
         log_error("no cell for %s: %s", log_str(l->account), e.text);
         service_fail(l->client, ERR_TEMPORARY, "the mailbox cannot be opened now");
     } else if (l->client) {
-        msg_begin(&m, M_GRANTED);
-        msg_put_str(&m, account->name);
-        service_send(l->client, &m);
-        msg_free(&m);
+        login_granted(l->client, account, l->kind == CELL_IMAPD);
     }
 out:
     if (l->channel >= 0)

@@ -98,6 +98,7 @@ main(int argc, char **argv)
     if (accounts_load(&authd.accounts, state, &e) < 0)
         log_fatal("%s", e.text);
     authd_read_aliases(aliases);
+    token_open(state);
     if (login_hash(STR("nobody's password"), authd.dummy_hash, sizeof authd.dummy_hash) < 0)
         log_fatal("crypt(3) has no yescrypt");
     authd.loop.on_signal = on_signal;

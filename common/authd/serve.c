@@ -119,11 +119,31 @@ on_cell(struct client *c, struct msg *m)
         log_error("no cell for %s: %s", log_str(name), e.text);
         service_fail(c, ERR_TEMPORARY, "the mailbox cannot be opened now");
     } else {
-        struct msg out = {0};
-        msg_begin(&out, M_GRANTED);
-        msg_put_str(&out, account->name);
-        service_send(c, &out);
-        msg_free(&out);
+        login_granted(c, account, false);
+    }
+    close(channel);
+}
+
+/* A parked session wants a cell again. */
+static void
+on_resume(struct client *c, struct msg *m)
+{
+    struct err e = {0};
+    struct str token = msg_get_str(m);
+    if (!msg_end(m)) {
+        broken(c, m);
+        return;
+    }
+    const struct account *account = token_account(token);
+    int channel = msg_take_fd(m, 0);
+    if (!account) {
+        log_warn("a token that is not valid, or not any more");
+        service_fail(c, ERR_PERMANENT, "not a valid token");
+    } else if (login_cell(account, CELL_IMAPD, channel, &e) < 0) {
+        log_error("no cell for %s: %s", log_str(account->name), e.text);
+        service_fail(c, ERR_TEMPORARY, "the mailbox cannot be opened now");
+    } else {
+        login_granted(c, account, true);
     }
     close(channel);
 }
@@ -278,6 +298,9 @@ serve_message(struct client *c, struct msg *m)
         break;
     case M_CELL:
         on_cell(c, m);
+        break;
+    case M_RESUME:
+        on_resume(c, m);
         break;
     case M_ACCOUNT_ADD:
     case M_ACCOUNT_PASSWD:

@@ -139,7 +139,7 @@ renew(struct child *c)
     struct msg m = {0};
     if (c->pid == 0)
         return;
-    if (!(c->role & (R_QMGR | R_AUTHD))) {
+    if (!(c->role & (R_QMGR | R_AUTHD | R_IDLED))) {
         kill(c->pid, SIGTERM); /* its restart follows its exit; doors and sockets wait here */
         c->renewed = true;
         return;

@@ -1,4 +1,6 @@
 #include "imapd/cell/args.h"
+#include "lib/mail/nfc.h"
+#include "lib/mail/utf7.h"
 
 bool
 icell_arg_space(struct cursor *c)
@@ -116,13 +118,43 @@ icell_arg_number(struct cursor *c, uint64_t max, uint64_t *n_r)
     return str_u64(cur_while(c, ch_digit), max, n_r);
 }
 
-int
-icell_arg_mailbox(struct cursor *c, struct arena *arena, struct str *name_r)
+/* RFC 9051 5.1: a name in UTF-8 is normalised first. *name_r stays when it is none. */
+static void
+from_utf8(struct icell *ic, struct str given, struct str *name_r)
 {
-    if (!icell_arg_space(c) || icell_arg_astring(c, arena, name_r) < 0)
+    struct buf normal = buf_new(4 * NFC_MAX), name = buf_new(4 * NFC_MAX),
+               as_is = buf_new(4 * NFC_MAX);
+    if (nfc_normalise(&normal, given) == 0 && utf7_encode(&name, buf_str(&normal)) == 0 &&
+        buf_ok(&name)) {
+        /* A foreign program's folder whose name is not the one form is known by what it has. */
+        bool odd = str_chr(given, '&') >= 0 && utf7_decode(&as_is, given) < 0 &&
+                   !folder_exists(ic->root_fd, buf_str(&name)) && folder_exists(ic->root_fd, given);
+        struct str kept = arena_str(&ic->arena, buf_str(&name));
+        if (!odd && kept.p)
+            *name_r = kept;
+        if (!str_eq(buf_str(&normal), given))
+            ic->cmd.oldname = given;
+    }
+    buf_free(&normal);
+    buf_free(&name);
+    buf_free(&as_is);
+}
+
+int
+icell_arg_mailbox(struct icell *ic, struct cursor *c, struct str *name_r)
+{
+    struct str given;
+    ic->cmd.oldname = str_of(NULL, 0);
+    if (!icell_arg_space(c) || icell_arg_astring(c, &ic->arena, &given) < 0)
         return -1;
-    if (folder_is_inbox(*name_r))
+    *name_r = given;
+    if (folder_is_inbox(given)) {
         *name_r = STR("INBOX");
+        if (!str_eq(given, *name_r))
+            ic->cmd.oldname = given;
+    } else if (ic->utf8) {
+        from_utf8(ic, given, name_r);
+    }
     return 0;
 }
 
@@ -199,18 +231,9 @@ fits_quoted(struct str s)
     return s.n <= 1000;
 }
 
-void
-icell_put_nstring(struct buf *out, struct str s)
+static void
+put_quoted(struct buf *out, struct str s)
 {
-    if (!s.p) {
-        buf_addz(out, "NIL");
-        return;
-    }
-    if (!fits_quoted(s)) {
-        buf_addf(out, "{%zu}\r\n", s.n);
-        buf_add(out, s);
-        return;
-    }
     buf_addc(out, '"');
     for (size_t i = 0; i < s.n; i++) {
         if (s.p[i] == '"' || s.p[i] == '\\')
@@ -218,6 +241,19 @@ icell_put_nstring(struct buf *out, struct str s)
         buf_addc(out, s.p[i]);
     }
     buf_addc(out, '"');
+}
+
+void
+icell_put_nstring(struct buf *out, struct str s)
+{
+    if (!s.p) {
+        buf_addz(out, "NIL");
+    } else if (fits_quoted(s)) {
+        put_quoted(out, s);
+    } else {
+        buf_addf(out, "{%zu}\r\n", s.n);
+        buf_add(out, s);
+    }
 }
 
 void
@@ -230,4 +266,43 @@ icell_put_astring(struct buf *out, struct str s)
         buf_add(out, s);
     else
         icell_put_nstring(out, str_of(s.p ? s.p : "", s.n));
+}
+
+void
+icell_put_utf8(struct buf *out, struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0x80) {
+            put_quoted(out, s);
+            return;
+        }
+    icell_put_astring(out, s);
+}
+
+void
+icell_shown_name(const struct icell *ic, struct buf *out, struct str name)
+{
+    if (!ic->utf8 || utf7_decode(out, name) < 0)
+        buf_add(out, name);
+}
+
+struct str
+icell_shown(struct icell *ic, struct str name)
+{
+    struct buf shown = buf_new((size_t)4 * FOLDER_NAME_MAX);
+    if (!ic->utf8 || str_chr(name, '&') < 0)
+        return name;
+    icell_shown_name(ic, &shown, name);
+    struct str kept = arena_str(&ic->arena, buf_str(&shown));
+    buf_free(&shown);
+    return kept.p ? kept : name;
+}
+
+void
+icell_put_mailbox(const struct icell *ic, struct buf *out, struct str name)
+{
+    struct buf shown = buf_new(4 * FOLDER_NAME_MAX);
+    icell_shown_name(ic, &shown, name);
+    icell_put_utf8(out, buf_str(&shown));
+    buf_free(&shown);
 }

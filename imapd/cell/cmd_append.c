@@ -13,11 +13,13 @@ struct append {
     size_t n;
     struct err e; /* why nothing is stored: set when failed */
     bool failed, bad;
+    bool closing; /* "UTF8 (" was before the literal: ")" comes behind it (RFC 6855 4) */
 };
 
-/* "[flags SP] [date-time SP]" up to the literal, of which "~" may be there. */
+/* "[flags SP] [date-time SP]" up to the literal, of which "~" may be there, or "UTF8 (~". */
 static int
-parse_options(struct icell *ic, struct cursor *c, struct icell_flags *flags, int64_t *date_s)
+parse_options(struct icell *ic, struct cursor *c, struct icell_flags *flags, int64_t *date_s,
+              bool *utf8_r)
 {
     *flags = (struct icell_flags){0};
     *date_s = 0;
@@ -31,7 +33,9 @@ parse_options(struct icell *ic, struct cursor *c, struct icell_flags *flags, int
             return -1;
         *date_s = date.utc_s ? date.utc_s : 1;
     }
-    cur_take(c, '~');
+    *utf8_r = ic->utf8 && cur_take_case(c, STR("UTF8 ("));
+    if (!cur_take(c, '~') && *utf8_r)
+        return -1;
     return icell_arg_end(c) ? 0 : -1;
 }
 
@@ -112,12 +116,19 @@ next(struct append *a)
     int64_t date_s;
     if (stream_line(&ic->s, ICELL_LINE_MAX, &line, &bare, &e) < 0)
         return -1;
+    if (a->closing && !str_starts(line, STR(")"))) {
+        a->bad = true;
+        fail(a, ERR_PROTOCOL, "no parenthesis behind the message");
+    } else if (a->closing) {
+        line = str_from(line, 1);
+    }
     if (line.n == 0)
         return 0;
     bool literal =
         icell_find_literal(line, &head, &ic->cmd.literal.size, &ic->cmd.literal.plus) == 0;
     struct cursor c = cursor_of(head);
-    if (!literal || !icell_arg_space(&c) || parse_options(ic, &c, &flags, &date_s) < 0) {
+    if (!literal || !icell_arg_space(&c) ||
+        parse_options(ic, &c, &flags, &date_s, &a->closing) < 0) {
         a->bad = true;
         fail(a, ERR_PROTOCOL, "what is behind a message is not another");
         return literal && ic->cmd.literal.plus ? -1 : 0;
@@ -181,8 +192,8 @@ icell_cmd_append(struct icell *ic)
     struct icell_flags flags;
     int64_t date_s;
     struct cursor *c = &ic->cmd.args;
-    if (icell_arg_mailbox(c, &ic->arena, &a.name) < 0 || !icell_arg_space(c) ||
-        parse_options(ic, c, &flags, &date_s) < 0 || !ic->cmd.literal.waiting) {
+    if (icell_arg_mailbox(ic, c, &a.name) < 0 || !icell_arg_space(c) ||
+        parse_options(ic, c, &flags, &date_s, &a.closing) < 0 || !ic->cmd.literal.waiting) {
         icell_end_syntax(ic);
     } else if (ic->cmd.literal.size > ic->message_size_max) {
         icell_end(ic, ICELL_NO, "[TOOBIG] Message too long.");

@@ -19,24 +19,32 @@ icell_enable_condstore(struct icell *ic)
 void
 icell_cmd_enable(struct icell *ic)
 {
+    enum { CONDSTORE, QRESYNC, UTF8, REV2, NAMES };
+    static const char *const names[NAMES] = {"CONDSTORE", "QRESYNC", "UTF8=ACCEPT", "IMAP4rev2"};
     struct cursor *c = &ic->cmd.args;
     struct str name;
-    bool condstore = false, qresync = false, any = false, good = true;
+    bool on[NAMES] = {false}, any = false, good = true;
     while (good && icell_arg_space(c)) {
         good = any = icell_arg_atom(c, &name) == 0;
-        condstore |= str_caseeq(name, STR("CONDSTORE"));
-        qresync |= str_caseeq(name, STR("QRESYNC"));
+        for (size_t i = 0; i < NAMES; i++)
+            on[i] |= str_caseeq(name, str_z(names[i]));
     }
     if (!good || !any || !icell_arg_end(c)) {
         icell_end_syntax(ic);
         return;
     }
-    stream_putf(&ic->s, "* ENABLED%s%s\r\n", condstore ? " CONDSTORE" : "",
-                qresync ? " QRESYNC" : "");
+    stream_putz(&ic->s, "* ENABLED");
+    for (size_t i = 0; i < NAMES; i++)
+        if (on[i])
+            stream_putf(&ic->s, " %s", names[i]);
+    stream_putz(&ic->s, "\r\n");
     /* RFC 7162 3.2.3: QRESYNC implies CONDSTORE. */
-    if (condstore || qresync)
+    if (on[CONDSTORE] || on[QRESYNC])
         icell_enable_condstore(ic);
-    ic->qresync |= qresync;
+    ic->qresync |= on[QRESYNC];
+    ic->rev2 |= on[REV2];
+    ic->charset_free |= on[UTF8];
+    ic->utf8 |= on[UTF8] || on[REV2];
     icell_end(ic, ICELL_OK, "Enabled.");
 }
 

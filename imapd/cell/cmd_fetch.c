@@ -164,52 +164,49 @@ make_preview(struct icell *ic, size_t i, bool lazy, struct buf *ready, struct er
     return 0;
 }
 
-/* The texts that are kept: into ready before the answer begins. */
+/* An item whose text is kept, or must be whole before the answer begins: "NAME text". Nothing is
+ * added for the others. */
+static int
+make_item(struct icell *ic, size_t i, const struct icell_item *x, struct buf *ready, struct err *e)
+{
+    static const struct {
+        const char *name;
+        enum mailcache_kind kind;
+    } kept[] = {[ICELL_ITEM_ENVELOPE] = {"ENVELOPE ", MAILCACHE_ENVELOPE},
+                [ICELL_ITEM_BODY] = {"BODY ", MAILCACHE_BODY},
+                [ICELL_ITEM_BODYSTRUCTURE] = {"BODYSTRUCTURE ", MAILCACHE_STRUCTURE},
+                [ICELL_ITEM_EMAILID] = {"EMAILID ", MAILCACHE_EMAILID}};
+    struct str header;
+    if (x->kind < sizeof kept / sizeof kept[0] && kept[x->kind].name) {
+        buf_addz(ready, kept[x->kind].name);
+        return icell_text(ic, i, kept[x->kind].kind, ready, e);
+    }
+    switch (x->kind) {
+    case ICELL_ITEM_THREADID:
+        buf_addz(ready, "THREADID NIL");
+        return 0;
+    case ICELL_ITEM_PREVIEW:
+        return make_preview(ic, i, x->lazy, ready, e);
+    case ICELL_ITEM_BINARY:
+    case ICELL_ITEM_BINARY_SIZE:
+        return make_binary(ic, i, x, ready, e);
+    case ICELL_ITEM_SECTION:
+        return need_of(x) == NEED_NAME ? icell_hot_header(ic, i, &header, e) : 0;
+    default:
+        return 0;
+    }
+}
+
+/* All of them into ready; ends[k] is where item k's text ends. */
 static int
 make_ready(struct icell *ic, size_t i, const struct icell_fetch *f, struct buf *ready, size_t *ends,
            struct err *e)
 {
-    struct str header;
     for (size_t k = 0; k < f->n; k++) {
-        int result = 0;
-        switch (f->items[k].kind) {
-        case ICELL_ITEM_ENVELOPE:
-            buf_addz(ready, "ENVELOPE ");
-            result = icell_text(ic, i, MAILCACHE_ENVELOPE, ready, e);
-            break;
-        case ICELL_ITEM_BODY:
-            buf_addz(ready, "BODY ");
-            result = icell_text(ic, i, MAILCACHE_BODY, ready, e);
-            break;
-        case ICELL_ITEM_BODYSTRUCTURE:
-            buf_addz(ready, "BODYSTRUCTURE ");
-            result = icell_text(ic, i, MAILCACHE_STRUCTURE, ready, e);
-            break;
-        case ICELL_ITEM_EMAILID:
-            buf_addz(ready, "EMAILID ");
-            result = icell_text(ic, i, MAILCACHE_EMAILID, ready, e);
-            break;
-        case ICELL_ITEM_THREADID:
-            buf_addz(ready, "THREADID NIL");
-            break;
-        case ICELL_ITEM_PREVIEW:
-            result = make_preview(ic, i, f->items[k].lazy, ready, e);
-            break;
-        case ICELL_ITEM_BINARY:
-        case ICELL_ITEM_BINARY_SIZE:
-            result = make_binary(ic, i, &f->items[k], ready, e);
-            break;
-        case ICELL_ITEM_SECTION:
-            if (need_of(&f->items[k]) == NEED_NAME)
-                result = icell_hot_header(ic, i, &header, e);
-            break;
-        default:
-            break;
-        }
-        if (result == 0 && !buf_ok(ready))
-            result = err_set(e, ERR_LIMIT, "more than can be told of one message");
-        if (result < 0)
+        if (make_item(ic, i, &f->items[k], ready, e) < 0)
             return -1;
+        if (!buf_ok(ready))
+            return err_set(e, ERR_LIMIT, "more than can be told of one message");
         ends[k] = ready->n;
     }
     return 0;
@@ -261,15 +258,6 @@ struct fetch_plan {
     enum need need;
     bool flags, size, date, seen;
 };
-
-static bool
-asks(const struct icell_fetch *f, enum icell_item_kind kind)
-{
-    for (size_t i = 0; i < f->n; i++)
-        if (f->items[i].kind == kind)
-            return true;
-    return false;
-}
 
 static bool
 marks_seen(const struct icell_fetch *f)
@@ -350,15 +338,15 @@ icell_cmd_fetch(struct icell *ic)
         icell_end_syntax(ic);
         return;
     }
-    if (asks(&f, ICELL_ITEM_MODSEQ))
+    if (icell_fetch_has(&f, ICELL_ITEM_MODSEQ))
         icell_enable_condstore(ic);
     if (f.vanished && icell_arg_space(&set_at) &&
         icell_seqset_parse(&set_at, &ic->arena, &set) == 0 && !set.saved)
         icell_put_vanished(ic, &set, f.since);
     const struct fetch_plan plan = {.need = needs(&f),
-                                    .flags = asks(&f, ICELL_ITEM_FLAGS),
-                                    .size = asks(&f, ICELL_ITEM_SIZE),
-                                    .date = asks(&f, ICELL_ITEM_INTERNALDATE),
+                                    .flags = icell_fetch_has(&f, ICELL_ITEM_FLAGS),
+                                    .size = icell_fetch_has(&f, ICELL_ITEM_SIZE),
+                                    .date = icell_fetch_has(&f, ICELL_ITEM_INTERNALDATE),
                                     .seen = marks_seen(&f)};
     for (size_t k = 0; k < n && !ic->s.broken; k++)
         if (f.changed_since && ic->mb.msgs[at[k]].modseq <= f.since)

@@ -1,14 +1,15 @@
-/* CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE (RFC 3501 6.3.3 to 6.3.7). */
+/* CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE (RFC 9051 6.3.4 to 6.3.8). */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "lib/log/log.h"
+#include "lib/mail/utf7.h"
 #include <stdlib.h>
 
 /* A name, then the end. A separator at the end says that folders will come below it, no more. */
 static int
 only_name(struct icell *ic, struct str *name_r)
 {
-    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, name_r) < 0 || !icell_arg_end(&ic->cmd.args)) {
+    if (icell_arg_mailbox(ic, &ic->cmd.args, name_r) < 0 || !icell_arg_end(&ic->cmd.args)) {
         icell_end_syntax(ic);
         return -1;
     }
@@ -20,12 +21,38 @@ only_name(struct icell *ic, struct str *name_r)
 static void
 end_folder(struct icell *ic, int result, const struct err *e, const char *done)
 {
+    struct str why = str_z(e->text);
     if (result == 0)
         icell_end(ic, ICELL_OK, "%s completed.", done);
     else if (e->class == ERR_PERMANENT)
-        icell_end(ic, ICELL_NO, "[CANNOT] %s.", e->text);
+        icell_end(ic, ICELL_NO, "[%s] %s.",
+                  str_eq(why, STR("the folder exists")) ? "ALREADYEXISTS"
+                  : str_eq(why, STR("no such folder"))  ? "NONEXISTENT"
+                                                        : "CANNOT",
+                  e->text);
     else
         icell_end_err(ic, e);
+}
+
+/* The name of a mailbox that is to be: modified UTF-7 in its one form (RFC 9051 A.1). Where the
+ * client says UTF-8 it is so already. */
+static bool
+is_proper(struct icell *ic, struct str name)
+{
+    struct buf utf8 = buf_new((size_t)4 * FOLDER_NAME_MAX);
+    bool proper = ic->utf8 || utf7_decode(&utf8, name) == 0;
+    if (!proper)
+        icell_end(ic, ICELL_NO, "[CANNOT] Not modified UTF-7.");
+    buf_free(&utf8);
+    return proper;
+}
+
+/* RFC 9051 6.3.4, 6.3.5: a client that said a name in another form is told the name. */
+static void
+tell_name(struct icell *ic, struct str name, const char *attributes)
+{
+    if (ic->rev2 && ic->cmd.oldname.p)
+        icell_put_list(ic, name, attributes, ic->cmd.oldname);
 }
 
 /* " (USE (\\Sent))" behind the name (RFC 6154 3). *use_r stays NULL without it. 1: an attribute
@@ -58,7 +85,7 @@ icell_cmd_create(struct icell *ic)
     const char *use;
     struct mailbox mb;
     struct err e = {0};
-    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &name) < 0) {
+    if (icell_arg_mailbox(ic, &ic->cmd.args, &name) < 0) {
         icell_end_syntax(ic);
         return;
     }
@@ -73,10 +100,12 @@ icell_cmd_create(struct icell *ic)
         icell_end(ic, ICELL_NO, "[USEATTR] No mailbox for that use.");
     else if (folder_exists(ic->root_fd, name))
         icell_end(ic, ICELL_NO, "[ALREADYEXISTS] Mailbox exists.");
-    else {
+    else if (is_proper(ic, name)) {
         int result = folder_create(ic->root_fd, name, &e);
         if (result == 0 && use)
             result = folder_set_use(ic->root_fd, name, use, &e);
+        if (result == 0)
+            tell_name(ic, name, NULL);
         if (result == 0 && mailbox_open(&mb, ic->root_fd, name, true, &e) == 0) {
             icell_end(ic, ICELL_OK, "[MAILBOXID (F%u)] Create completed.", mb.validity);
             mailbox_close(&mb);
@@ -97,10 +126,14 @@ icell_cmd_delete(struct icell *ic)
     if (ic->mb_open && folder_path(name, path) == 0 && strcmp(path, ic->mb.path) == 0 &&
         !folder_is_inbox(name))
         icell_unselect(ic);
-    if (!folder_is_inbox(name) && !folder_exists(ic->root_fd, name))
+    if (!folder_is_inbox(name) && !folder_exists(ic->root_fd, name)) {
         icell_end(ic, ICELL_NO, "[NONEXISTENT] No such mailbox.");
-    else
-        end_folder(ic, folder_delete(ic->root_fd, name, &e), &e, "Delete");
+        return;
+    }
+    int result = folder_delete(ic->root_fd, name, &e);
+    if (result == 0)
+        tell_name(ic, name, "\\NonExistent");
+    end_folder(ic, result, &e, "Delete");
 }
 
 /* RFC 3501 6.3.5: INBOX stays, its messages move to a new folder. */
@@ -134,16 +167,26 @@ icell_cmd_rename(struct icell *ic)
 {
     struct str from, to;
     struct err e = {0};
-    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &from) < 0 || only_name(ic, &to) < 0) {
+    if (icell_arg_mailbox(ic, &ic->cmd.args, &from) < 0) {
         icell_end_syntax(ic);
         return;
     }
-    if (folder_is_inbox(from) && folder_exists(ic->root_fd, to))
+    struct str said = ic->cmd.oldname; /* of the first name; the second one's comes now */
+    if (only_name(ic, &to) < 0)
+        return;
+    if (folder_is_inbox(from) && folder_exists(ic->root_fd, to)) {
         icell_end(ic, ICELL_NO, "[ALREADYEXISTS] Mailbox exists.");
-    else if (folder_is_inbox(from))
-        end_folder(ic, rename_inbox(ic, to, &e), &e, "Rename");
-    else
-        end_folder(ic, folder_rename(ic->root_fd, from, to, &e), &e, "Rename");
+    } else if (is_proper(ic, to)) {
+        int result = folder_is_inbox(from) ? rename_inbox(ic, to, &e)
+                                           : folder_rename(ic->root_fd, from, to, &e);
+        if (result == 0 && ic->rev2 && !folder_is_inbox(from)) {
+            struct buf shown = buf_new((size_t)4 * FOLDER_NAME_MAX);
+            icell_shown_name(ic, &shown, from);
+            icell_put_list(ic, to, NULL, said.p ? said : buf_str(&shown));
+            buf_free(&shown);
+        }
+        end_folder(ic, result, &e, "Rename");
+    }
 }
 
 static void

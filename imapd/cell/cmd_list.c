@@ -1,7 +1,8 @@
-/* LIST, LSUB (RFC 3501 6.3.8, 6.3.9; RFC 5258, 3348, 5819, 6154). */
+/* LIST (RFC 9051 6.3.9; RFC 5258, 6154), LSUB (RFC 3501 6.3.9). */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "imapd/cell/status.h"
+#include "lib/mail/nfc.h"
 #include <stdlib.h>
 
 enum { PATTERNS_MAX = 20 };
@@ -15,18 +16,41 @@ struct list {
     bool subscribed;                               /* return */
     bool status;
     struct icell_status_items items;
+    struct folder_list all; /* those that are there or above such, and from nreal on others */
+    size_t nreal;
+    struct str *shown; /* their names as the client knows them */
+    struct use {
+        const char *is;
+        bool known;
+    } * uses;
 };
 
+/* name: as the client knows it. */
 static void
 put_row(struct icell *ic, const char *what, const char *attributes, struct str name,
         const char *tail)
 {
-    struct buf line = buf_new(4096);
+    struct buf line = buf_new(8192);
     buf_addf(&line, "* %s (%s) \".\" ", what, attributes);
-    icell_put_astring(&line, name);
+    icell_put_utf8(&line, name);
     buf_addf(&line, "%s\r\n", tail);
     stream_put(&ic->s, buf_str(&line));
     buf_free(&line);
+}
+
+void
+icell_put_list(struct icell *ic, struct str name, const char *attributes, struct str oldname)
+{
+    struct buf tail = buf_new(4096), shown = buf_new((size_t)4 * FOLDER_NAME_MAX);
+    if (oldname.p) {
+        buf_addz(&tail, " (\"OLDNAME\" (");
+        icell_put_utf8(&tail, oldname);
+        buf_addz(&tail, "))");
+    }
+    icell_shown_name(ic, &shown, name);
+    put_row(ic, "LIST", attributes ? attributes : "", buf_str(&shown), buf_z(&tail));
+    buf_free(&tail);
+    buf_free(&shown);
 }
 
 /* ---- arguments ---- */
@@ -52,8 +76,8 @@ selection(struct cursor *c, struct list *l)
             return -1;
         cur_take(c, ' ');
     }
-    /* RFC 5258 3.1: it does not stand alone. */
-    return icell_arg_space(c) && (!l->recursive || l->only_subscribed) ? 0 : -1;
+    /* RFC 9051 6.3.9.1: it does not stand alone. */
+    return icell_arg_space(c) && (!l->recursive || l->only_subscribed || l->only_special) ? 0 : -1;
 }
 
 /* " RETURN (SUBSCRIBED CHILDREN STATUS (...))" */
@@ -96,6 +120,26 @@ patterns(struct icell *ic, struct cursor *c, struct list *l)
     return cur_take(c, ')') ? 0 : -1;
 }
 
+/* The reference and each pattern, in the form that names have (RFC 9051 5.1). */
+static int
+join_patterns(struct icell *ic, struct list *l)
+{
+    int result = 0;
+    for (size_t i = 0; i < l->npatterns && result == 0; i++) {
+        struct buf whole = buf_new(NFC_MAX), normal = buf_new(4 * NFC_MAX);
+        buf_add(&whole, l->reference);
+        buf_add(&whole, l->patterns[i]);
+        /* What cannot be a pattern matches nothing (6.3.9). */
+        bool good = buf_ok(&whole) && (!ic->utf8 || nfc_normalise(&normal, buf_str(&whole)) == 0);
+        l->patterns[i] =
+            good ? arena_str(&ic->arena, buf_str(ic->utf8 ? &normal : &whole)) : STR("");
+        result = l->patterns[i].p ? 0 : -1;
+        buf_free(&whole);
+        buf_free(&normal);
+    }
+    return result;
+}
+
 static int
 parse(struct icell *ic, struct list *l)
 {
@@ -111,17 +155,30 @@ parse(struct icell *ic, struct list *l)
 /* ---- LIST ---- */
 
 static bool
-matches(const struct list *l, struct str name)
+matches(const struct list *l, size_t i)
 {
-    bool any = false;
-    for (size_t i = 0; i < l->npatterns && !any; i++) {
-        struct buf whole = buf_new(FOLDER_NAME_MAX * 4);
-        buf_add(&whole, l->reference);
-        buf_add(&whole, l->patterns[i]);
-        any = buf_ok(&whole) && folder_match(buf_str(&whole), name);
-        buf_free(&whole);
-    }
-    return any;
+    for (size_t k = 0; k < l->npatterns; k++)
+        if (l->patterns[k].n && folder_match(l->patterns[k], l->shown[i]))
+            return true;
+    return false;
+}
+
+static const char *
+use_of(struct icell *ic, struct list *l, size_t i)
+{
+    struct use *u = &l->uses[i];
+    if (!u->known)
+        u->is = l->all.at[i].exists ? folder_use(ic->root_fd, l->all.at[i].name) : NULL;
+    u->known = true;
+    return u->is;
+}
+
+/* Whether it is what the selection options ask for. */
+static bool
+fits(struct icell *ic, struct list *l, size_t i)
+{
+    return (l->only_subscribed ? l->all.at[i].subscribed : i < l->nreal) &&
+           (!l->only_special || use_of(ic, l, i));
 }
 
 static bool
@@ -130,40 +187,46 @@ below(struct str name, struct str parent)
     return name.n > parent.n && str_starts(name, parent) && name.p[parent.n] == '.';
 }
 
-/* RFC 5258 3.5: a folder that does not match itself is told for those below it that do; not for
- * ones that the client sees anyway. */
+/* RFC 9051 6.3.9.6. Whether a folder below fits; *unseen_r: one that the client is not told of. */
 static bool
-has_subscribed_below(const struct list *l, const struct folder_list *all, struct str name)
+fits_below(struct icell *ic, struct list *l, size_t i, bool *unseen_r)
 {
-    for (size_t i = 0; i < all->n; i++)
-        if (all->at[i].subscribed && below(all->at[i].name, name) && !matches(l, all->at[i].name))
-            return true;
-    return false;
+    bool any = false;
+    *unseen_r = false;
+    for (size_t k = 0; k < l->all.n && l->recursive && !*unseen_r; k++)
+        if (below(l->all.at[k].name, l->all.at[i].name) && fits(ic, l, k)) {
+            any = true;
+            *unseen_r = !matches(l, k);
+        }
+    return any;
 }
 
 static void
-put_folder(struct icell *ic, const struct list *l, const struct folder_list *all,
-           const struct folder_entry *f, bool level)
+put_folder(struct icell *ic, struct list *l, size_t i)
 {
+    const struct folder_entry *f = &l->all.at[i];
     struct err e = {0};
-    struct buf attributes = buf_new(200);
-    bool info = l->recursive && has_subscribed_below(l, all, f->name);
-    const char *use = f->exists ? folder_use(ic->root_fd, f->name) : NULL;
-    if ((l->only_subscribed && !f->subscribed && !info) || (l->only_special && !use))
-        goto out;
+    struct buf attributes = buf_new(200), tail = buf_new(200);
+    bool unseen, info = fits_below(ic, l, i, &unseen), itself = fits(ic, l, i);
+    const char *use = use_of(ic, l, i);
+    if (!itself && !unseen)
+        return;
     if (!f->exists)
-        buf_addz(&attributes, level && !l->extended ? "\\Noselect " : "\\NonExistent ");
+        buf_addz(&attributes, !f->subscribed && !l->extended ? "\\Noselect " : "\\NonExistent ");
     buf_addz(&attributes, f->children ? "\\HasChildren" : "\\HasNoChildren");
     if (l->subscribed && f->subscribed)
         buf_addz(&attributes, " \\Subscribed");
     if (use)
         buf_addf(&attributes, " %s", use);
-    put_row(ic, "LIST", buf_z(&attributes), f->name,
-            info ? " (\"CHILDINFO\" (\"SUBSCRIBED\"))" : "");
-    if (l->status && f->exists)
+    if (info)
+        buf_addf(&tail, " (\"CHILDINFO\" (%s%s%s))", l->only_subscribed ? "\"SUBSCRIBED\"" : "",
+                 l->only_subscribed && l->only_special ? " " : "",
+                 l->only_special ? "\"SPECIAL-USE\"" : "");
+    put_row(ic, "LIST", buf_z(&attributes), l->shown[i], buf_z(&tail));
+    if (l->status && f->exists && itself)
         (void)icell_put_status(ic, f->name, &l->items, &e);
-out:
     buf_free(&attributes);
+    buf_free(&tail);
 }
 
 static struct folder_entry *
@@ -175,34 +238,49 @@ entry_of(const struct folder_list *all, struct str name)
     return NULL;
 }
 
+/* A subscribed name with the levels above it that are not there. */
+static void
+add_subscribed(struct folder_list *all, struct str name)
+{
+    struct folder_entry *there = entry_of(all, name);
+    if (there)
+        there->subscribed = true;
+    else
+        all->at[all->n++] = (struct folder_entry){.name = name, .subscribed = true};
+    for (size_t k = name.n; k-- > 1;)
+        if (name.p[k] == '.' && !entry_of(all, str_sub(name, 0, k)))
+            all->at[all->n++] =
+                (struct folder_entry){.name = str_sub(name, 0, k), .children = true};
+}
+
 /* The folders with what is subscribed, whether it is there or not, and the levels above. */
 static int
-everything(struct icell *ic, const struct list *l, struct folder_list *all_r, struct err *e)
+everything(struct icell *ic, struct list *l, struct err *e)
 {
     struct folder_list subs = {0}, all;
-    if (folder_list(ic->root_fd, &ic->arena, &all, e) < 0)
+    size_t room = 0;
+    if (folder_list(ic->root_fd, &ic->arena, &all, e) < 0 ||
+        (l->subscribed && folder_subscriptions(ic->root_fd, &ic->arena, &subs, e) < 0))
         return -1;
-    *all_r = all;
-    if (!l->subscribed)
-        return 0;
-    if (folder_subscriptions(ic->root_fd, &ic->arena, &subs, e) < 0)
-        return -1;
-    all_r->at = arena_array(&ic->arena, all.n + 2 * subs.n + 1, sizeof *all_r->at);
-    if (!all_r->at)
-        return err_set(e, ERR_TEMPORARY, "out of memory");
-    if (all.n)
-        memcpy(all_r->at, all.at, all.n * sizeof *all.at);
     for (size_t i = 0; i < subs.n; i++) {
-        struct folder_entry *there = entry_of(all_r, subs.at[i].name);
-        ptrdiff_t dot = str_rchr(subs.at[i].name, '.');
-        struct str up = str_sub(subs.at[i].name, 0, dot < 0 ? 0 : (size_t)dot);
-        if (there)
-            there->subscribed = true;
-        else
-            all_r->at[all_r->n++] =
-                (struct folder_entry){.name = subs.at[i].name, .subscribed = true};
-        if (up.n && !entry_of(all_r, up))
-            all_r->at[all_r->n++] = (struct folder_entry){.name = up, .children = true};
+        room++;
+        for (size_t k = 0; k < subs.at[i].name.n; k++)
+            room += subs.at[i].name.p[k] == '.';
+    }
+    room += all.n;
+    l->all.at = arena_array(&ic->arena, room, sizeof *l->all.at);
+    l->shown = arena_array(&ic->arena, room, sizeof *l->shown);
+    l->uses = arena_array(&ic->arena, room, sizeof *l->uses);
+    if (!l->all.at || !l->shown || !l->uses)
+        return err_set(e, ERR_TEMPORARY, "out of memory");
+    for (size_t i = 0; i < all.n; i++)
+        l->all.at[l->all.n++] = all.at[i];
+    l->nreal = l->all.n;
+    for (size_t i = 0; i < subs.n; i++)
+        add_subscribed(&l->all, subs.at[i].name);
+    for (size_t i = 0; i < l->all.n; i++) {
+        l->uses[i] = (struct use){0};
+        l->shown[i] = icell_shown(ic, l->all.at[i].name);
     }
     return 0;
 }
@@ -211,7 +289,6 @@ void
 icell_cmd_list(struct icell *ic)
 {
     struct list l;
-    struct folder_list all;
     struct err e = {0};
     if (parse(ic, &l) < 0) {
         icell_end_syntax(ic);
@@ -220,15 +297,15 @@ icell_cmd_list(struct icell *ic)
     if (l.status && icell_status_condstore(&l.items))
         icell_enable_condstore(ic);
     if (!l.extended && l.patterns[0].n == 0) {
-        /* RFC 3501 6.3.8: an empty name asks for the separator. */
+        /* RFC 9051 6.3.9: an empty name asks for the separator. */
         put_row(ic, "LIST", "\\Noselect", str_of("", 0), "");
-    } else if (everything(ic, &l, &all, &e) < 0) {
+    } else if (join_patterns(ic, &l) < 0 || everything(ic, &l, &e) < 0) {
         icell_end_err(ic, &e);
         return;
     } else {
-        for (size_t i = 0; i < all.n && !ic->s.broken; i++)
-            if (matches(&l, all.at[i].name))
-                put_folder(ic, &l, &all, &all.at[i], !all.at[i].subscribed);
+        for (size_t i = 0; i < l.all.n && !ic->s.broken; i++)
+            if (matches(&l, i))
+                put_folder(ic, &l, i);
     }
     icell_end(ic, ICELL_OK, "List completed.");
 }
@@ -264,24 +341,22 @@ lsub_matching(struct icell *ic, struct str pattern, const struct folder_list *li
 void
 icell_cmd_lsub(struct icell *ic)
 {
-    struct str reference, mailbox;
-    struct buf pattern = buf_new(FOLDER_NAME_MAX * 4);
+    struct list l = {.npatterns = 1};
+    struct cursor *c = &ic->cmd.args;
     struct folder_list list;
     struct err e = {0};
-    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &reference) < 0 ||
-        !icell_arg_space(&ic->cmd.args) ||
-        icell_arg_list_mailbox(&ic->cmd.args, &ic->arena, &mailbox) < 0 ||
-        !icell_arg_end(&ic->cmd.args)) {
+    if (!icell_arg_space(c) || icell_arg_astring(c, &ic->arena, &l.reference) < 0 ||
+        !icell_arg_space(c) || icell_arg_list_mailbox(c, &ic->arena, &l.patterns[0]) < 0 ||
+        !icell_arg_end(c)) {
         icell_end_syntax(ic);
         return;
     }
-    buf_add(&pattern, reference);
-    buf_add(&pattern, mailbox);
-    if (folder_subscriptions(ic->root_fd, &ic->arena, &list, &e) < 0) {
+    if (join_patterns(ic, &l) < 0 || folder_subscriptions(ic->root_fd, &ic->arena, &list, &e) < 0) {
         icell_end_err(ic, &e);
-    } else {
-        lsub_matching(ic, buf_str(&pattern), &list);
-        icell_end(ic, ICELL_OK, "Lsub completed.");
+        return;
     }
-    buf_free(&pattern);
+    for (size_t i = 0; i < list.n; i++)
+        list.at[i].name = icell_shown(ic, list.at[i].name);
+    lsub_matching(ic, l.patterns[0], &list);
+    icell_end(ic, ICELL_OK, "Lsub completed.");
 }

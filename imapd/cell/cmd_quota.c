@@ -51,7 +51,7 @@ icell_cmd_getquotaroot(struct icell *ic)
     struct str name;
     struct quota q;
     struct err e = {0};
-    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &name) < 0 || !icell_arg_end(&ic->cmd.args)) {
+    if (icell_arg_mailbox(ic, &ic->cmd.args, &name) < 0 || !icell_arg_end(&ic->cmd.args)) {
         icell_end_syntax(ic);
     } else if (!folder_is_inbox(name) && !folder_exists(ic->root_fd, name)) {
         icell_end(ic, ICELL_NO, "[NONEXISTENT] No such mailbox.");
@@ -59,7 +59,7 @@ icell_cmd_getquotaroot(struct icell *ic)
         icell_end_err(ic, &e);
     } else {
         stream_putz(&ic->s, "* QUOTAROOT ");
-        icell_put_astring(&ic->s.out, name);
+        icell_put_mailbox(ic, &ic->s.out, name);
         stream_putz(&ic->s, q.there ? " \"\"\r\n" : "\r\n");
         if (q.there)
             put(ic, &q);

@@ -1,4 +1,4 @@
-/* SEARCH (RFC 3501 6.4.4; RFC 4731; RFC 5182; RFC 7162 3.1.5). */
+/* SEARCH (RFC 9051 and 3501 6.4.4; RFC 4731; RFC 5182; RFC 7162 3.1.5). */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "imapd/cell/search.h"
@@ -140,6 +140,8 @@ icell_cmd_search(struct icell *ic)
         icell_end_syntax(ic);
         return;
     }
+    if (!options && ic->rev2) /* RFC 9051 6.4.4: the answer is always ESEARCH */
+        options = RETURN_GIVEN | RETURN_ALL;
     if (icell_search_parse(ic, &ic->cmd.args, &s) < 0) {
         /* RFC 5182 2.1: a search that fails with NO leaves nothing saved. */
         if (options & RETURN_SAVE && ic->cmd.status == ICELL_NO)

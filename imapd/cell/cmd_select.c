@@ -1,4 +1,4 @@
-/* SELECT, EXAMINE, CLOSE (RFC 3501 6.3.1, 6.3.2, 6.4.2), UNSELECT (RFC 3691). */
+/* SELECT, EXAMINE, CLOSE (RFC 9051 6.3.2, 6.3.3, 6.4.1; RFC 3501 6.3.1), UNSELECT (RFC 3691). */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "imapd/cell/qresync.h"
@@ -10,8 +10,8 @@ tell_all(struct icell *ic)
     buf_reset(&ic->told_flags);
     icell_tell_flags(ic);
     const struct mailbox_counts counts = mailbox_count(mb);
-    stream_putf(&ic->s, "* %u EXISTS\r\n* %u RECENT\r\n", counts.messages, counts.recent);
-    if (counts.first_unseen)
+    icell_tell_exists(ic);
+    if (counts.first_unseen && !ic->rev2)
         stream_putf(&ic->s, "* OK [UNSEEN %u] First unseen.\r\n", counts.first_unseen);
     stream_putf(&ic->s, "* OK [UIDVALIDITY %u] UIDs valid\r\n", mb->validity);
     stream_putf(&ic->s, "* OK [UIDNEXT %u] Predicted next UID\r\n", mailbox_uidnext(mb));
@@ -68,14 +68,14 @@ select_mailbox(struct icell *ic, bool read_only)
     struct err e = {0};
     bool condstore;
     struct icell_qresync q;
-    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &name) < 0 ||
+    if (icell_arg_mailbox(ic, &ic->cmd.args, &name) < 0 ||
         parameters(ic, &ic->cmd.args, &condstore, &q) < 0 || !icell_arg_end(&ic->cmd.args)) {
         icell_end_syntax(ic);
         return;
     }
     /* Also a SELECT that fails leaves nothing selected. */
-    if (ic->mb_open && ic->qresync)
-        stream_putz(&ic->s, "* OK [CLOSED] Previous mailbox closed.\r\n"); /* RFC 7162 3.2.11 */
+    if (ic->mb_open && (ic->qresync || ic->rev2)) /* RFC 7162 3.2.11, RFC 9051 6.3.2 */
+        stream_putz(&ic->s, "* OK [CLOSED] Previous mailbox closed.\r\n");
     ic->condstore |= condstore;
     bool again = select_again(ic, name, read_only);
     if (!again)
@@ -92,6 +92,8 @@ select_mailbox(struct icell *ic, bool read_only)
     if (q.given && icell_need_messages(ic) < 0)
         return;
     tell_all(ic);
+    if (ic->rev2)
+        icell_put_list(ic, name, folder_use(ic->root_fd, name), ic->cmd.oldname);
     if (q.given)
         icell_put_resync(ic, &q);
     icell_end(ic, ICELL_OK, "[%s] %s completed.", read_only ? "READ-ONLY" : "READ-WRITE",

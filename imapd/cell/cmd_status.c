@@ -92,7 +92,7 @@ icell_put_status(struct icell *ic, struct str name, const struct icell_status_it
     mailbox_close(&mb);
     struct buf line = buf_new(4096);
     buf_addz(&line, "* STATUS ");
-    icell_put_astring(&line, name);
+    icell_put_mailbox(ic, &line, name);
     for (size_t i = 0; i < items->n; i++) {
         int item = items->wanted[i];
         buf_addf(&line, item == MAILBOXID ? "%s%s (F%llu)" : "%s%s %llu", i ? " " : " (",
@@ -110,9 +110,8 @@ icell_cmd_status(struct icell *ic)
     struct str name;
     struct icell_status_items items;
     struct err e = {0};
-    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &name) < 0 ||
-        !icell_arg_space(&ic->cmd.args) || icell_status_parse(&ic->cmd.args, &items) < 0 ||
-        !icell_arg_end(&ic->cmd.args)) {
+    if (icell_arg_mailbox(ic, &ic->cmd.args, &name) < 0 || !icell_arg_space(&ic->cmd.args) ||
+        icell_status_parse(&ic->cmd.args, &items) < 0 || !icell_arg_end(&ic->cmd.args)) {
         icell_end_syntax(ic);
         return;
     }

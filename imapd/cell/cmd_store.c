@@ -203,7 +203,7 @@ copy(struct icell *ic, bool move)
     uint32_t first;
     if (icell_seqset_arg(ic, &ic->cmd.args, &at, &n) < 0)
         return;
-    if (icell_arg_mailbox(&ic->cmd.args, &ic->arena, &name) < 0 || !icell_arg_end(&ic->cmd.args)) {
+    if (icell_arg_mailbox(ic, &ic->cmd.args, &name) < 0 || !icell_arg_end(&ic->cmd.args)) {
         icell_end_syntax(ic);
         return;
     }

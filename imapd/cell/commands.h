@@ -19,6 +19,10 @@ struct icell_row {
     void (*run)(struct icell *ic);
 };
 
+/* "* LIST (attributes) "." name", with the name the mailbox had, or was called by, before if there
+ * is one (RFC 9051 6.3.9.7). attributes may be NULL. */
+void icell_put_list(struct icell *ic, struct str name, const char *attributes, struct str oldname);
+
 /* By name in any case, or NULL. */
 const struct icell_row *icell_row(struct str name);
 

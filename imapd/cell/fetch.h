@@ -70,6 +70,7 @@ struct icell_fetch {
 
 /* The items behind the sequence set; with UID FETCH, UID is added. */
 int icell_fetch_parse(struct icell *ic, struct cursor *c, struct icell_fetch *f_r);
+bool icell_fetch_has(const struct icell_fetch *f, enum icell_item_kind kind);
 
 /* What a section is: a range of the message, or (fields) bytes of their own. */
 struct icell_found {

@@ -190,8 +190,8 @@ macro(struct cursor *c, struct icell_fetch *f)
     return true;
 }
 
-static bool
-has(const struct icell_fetch *f, enum icell_item_kind kind)
+bool
+icell_fetch_has(const struct icell_fetch *f, enum icell_item_kind kind)
 {
     for (size_t i = 0; i < f->n; i++)
         if (f->items[i].kind == kind)
@@ -221,7 +221,8 @@ modifiers(struct icell *ic, struct cursor *c, struct icell_fetch *f)
     } while (icell_arg_space(c));
     if (f->vanished && !f->changed_since)
         return -1;
-    if (f->changed_since && !has(f, ICELL_ITEM_MODSEQ) && !add(f, ICELL_ITEM_MODSEQ, "MODSEQ"))
+    if (f->changed_since && !icell_fetch_has(f, ICELL_ITEM_MODSEQ) &&
+        !add(f, ICELL_ITEM_MODSEQ, "MODSEQ"))
         return -1;
     return cur_take(c, ')') ? 0 : -1;
 }
@@ -243,7 +244,7 @@ icell_fetch_parse(struct icell *ic, struct cursor *c, struct icell_fetch *f_r)
     } else if (!macro(c, f_r) && one(ic, c, f_r) < 0) {
         return -1;
     }
-    if (ic->cmd.uid && !has(f_r, ICELL_ITEM_UID) && !add(f_r, ICELL_ITEM_UID, "UID"))
+    if (ic->cmd.uid && !icell_fetch_has(f_r, ICELL_ITEM_UID) && !add(f_r, ICELL_ITEM_UID, "UID"))
         return -1;
     if (modifiers(ic, c, f_r) < 0)
         return -1;

@@ -7,6 +7,11 @@
  * directory, and nothing else. One process, one session; all state is in struct icell, what belongs
  * to one command in struct icell_command, which icell_command_reset() empties after each.
  *
+ * A session begins as IMAP4rev1, and is IMAP4rev2 (RFC 9051) from ENABLE on: what differs is said
+ * where it does. Names of mailboxes lie on disk in modified UTF-7; a client that has enabled UTF-8
+ * gives and gets them in UTF-8. Header fields in UTF-8 (RFC 6532) go to all clients as they are, in
+ * literals.
+ *
  * Each command is a row of the table in commands.c: the states it is legal in are checked before
  * its code runs. A command's code says how it ended with icell_end(); the loop then tells what
  * changed in the mailbox (when the command allows that) and sends the tagged line.
@@ -53,6 +58,9 @@ struct icell_command {
         uint64_t size;
     } literal;
     bool unknown_cte; /* a part's encoding is not known (RFC 3516) */
+    /* What the client called the mailbox, when that is not its name: in another case, or not
+     * normalised. p NULL: it is. */
+    struct str oldname;
     enum icell_status status;
     struct buf answer; /* text of the tagged line, with a response code in front */
 };
@@ -65,8 +73,17 @@ struct icell_message { /* the message that was last looked into */
     struct arena arena;
 };
 
+/* How this session may be parked (docs/ARCHITECTURE.md, "Parked sessions"). */
+struct icell_park {
+    int fd; /* a channel to idled; -1: it stays here */
+    uint64_t after_ms;
+    struct str token, user; /* the caller's */
+    bool done;              /* it is parked: this process has nothing to do any more */
+};
+
 struct icell {
     struct stream s;
+    struct icell_park park;    /* set before icell_run() or icell_resume() */
     uint64_t message_size_max; /* of APPEND; set before icell_run() */
     int root_fd;
     enum icell_state state;
@@ -80,9 +97,11 @@ struct icell {
     struct sipkey digest_key; /* of the selected mailbox */
     bool digest_keyed;
     struct buf digest;
-    struct buf ready;        /* what FETCH will say of one message, before it says it */
-    bool condstore, qresync; /* enabled (RFC 7162) */
-    uint32_t *saved;         /* UIDs that SEARCH saved: "$" (RFC 5182) */
+    struct buf ready; /* what FETCH will say of one message, before it says it */
+    /* Enabled by the client: RFC 7162; IMAP4rev2 (RFC 9051 A); UTF-8 in names, by that or by
+     * UTF8=ACCEPT (RFC 9755), which is charset_free: SEARCH has no CHARSET then. */
+    bool condstore, qresync, rev2, utf8, charset_free;
+    uint32_t *saved; /* UIDs that SEARCH saved: "$" (RFC 5182) */
     size_t nsaved;
     struct icell_deflate *deflate; /* NULL: nothing is compressed */
     struct arena arena;            /* of one command */
@@ -94,7 +113,17 @@ struct icell {
 /* Serve the client on fd; tag is the LOGIN's, unread what it said behind it. Returns when it has
  * gone. */
 void icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct str unread);
+/* The same for a session that was parked: state is what idled kept of it. -1: it is not one of
+ * ours, and nothing was said. */
+int icell_resume(struct icell *ic, int client_fd, int root_fd, struct str state);
 void icell_free(struct icell *ic);
+/* What both begin with, and go on with. */
+void icell_begin(struct icell *ic, int client_fd, int root_fd);
+void icell_loop(struct icell *ic);
+/* IDLE: until the client says something, or is parked; the end of the command is then set. */
+void icell_idle(struct icell *ic, int64_t end_ms);
+/* The tagged line of the command. */
+void icell_answer(struct icell *ic);
 
 /* How the command ended; the last call counts. Text like "[READ-ONLY] Done". */
 void icell_end(struct icell *ic, enum icell_status status, const char *fmt, ...)
@@ -121,6 +150,8 @@ void icell_enable_condstore(struct icell *ic);
 int icell_need_messages(struct icell *ic);
 /* EXPUNGE of what is gone, and the rest as it is known, without looking at the disk. */
 void icell_tell(struct icell *ic, bool expunge);
+/* "* n EXISTS", and RECENT where there still is such a thing. */
+void icell_tell_exists(struct icell *ic);
 /* Forget the selected mailbox. */
 void icell_unselect(struct icell *ic);
 /* "(\Seen \Answered ...)" of a message. */

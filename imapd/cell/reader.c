@@ -31,7 +31,7 @@ is_append(struct icell *ic)
     struct str tag, name;
     struct cursor c = cursor_of(buf_str(&ic->cmd.text));
     return icell_arg_atom(&c, &tag) == 0 && icell_arg_space(&c) &&
-           cur_take_case(&c, STR("APPEND")) && icell_arg_mailbox(&c, &ic->arena, &name) == 0 &&
+           cur_take_case(&c, STR("APPEND")) && icell_arg_mailbox(ic, &c, &name) == 0 &&
            icell_arg_space(&c);
 }
 

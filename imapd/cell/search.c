@@ -235,7 +235,8 @@ charset(struct icell *ic, struct cursor *c)
     }
     if (str_caseeq(name, STR("UTF-8")) || str_caseeq(name, STR("US-ASCII")))
         return 0;
-    icell_end(ic, ICELL_NO, "[BADCHARSET (US-ASCII UTF-8)] Unknown charset.");
+    icell_end(ic, ic->charset_free && !ic->rev2 ? ICELL_BAD : ICELL_NO,
+              "[BADCHARSET (US-ASCII UTF-8)] Unknown charset.");
     return -1;
 }
 
@@ -263,7 +264,12 @@ parse(struct icell *ic, struct cursor *c, bool always, struct icell_search *s_r)
         icell_end_syntax(ic);
         return -1;
     }
-    if ((always || cur_take_case(c, STR("CHARSET "))) && charset(ic, c) < 0)
+    bool named = !always && cur_take_case(c, STR("CHARSET "));
+    if (named && ic->charset_free && !ic->rev2) { /* RFC 9755 3 */
+        icell_end(ic, ICELL_BAD, "All is UTF-8: no CHARSET.");
+        return -1;
+    }
+    if ((always || named) && charset(ic, c) < 0)
         return -1;
     return keys(ic, c, s_r);
 }

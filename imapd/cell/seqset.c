@@ -40,21 +40,6 @@ icell_seqset_parse(struct cursor *c, struct arena *arena, struct icell_seqset *s
     return 0;
 }
 
-/* Index of the first message with a UID of at least uid. */
-static size_t
-lower_bound(const struct mailbox *mb, uint32_t uid)
-{
-    size_t low = 0, high = mb->n;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (mb->msgs[mid].uid < uid)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
 static int
 by_from(const void *a, const void *b)
 {
@@ -77,8 +62,9 @@ to_indices(const struct mailbox *mb, struct icell_range r, bool uid, struct icel
         r.to = swap;
     }
     if (uid) {
-        out_r->from = (uint32_t)lower_bound(mb, r.from);
-        out_r->to = r.to == UINT32_MAX ? (uint32_t)mb->n : (uint32_t)lower_bound(mb, r.to + 1);
+        out_r->from = (uint32_t)mailindex_find(&mb->rows, r.from);
+        out_r->to =
+            r.to == UINT32_MAX ? (uint32_t)mb->n : (uint32_t)mailindex_find(&mb->rows, r.to + 1);
         return 0;
     }
     if (r.from == 0 || r.to > last)
@@ -105,7 +91,7 @@ resolve_saved(const struct icell *ic, size_t *indices)
 {
     size_t n = 0;
     for (size_t k = 0; k < ic->nsaved; k++) {
-        size_t i = lower_bound(&ic->mb, ic->saved[k]);
+        size_t i = mailindex_find(&ic->mb.rows, ic->saved[k]);
         if (i < ic->mb.n && ic->mb.msgs[i].uid == ic->saved[k] && n < ic->mb.n)
             indices[n++] = i;
     }
@@ -156,30 +142,31 @@ icell_seqset_arg(struct icell *ic, struct cursor *c, size_t **indices_r, size_t 
     return 0;
 }
 
+/* The run of numbers that begins at i; returns where the next one begins. */
+static size_t
+add_run(struct buf *out, const uint32_t *numbers, size_t n, size_t i)
+{
+    size_t last = i;
+    while (last + 1 < n && numbers[last + 1] == numbers[last] + 1)
+        last++;
+    buf_addf(out, "%s%u", i ? "," : "", numbers[i]);
+    if (last > i)
+        buf_addf(out, ":%u", numbers[last]);
+    return last + 1;
+}
+
 void
 icell_seqset_add(struct buf *out, const uint32_t *numbers, size_t n)
 {
-    for (size_t i = 0; i < n;) {
-        size_t last = i;
-        while (last + 1 < n && numbers[last + 1] == numbers[last] + 1)
-            last++;
-        buf_addf(out, "%s%u", i ? "," : "", numbers[i]);
-        if (last > i)
-            buf_addf(out, ":%u", numbers[last]);
-        i = last + 1;
-    }
+    for (size_t i = 0; i < n;)
+        i = add_run(out, numbers, n, i);
 }
 
 void
 icell_put_set(struct icell *ic, const uint32_t *numbers, size_t n)
 {
     for (size_t i = 0; i < n;) {
-        size_t last = i;
-        while (last + 1 < n && numbers[last + 1] == numbers[last] + 1)
-            last++;
-        stream_putf(&ic->s, "%s%u", i ? "," : "", numbers[i]);
-        if (last > i)
-            stream_putf(&ic->s, ":%u", numbers[last]);
-        i = last + 1;
+        i = add_run(&ic->s.out, numbers, n, i);
+        stream_putz(&ic->s, ""); /* what has gathered goes out */
     }
 }

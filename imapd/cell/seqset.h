@@ -29,6 +29,6 @@ int icell_seqset_arg(struct icell *ic, struct cursor *c, size_t **indices_r, siz
 /* Whether a UID lies in a set of UIDs; "*" is last. */
 bool icell_seqset_has(const struct icell_seqset *set, uint32_t uid, uint32_t last);
 /* "1:3,5" of ascending numbers. */
+void icell_seqset_add(struct buf *out, const uint32_t *numbers, size_t n);
 /* The same, sent to the client, however long. */
 void icell_put_set(struct icell *ic, const uint32_t *numbers, size_t n);
-void icell_seqset_add(struct buf *out, const uint32_t *numbers, size_t n);

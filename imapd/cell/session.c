@@ -9,7 +9,8 @@
 #include <unistd.h>
 
 static const char capabilities[] =
-    "IMAP4rev1 LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID ESEARCH SEARCHRES "
+    "IMAP4rev1 IMAP4rev2 UTF8=ACCEPT LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID "
+    "ESEARCH SEARCHRES "
     "CONDSTORE QRESYNC MOVE LIST-EXTENDED LIST-STATUS STATUS=SIZE SPECIAL-USE "
     "CREATE-SPECIAL-USE WITHIN SAVEDATE SORT SORT=DISPLAY THREAD=ORDEREDSUBJECT "
     "THREAD=REFERENCES QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE OBJECTID PREVIEW BINARY "
@@ -100,7 +101,7 @@ icell_add_flags(const struct icell *ic, struct buf *out, const struct mailbox_me
             buf_addf(out, "%s%s", gap, names[i].name);
             gap = " ";
         }
-    if (m->recent) {
+    if (m->recent && !ic->rev2) { /* RFC 9051 E 12 */
         buf_addf(out, "%s\\Recent", gap);
         gap = " ";
     }
@@ -184,6 +185,15 @@ tell_expunged(struct icell *ic)
 }
 
 void
+icell_tell_exists(struct icell *ic)
+{
+    const struct mailbox_counts counts = mailbox_count(&ic->mb);
+    stream_putf(&ic->s, "* %u EXISTS\r\n", counts.messages);
+    if (!ic->rev2)
+        stream_putf(&ic->s, "* %u RECENT\r\n", counts.recent);
+}
+
+void
 icell_tell(struct icell *ic, bool expunge)
 {
     if (!ic->mb.news) {
@@ -193,8 +203,7 @@ icell_tell(struct icell *ic, bool expunge)
     if (expunge)
         tell_expunged(ic);
     if (ic->mb.n != ic->told_exists) {
-        stream_putf(&ic->s, "* %zu EXISTS\r\n* %u RECENT\r\n", ic->mb.n,
-                    mailbox_count(&ic->mb).recent);
+        icell_tell_exists(ic);
         ic->told_exists = ic->mb.n;
     }
     icell_tell_flags(ic);
@@ -270,8 +279,8 @@ needs_messages(const struct icell_row *row)
 
 /* ---- the loop ---- */
 
-static void
-answer(struct icell *ic)
+void
+icell_answer(struct icell *ic)
 {
     static const char *const words[] = {"", "OK", "NO", "BAD"};
     struct icell_command *cmd = &ic->cmd;
@@ -361,7 +370,7 @@ icell_run_command(struct icell *ic)
     swallow_literal(ic);
     if (row && row->sync != ICELL_SYNC_NONE && ic->state == ICELL_SELECTED)
         icell_sync(ic, row->sync == ICELL_SYNC_ALL || cmd->uid);
-    answer(ic);
+    icell_answer(ic);
     /* The client has its answer: now there is time to keep what was found out. */
     if (ic->mb_open && stream_flush(&ic->s, NULL) == 0)
         while (mailbox_settle(&ic->mb) && !has_input(ic))
@@ -369,10 +378,12 @@ icell_run_command(struct icell *ic)
 }
 
 void
-icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct str unread)
+icell_begin(struct icell *ic, int client_fd, int root_fd)
 {
-    *ic = (struct icell){
-        .root_fd = root_fd, .state = ICELL_AUTHENTICATED, .message_size_max = ic->message_size_max};
+    *ic = (struct icell){.root_fd = root_fd,
+                         .state = ICELL_AUTHENTICATED,
+                         .message_size_max = ic->message_size_max,
+                         .park = ic->park};
     ic->arena = arena_new(ICELL_ARENA_MAX);
     ic->msg.arena = arena_new(ICELL_ARENA_MAX);
     ic->cmd.text = buf_new(ICELL_COMMAND_MAX);
@@ -382,6 +393,25 @@ icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct s
     ic->digest = buf_new(4096);
     ic->ready = buf_new(ICELL_READY_MAX);
     stream_init(&ic->s, client_fd, client_fd, IN_MAX, ICELL_IDLE_MS);
+}
+
+void
+icell_loop(struct icell *ic)
+{
+    while (ic->state != ICELL_LOGOUT) {
+        icell_command_reset(ic);
+        if (icell_read_command(ic) < 0)
+            break;
+        icell_run_command(ic);
+    }
+    if (!ic->park.done)
+        (void)stream_flush(&ic->s, NULL);
+}
+
+void
+icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct str unread)
+{
+    icell_begin(ic, client_fd, root_fd);
     stream_preload(&ic->s, unread);
     if (tag.n) {
         stream_put(&ic->s, tag);
@@ -389,13 +419,7 @@ icell_run(struct icell *ic, int client_fd, int root_fd, struct str tag, struct s
         icell_put_capabilities(ic);
         stream_putz(&ic->s, "] Logged in\r\n");
     }
-    while (ic->state != ICELL_LOGOUT) {
-        icell_command_reset(ic);
-        if (icell_read_command(ic) < 0)
-            break;
-        icell_run_command(ic);
-    }
-    (void)stream_flush(&ic->s, NULL);
+    icell_loop(ic);
 }
 
 void

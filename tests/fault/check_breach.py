@@ -27,10 +27,10 @@ CALLS_MAX = 470
 # uretprobe and uprobe: the kernel (6.14 and later) lets them past every filter, and then refuses who is no probe.
 PAST_FILTERS = {335: "signal 4", 336: "returned %d" % errno.ENXIO}
 CELLS = ["imapd-cell", "pop3d-cell", "local-cell"]
-SERVICES = ["authd", "keyd", "dnsd", "qmgr", "launcher"]
+SERVICES = ["authd", "keyd", "dnsd", "idled", "qmgr", "launcher"]
 LISTENERS = ["smtpd", "submitd", "pop3d", "imapd", "tlsd", "local", "relay"]
 BATCHES = [["smtpd", "submitd"], ["pop3d", "imapd"], ["tlsd", "local"], ["relay", "dnsd"], ["authd", "keyd"],
-           ["qmgr", "launcher"]]
+           ["qmgr", "launcher"], ["idled"]]
 DIRECTORY = {"authd": "state", "qmgr": "queue"}
 SPECIALS = ["executable memory", "memory made executable", "a user namespace", "a thread", "Unix datagrams",
             "a Unix socket", "a netlink socket", "a packet socket", "an AF_ALG socket", "F_SETOWN", "F_SETSIG",

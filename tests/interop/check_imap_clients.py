@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Real clients of imapd and pop3d over TLS: mbsync and offlineimap with flags, new messages and deletions both ways;
-fetchmail, getmail and mpop, which take all and delete it; Python's imaplib and poplib. Each with an account of its own.
+fetchmail, getmail and mpop, which take all and delete it; imapflow, and Python's imaplib and poplib, with flags and
+deletions both ways. Each with an account of its own.
 
 Needs root. Ends with "N passed, N failed"."""
 import email
 import hashlib
 import imaplib
+import json
 import os
 import poplib
 import re
@@ -16,10 +18,11 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from harness import Report, Suite  # noqa: E402
+from harness import ROOT, Report, Suite, wait_for  # noqa: E402
 
 REPORT = Report()
 HOST = "127.0.0.1"
+IMAPFLOW = "1.0.188"
 LETTERS = {"S": "\\Seen", "F": "\\Flagged", "R": "\\Answered", "D": "\\Draft", "T": "\\Deleted"}
 TLS = ssl._create_unverified_context()
 
@@ -197,6 +200,161 @@ def mpop(a):
     taken(a, a.local)
 
 
+class Flow:
+    """imapflow, in a process of node."""
+
+    def __init__(self, a):
+        modules = os.path.join(ROOT, "build", "npm", "node_modules")
+        if not os.path.isdir(os.path.join(modules, "imapflow")):
+            run(["npm", "install", "--no-save", "--prefix", os.path.dirname(modules), "imapflow@" + IMAPFLOW])
+        self.p = subprocess.Popen(["node", os.path.join(ROOT, "tests", "interop", "imapflow.js"), HOST,
+                                   str(a.suite.port["imaps"]), a.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  text=True, env=dict(os.environ, NODE_PATH=modules))
+
+    def __call__(self, *command):
+        self.p.stdin.write(json.dumps(command) + "\n")
+        self.p.stdin.flush()
+        got = json.loads(self.p.stdout.readline())
+        assert "error" not in got, (command, got)
+        return got.get("ok")
+
+    def event(self, what):
+        """What it was told, until this comes."""
+        seen = []
+
+        def look():
+            seen.extend(self("events"))
+            return next((e for e in seen if e[0] == what), None)
+        return wait_for(look)
+
+
+def imapflow(a):
+    flow = Flow(a)
+    began = flow("connect")
+    assert {"UTF8=ACCEPT", "CONDSTORE", "QRESYNC"} <= set(began["enabled"]), began
+    assert flow("open", "INBOX") == 0
+    # There: kept, read back whole, flagged, moved, removed.
+    uids = [flow("append", "INBOX", mail(f"f{i}").decode(), ["\\Seen"] if i % 2 else []) for i in range(8)]
+    assert len(set(uids)) == 8
+    flow("noop")
+    rows = {row[1]: row for row in flow("fetch", "1:*")}
+    assert sorted(rows) == [f"f{i}" for i in range(8)] and rows["f3"][2] == ["\\Seen"], rows
+    assert rows["f0"][3:] == ["text/plain", len(mail("f0"))]
+    assert flow("source", uids[2]) == mail("f2").decode()
+    assert flow("search", {"subject": "f5"}) == [uids[5]] and flow("search", {"seen": False}) == uids[::2]
+    assert flow("flag", str(uids[0]), ["\\Flagged", "$Forwarded"]) and flow("unflag", str(uids[1]), ["\\Seen"])
+    assert flow("create", "\u00dcbersee") and len(flow("move", str(uids[4]), "\u00dcbersee")) == 1
+    assert flow("remove", str(uids[6]))
+    assert flow("status", "\u00dcbersee") == [1, 1]
+    assert ["\u00dcbersee", ""] in flow("list"), flow("list")
+    want = {"f0": {"\\Flagged", "$Forwarded"}, "f1": set(), "f2": set(), "f3": {"\\Seen"}, "f5": {"\\Seen"}, "f7": {"\\Seen"}}
+    assert a.on_server() == want, a.on_server()
+    # Here, while it idles: the same told to it.
+    flow("events")
+    flow("idle")
+    m = a.imap()
+    m.append("INBOX", None, None, mail("new"))
+    assert flow.event("exists")[1] == 7
+    m.noop()
+    m.uid("STORE", str(uids[2]), "+FLAGS", "(\\Answered)")
+    told = flow.event("flags")
+    assert "\\Answered" in told[2], told
+    m.uid("STORE", str(uids[5]), "+FLAGS.SILENT", "(\\Deleted)")
+    m.expunge()
+    assert flow.event("expunge")[1] in (uids[5], 5)
+    m.logout()
+    flow("noop")
+    rows = {row[1]: set(row[2]) - {"\\Recent"} for row in flow("fetch", "1:*")}
+    assert rows == a.on_server(), rows
+    flow("quit")
+    assert flow.p.wait(20) == 0
+
+
+def pop(a):
+    p = poplib.POP3_SSL(HOST, a.suite.port["pop3s"], context=TLS)
+    p.user(a.name)
+    p.pass_("secret")
+    return p
+
+
+def uidl(a):
+    p = pop(a)
+    out = [line.split()[1] for line in p.uidl()[1]]
+    p.quit()
+    return out
+
+
+def uidl_for_ever(a):
+    """The same after flags, a move to cur/, the loss of the index, a folder and back, and a restart."""
+    a.fill(12)
+    first = uidl(a)
+    assert len(set(first)) == 12
+    m = a.imap()
+    m.store("1:6", "+FLAGS", "(\\Flagged \\Seen $x)")
+    m.store("1:3", "-FLAGS", "(\\Seen)")
+    m.logout()
+    assert uidl(a) == first
+    d = a.suite.maildir(a.name)
+    os.unlink(os.path.join(d, "bulkhead.index"))
+    assert uidl(a) == first
+    a.suite.ctl("stop")
+    a.suite.ctl("start")
+    assert uidl(a) == first
+    os.unlink(os.path.join(d, "bulkhead-uid"))
+    assert uidl(a) == first
+    m = a.imap()
+    m.append("INBOX", None, None, mail("later"))
+    m.store("5", "+FLAGS", "(\\Deleted)")
+    m.expunge()
+    m.logout()
+    assert uidl(a)[:-1] == first[:4] + first[5:]
+
+
+def pop3_in_use(a):
+    a.fill(3)
+    one = pop(a)
+    try:
+        two = pop(a)
+        two.stat()
+        raise AssertionError("a second session was let in")
+    except poplib.error_proto as e:
+        assert "[IN-USE]" in str(e), e
+    # IMAP goes on beside it, and what it removes POP3 says.
+    m = a.imap()
+    m.store("2", "+FLAGS", "(\\Deleted)")
+    m.expunge()
+    m.logout()
+    try:
+        one.retr(2)
+        raise AssertionError("a message that is not there")
+    except poplib.error_proto as e:
+        assert "removed" in str(e), e
+    one.dele(1)
+    one.dele(2)
+    one.quit()
+    assert set(a.on_server()) == {"s2"}, a.on_server()
+    assert len(uidl(a)) == 1
+
+
+def python_both_ways(a):
+    """imaplib and poplib: each sees what the other did."""
+    a.fill(6)
+    p, m = pop(a), a.imap()
+    assert p.stat()[0] == 6
+    p.retr(4)  # s3, which had no flags
+    m.noop()
+    m.store("1", "FLAGS", "(\\Deleted)")
+    p.dele(5)
+    p.quit()
+    m.noop()
+    assert m.search(None, "DELETED")[1] == [b"1"]
+    assert m.expunge()[0] == "OK"
+    m.logout()
+    assert set(a.on_server()) == {"s1", "s2", "s3", "s5"}, a.on_server()
+    assert "\\Seen" in a.on_server()["s3"]
+    assert len(uidl(a)) == 4
+
+
 def python_poplib(a):
     a.fill(8)
     p = poplib.POP3_SSL(HOST, a.suite.port["pop3s"], context=TLS)
@@ -228,11 +386,15 @@ def python_imaplib(a):
 
 
 def main():
+    only = sys.argv[1:]
     with Suite(hostname="localhost") as suite:
-        for name, fn, *args in (("mbsync", mbsync), ("offlineimap", offlineimap), ("imaplib", python_imaplib),
+        for name, fn, *args in (("mbsync", mbsync), ("offlineimap", offlineimap), ("imapflow", imapflow), ("imaplib", python_imaplib),
+                                ("imaplib-poplib", python_both_ways), ("uidl", uidl_for_ever), ("pop3-in-use", pop3_in_use),
                                 ("poplib", python_poplib), ("mpop", mpop), ("fetchmail-imap", fetchmail, "imap", "imaps"),
                                 ("fetchmail-pop3", fetchmail, "pop3", "pop3s"), ("getmail-imap", getmail, "IMAP", "imaps"),
                                 ("getmail-pop3", getmail, "POP3", "pop3s")):
+            if only and name not in only:
+                continue
             account = Account(suite, name.replace("-", ""))
             REPORT.run(name, fn, account, *args)
             shutil.rmtree(account.dir, ignore_errors=True)

@@ -6,7 +6,9 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
+import unittest
 
 MAGIC, VERSION = 0x48424B4C, 1
 KIND_U64, KIND_STR, KIND_BOOL = 2, 3, 4
@@ -69,3 +71,14 @@ class Cell:
         if self.own:
             shutil.rmtree(self.maildir, ignore_errors=True)
         return status
+
+
+def main(program):
+    """Run the tests of the calling script; ends with the line "N passed, N failed"."""
+    if not os.path.exists(os.path.join(BIN, program)):
+        sys.exit(program + " is not built")
+    result = unittest.TextTestRunner(verbosity=1).run(
+        unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"]))
+    bad = len(result.failures) + len(result.errors)
+    print("%d passed, %d failed" % (result.testsRun - bad, bad))
+    sys.exit(bad > 0)

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import BIN, ROOT, Report  # noqa: E402
 
 ROOT_CODE_MAX = 1200  # lines of master and launcher
-ROOT_LINKED_MAX = 3600  # with all of the library that is linked into them
+ROOT_LINKED_MAX = 3900  # with all of the library that is linked into them
 
 
 def elf(*options):

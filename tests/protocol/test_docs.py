@@ -46,7 +46,8 @@ def documented_words():
         if part.startswith(("SH", "SS")):
             title = part.splitlines()[0]
             found = re.findall(r"[a-z][a-z0-9]+", title.split("LOCK", 1)[-1]) if "LOCK" in title else []
-            blocks = (["-"] if "AT THE TOP" in title else ["smtpd"] if "Only in block smtpd" in title
+            blocks = (["-"] if "AT THE TOP" in title else ["imapd"] if "Only in block imapd" in title
+                      else ["smtpd"] if "Only in block smtpd" in title
                       else ["smtpd", "submitd"] if "Only in blocks smtpd" in title
                       else [w for w in found if w != "s"])
         elif part.startswith("TP") and blocks:

@@ -11,7 +11,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cell_harness import BIN, Cell  # noqa: E402
+from cell_harness import Cell, main  # noqa: E402
 
 MAIL = (b"From: Joe <joe@example.org>\r\nTo: a@b, \"C, D\" <c@d>\r\nSubject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\r\n"
         b"Date: Fri, 21 Nov 1997 09:55:06 -0600\r\nMessage-ID: <1@x>\r\n\r\nHello\r\n.dot\r\n")
@@ -485,15 +485,5 @@ class Hostile(Base):
         self.assertIn(b"d NO", self.send(c, b'd SELECT "../../etc"')[-1])
 
 
-def main():
-    if not os.path.exists(os.path.join(BIN, "imapd-cell")):
-        sys.exit("imapd-cell is not built")
-    result = unittest.TextTestRunner(verbosity=1).run(unittest.defaultTestLoader.loadTestsFromModule(
-        sys.modules["__main__"]))
-    bad = len(result.failures) + len(result.errors)
-    print("%d passed, %d failed" % (result.testsRun - bad, bad))
-    sys.exit(bad > 0)
-
-
 if __name__ == "__main__":
-    main()
+    main("imapd-cell")

@@ -7,7 +7,7 @@ import threading
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cell_harness import BIN  # noqa: E402
+from cell_harness import BIN, main  # noqa: E402
 import test_imap_cell  # noqa: E402
 
 MAIL = b"From: %s\r\nSubject: %s\r\nDate: Fri, 21 Nov 2025 09:%02d:06 +0000\r\nMessage-ID: <%d@x>\r\n\r\nbody %d\r\n"
@@ -259,15 +259,5 @@ class Many(Base):
         self.assertEqual(strip, self.send(d, b"a UID FETCH 1:* (FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])"))
 
 
-def main():
-    if not os.path.exists(os.path.join(BIN, "imapd-cell")):
-        sys.exit("imapd-cell is not built")
-    result = unittest.TextTestRunner(verbosity=1).run(unittest.defaultTestLoader.loadTestsFromModule(
-        sys.modules["__main__"]))
-    bad = len(result.failures) + len(result.errors)
-    print("%d passed, %d failed" % (result.testsRun - bad, bad))
-    sys.exit(bad > 0)
-
-
 if __name__ == "__main__":
-    main()
+    main("imapd-cell")

@@ -9,7 +9,7 @@ import unittest
 import zlib
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cell_harness import BIN  # noqa: E402
+from cell_harness import main  # noqa: E402
 import test_imap_cell  # noqa: E402
 
 
@@ -277,15 +277,5 @@ class Compress(Base):
             self.assertEqual(z.c.close(), 0)
 
 
-def main():
-    if not os.path.exists(os.path.join(BIN, "imapd-cell")):
-        sys.exit("imapd-cell is not built")
-    result = unittest.TextTestRunner(verbosity=1).run(unittest.defaultTestLoader.loadTestsFromModule(
-        sys.modules["__main__"]))
-    bad = len(result.failures) + len(result.errors)
-    print("%d passed, %d failed" % (result.testsRun - bad, bad))
-    sys.exit(bad > 0)
-
-
 if __name__ == "__main__":
-    main()
+    main("imapd-cell")

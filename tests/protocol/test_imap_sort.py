@@ -5,7 +5,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cell_harness import BIN  # noqa: E402
+from cell_harness import main  # noqa: E402
 import test_imap_cell  # noqa: E402
 
 
@@ -103,15 +103,5 @@ class Thread(Base):
         self.assertEqual(self.asked(self.selected(), b"THREAD REFERENCES UTF-8 ALL"), "* THREAD (1 2)")
 
 
-def main():
-    if not os.path.exists(os.path.join(BIN, "imapd-cell")):
-        sys.exit("imapd-cell is not built")
-    result = unittest.TextTestRunner(verbosity=1).run(unittest.defaultTestLoader.loadTestsFromModule(
-        sys.modules["__main__"]))
-    bad = len(result.failures) + len(result.errors)
-    print("%d passed, %d failed" % (result.testsRun - bad, bad))
-    sys.exit(bad > 0)
-
-
 if __name__ == "__main__":
-    main()
+    main("imapd-cell")

@@ -17,7 +17,7 @@ import harness  # noqa: E402
 from harness import BIN, Report, Suite, wait_for  # noqa: E402
 
 USER = 64321  # an ordinary user without a name
-ORDER = ["launcher", "authd", "keyd", "tlsd", "dnsd", "local", "relay", "qmgr", "submitd", "smtpd", "pop3d",
+ORDER = ["launcher", "authd", "keyd", "tlsd", "dnsd", "idled", "local", "relay", "qmgr", "submitd", "smtpd", "pop3d",
          "imapd"]
 
 

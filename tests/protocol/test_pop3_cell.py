@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cell_harness import BIN, Cell  # noqa: E402
+from cell_harness import Cell, main  # noqa: E402
 
 MAIL = b"Subject: x\r\n\r\nHello\r\n.dot\r\n..\r\nend\r\n"
 
@@ -140,15 +140,5 @@ class Pop3(unittest.TestCase):
             self.assertTrue(1 <= len(uid) <= 70 and all(0x21 <= b <= 0x7e for b in uid), row)
 
 
-def main():
-    if not os.path.exists(os.path.join(BIN, "pop3d-cell")):
-        sys.exit("pop3d-cell is not built")
-    result = unittest.TextTestRunner(verbosity=1).run(
-        unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"]))
-    bad = len(result.failures) + len(result.errors)
-    print("%d passed, %d failed" % (result.testsRun - bad, bad))
-    sys.exit(bad > 0)
-
-
 if __name__ == "__main__":
-    main()
+    main("pop3d-cell")

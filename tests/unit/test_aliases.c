@@ -110,6 +110,26 @@ START_TEST(a_bad_line_is_reported)
 }
 END_TEST
 
+static size_t first_line;
+
+static void
+note_first(size_t line, const char *what)
+{
+    (void)what;
+    first_line = first_line ? first_line : line;
+}
+
+/* Found by fuzzing: it was reported as of line 0. */
+START_TEST(a_text_that_begins_with_a_continuation)
+{
+    struct aliases x = {0};
+    ck_assert_int_eq(aliases_parse(&x, STR("\n  b@c\nroot: a\n"), STR("d"), note_first, NULL), 0);
+    ck_assert_uint_eq(first_line, 2);
+    ck_assert_uint_eq(x.n, 1);
+    aliases_free(&x);
+}
+END_TEST
+
 START_TEST(long_names_and_targets)
 {
     char text[800];
@@ -213,6 +233,7 @@ suite_aliases(void)
     tcase_set_timeout(t, 300);
     tcase_add_test(t, names_and_targets);
     tcase_add_test(t, every_prefix_and_every_byte);
+    tcase_add_test(t, a_text_that_begins_with_a_continuation);
     tcase_add_loop_test(t, a_bad_line_is_reported, 0, sizeof bad / sizeof bad[0]);
     tcase_add_test(t, long_names_and_targets);
     tcase_add_test(t, targets_at_their_ceiling);

@@ -5,45 +5,10 @@
 #include "imapd/cell/search.h"
 #include "imapd/cell/seqset.h"
 #include "pop3d/cell/pcell.h"
-#include "tests/unit/temp.h"
+#include "tests/unit/maildir.h"
 #include "tests/unit/unit.h"
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-static char top[64];
-static int root = -1;
-
-static void
-setup(void)
-{
-    snprintf(top, sizeof top, "/tmp/bh-icell-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(top));
-    root = open(top, O_RDONLY | O_DIRECTORY);
-    ck_assert_int_ge(root, 0);
-    ck_assert_int_eq(chdir(top), 0);
-}
-
-static void
-teardown(void)
-{
-    ck_assert_int_eq(chdir("/"), 0);
-    close(root);
-    temp_remove(top);
-}
-
-static void
-plant(const char *path, const char *text)
-{
-    struct err e;
-    (void)folder_make_subdirs(root, &e);
-    int fd = openat(root, path, O_WRONLY | O_CREAT, 0600);
-    ck_assert(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-    close(fd);
-}
 
 /* Say all of input, the first `early` bytes through the front, and collect the answers. */
 static void

@@ -75,8 +75,10 @@ on_enter(struct client *c, struct msg *m)
             play_cell(fd);
         close(fd);
         fd = -1;
-        msg_begin(&r, M_GRANTED);
+        msg_begin(&r, c->role == R_IMAPD ? M_ENTERED : M_GRANTED);
         msg_put_str(&r, user);
+        if (c->role == R_IMAPD)
+            msg_put_str(&r, STR("token"));
         service_send(c, &r);
     } else {
         service_fail(c, ERR_PERMANENT, "wrong");
@@ -244,11 +246,13 @@ count(const char *what)
 START_TEST(imap_capabilities_are_what_works)
 {
     dialogue(HERE, STR("a CAPABILITY\r\nb noop\r\nc Logout\r\n"));
-    ck_assert_str_eq(output, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] Bulkhead ready\r\n"
-                             "* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN\r\na OK done\r\n"
-                             "b OK done\r\n* BYE see you\r\nc OK done\r\n");
+    ck_assert_str_eq(
+        output,
+        "* OK [CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ AUTH=PLAIN] Bulkhead ready\r\n"
+        "* CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ AUTH=PLAIN\r\na OK done\r\n"
+        "b OK done\r\n* BYE see you\r\nc OK done\r\n");
     dialogue(AWAY, STR("a STARTTLS\r\nc LOGOUT\r\n"));
-    ck_assert(has("* OK [CAPABILITY IMAP4rev1 SASL-IR LOGINDISABLED] "));
+    ck_assert(has("* OK [CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ LOGINDISABLED] "));
     ck_assert(has("a BAD TLS is not available\r\n"));
 }
 END_TEST
@@ -542,7 +546,7 @@ START_TEST(imap_tls_from_the_first_byte)
 {
     struct tls_talk t = start_talk("imaps");
     over_tls(&t);
-    expect(&t, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN]");
+    expect(&t, "* OK [CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ AUTH=PLAIN]");
     stream_putz(&t.io, "a LOGIN user right\r\nhello\r\n");
     expect(&t, "a OK cell user 192.0.2.7 1 [hello");
     expect(&t, "]");
@@ -562,12 +566,12 @@ START_TEST(imap_starttls_forgets_and_proxies)
 {
     static char big[60000];
     struct tls_talk t = start_talk("imap");
-    expect(&t, "* OK [CAPABILITY IMAP4rev1 SASL-IR STARTTLS LOGINDISABLED]");
+    expect(&t, "* OK [CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ STARTTLS LOGINDISABLED]");
     stream_putz(&t.io, "a STARTTLS\r\n");
     expect(&t, "a OK");
     over_tls(&t);
     stream_putz(&t.io, "b CAPABILITY\r\n");
-    expect(&t, "* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN");
+    expect(&t, "* CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ AUTH=PLAIN");
     expect(&t, "b OK");
     stream_putz(&t.io, "c STARTTLS\r\n");
     expect(&t, "c BAD");

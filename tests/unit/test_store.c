@@ -1,49 +1,15 @@
 /* The store: what the index may and may not do to a folder, and what is left when a process dies,
  * or the disk is full, at any call of an operation. */
 #include "lib/mailbox/durable.h"
-#include "lib/mailbox/folder.h"
 #include "lib/mailbox/mailbox.h"
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailindexfile.h"
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/quota.h"
 #include "tests/unit/fault_calls.h"
-#include "tests/unit/temp.h"
+#include "tests/unit/maildir.h"
 #include "tests/unit/unit.h"
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-static char top[64];
-static int root = -1;
-
-static void
-setup(void)
-{
-    snprintf(top, sizeof top, "/tmp/bh-store-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(top));
-    root = open(top, O_RDONLY | O_DIRECTORY);
-    ck_assert_int_eq(chdir(top), 0);
-    ck_assert_int_eq(folder_make_subdirs(root, NULL), 0);
-}
-
-static void
-teardown(void)
-{
-    ck_assert_int_eq(chdir("/"), 0);
-    close(root);
-    temp_remove(top);
-}
-
-static void
-plant(const char *path, const char *text)
-{
-    int fd = openat(root, path, O_WRONLY | O_CREAT, 0600);
-    ck_assert(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-    close(fd);
-}
 
 static void
 open_box(struct mailbox *mb, bool read_only)

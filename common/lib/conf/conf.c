@@ -509,7 +509,7 @@ defaults(struct conf *conf)
     static const struct conf_service smtp = {
         .sessions_max = 1000, .sessions_per_ip_max = 50, .idle_s = 300, .session_s = 3600};
     static const struct conf_service mailbox = {
-        .sessions_max = 3000, .sessions_per_ip_max = 100, .idle_s = 1860};
+        .sessions_max = 3000, .sessions_per_ip_max = 100, .idle_s = 1860, .park_s = 60};
     conf->aliases = STR("/etc/aliases");
     conf->run_dir = STR("/run/bulkhead");
     conf->queue_dir = STR("/var/spool/bulkhead");

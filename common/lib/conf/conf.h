@@ -38,6 +38,7 @@ struct conf_service { /* smtpd, submitd, pop3d, imapd */
     size_t nlisten;
     uint32_t sessions_max, sessions_per_ip_max;
     uint32_t idle_s;    /* between two commands */
+    uint32_t park_s;    /* imapd: silence in IDLE after which a session is put away */
     uint32_t session_s; /* in all: smtpd and submitd only */
 };
 

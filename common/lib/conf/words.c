@@ -58,6 +58,7 @@ static const struct conf_word words[] = {
     SERVICE_WORDS(submitd),
     SERVICE_WORDS(pop3d),
     SERVICE_WORDS(imapd),
+    {"imapd", "park", CT_TIME, AT(imapd.park_s), 1, DAY, false},
 };
 static const char *const blocks[] = {"directories", "accounts", "queue", "relay",
                                      "smtpd",       "submitd",  "pop3d", "imapd"};

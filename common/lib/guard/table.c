@@ -137,6 +137,7 @@ static const struct guard_row rows[] = {
     {R_LOCAL, LISTENER, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
     {R_POP3D, FRONT, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
     {R_IMAPD, FRONT, SESSION, (size_t)256 * MB, 4096, FILE_MAX, false},
+    {R_IDLED, GS_BASE | GS_TALK | GS_LOOP | GS_ACCEPT, 0, (size_t)512 * MB, 16384, FILE_MAX, false},
     {R_CELL, GS_BASE | GS_TALK | GS_FILES | GS_NOTIFY, 0, (size_t)1024 * MB, 128, FILE_MAX, false},
     /* A filter is inherited: the launcher's list contains its cells'. */
     {R_LAUNCHER,

@@ -16,5 +16,5 @@ struct cell_request {
     uint32_t uid, gid;
     char account[128];   /* for the cell's log */
     char directory[256]; /* the Maildir: absolute, or below the suite's mail directory */
-    uint64_t quota_bytes, quota_messages; /* 0: no limit */
+    char quota[48];      /* "BYTES MESSAGES", 0: no limit; the cell's third argument */
 };

@@ -8,7 +8,7 @@ static const struct msg_row rows[] = {
 
 static const char *const names[] = {"master", "authd",    "keyd",  "dnsd",  "smtpd", "submitd",
                                     "qmgr",   "relay",    "local", "pop3d", "imapd", "launcher",
-                                    "cell",   "bulkhead", "user",  "tlsd"};
+                                    "cell",   "bulkhead", "user",  "tlsd",  "idled"};
 enum { ROWS = sizeof rows / sizeof rows[0], NAMES = sizeof names / sizeof names[0] };
 
 const struct msg_row *

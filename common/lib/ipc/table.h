@@ -24,7 +24,8 @@ enum role {
     R_CTL = 1 << 13,  /* the operator's command bulkhead(8) */
     R_USER = 1 << 14, /* sendmail(1), run by anybody */
     R_TLSD = 1 << 15,
-    R_ANY = (1 << 16) - 1,
+    R_IDLED = 1 << 16,
+    R_ANY = (1 << 17) - 1,
 };
 
 enum msg_type {

@@ -92,7 +92,8 @@ is_plausible(struct str user, struct str password)
 
 /* Ask authd, which gives cell_end to a new cell when the proof holds. account_r: whose it is. */
 static enum login_result
-enter(struct login *l, struct str user, struct str password, int cell_end, struct buf *account_r)
+enter(struct login *l, struct str user, struct str password, int cell_end, struct buf *account_r,
+      struct buf *token_r)
 {
     struct err e = {0};
     struct msg m = {0};
@@ -108,8 +109,11 @@ enter(struct login *l, struct str user, struct str password, int cell_end, struc
     msg_put_str(&m, password);
     msg_put_str(&m, str_z(l->peer->ip));
     msg_add_fd(&m, cell_end);
-    if (chan_ask(channel, &m, M_GRANTED, me, R_AUTHD, LOGIN_ASK_MS, &e) == 0) {
+    enum msg_type want = me == R_IMAPD ? M_ENTERED : M_GRANTED;
+    if (chan_ask(channel, &m, want, me, R_AUTHD, LOGIN_ASK_MS, &e) == 0) {
         buf_add(account_r, msg_get_str(&m));
+        if (want == M_ENTERED)
+            buf_add(token_r, msg_get_str(&m));
         if (msg_end(&m) && buf_ok(account_r))
             result = LOGIN_GRANTED;
     } else if (e.class == ERR_PERMANENT) {
@@ -139,9 +143,33 @@ await_cell(struct login *l, int cell, struct err *e)
     return n < 0 ? -1 : 0;
 }
 
+/* What an IMAP cell needs to have its session parked by and by. Without it the cell stays. */
+static void
+send_parking(struct login *l, int cell, struct str token)
+{
+    struct msg m = {0};
+    struct err e = {0};
+    const struct start *st = &l->front->start;
+    if (st->role != R_IMAPD || start_door(st, R_IDLED) < 0 || !token.n)
+        return;
+    int channel = start_channel(st, R_IDLED, NULL, &e);
+    if (channel < 0) {
+        log_warn("%s: idled: %s", l->front->name, e.text);
+        return;
+    }
+    msg_begin(&m, M_CELL_PARKING);
+    msg_put_str(&m, token);
+    msg_put_u64(&m, (uint64_t)l->front->conf.imapd.park_s * 1000);
+    msg_add_fd(&m, channel);
+    (void)chan_send(cell, &m, LOGIN_ASK_MS, &e);
+    msg_free(&m);
+    close(channel);
+}
+
 /* Tell the cell whom it serves, and give it client_fd. */
 static int
-send_client(struct login *l, int cell, struct str account, struct str tag, int client_fd)
+send_client(struct login *l, int cell, struct str account, struct str tag, struct str token,
+            int client_fd)
 {
     struct msg m = {0};
     struct err e = {0};
@@ -154,7 +182,11 @@ send_client(struct login *l, int cell, struct str account, struct str tag, int c
     msg_put_str(&m, unread);
     msg_put_u64(&m, l->front->conf.message_size_max);
     msg_add_fd(&m, client_fd);
-    int r = await_cell(l, cell, &e) < 0 ? -1 : chan_send(cell, &m, LOGIN_ASK_MS, &e);
+    int r = await_cell(l, cell, &e);
+    if (r == 0) {
+        send_parking(l, cell, token);
+        r = chan_send(cell, &m, LOGIN_ASK_MS, &e);
+    }
     if (r < 0)
         log_error("%s: the cell of %s: %s", l->front->name, log_str(account), e.text);
     msg_free(&m);
@@ -173,11 +205,11 @@ log_login(const struct login *l)
 
 /* The client's connection goes to the cell, and we are finished. */
 static enum login_result
-hand_over(struct login *l, int cell, struct str account, struct str tag)
+hand_over(struct login *l, int cell, struct str account, struct str tag, struct str token)
 {
     if (stream_flush(&l->io, NULL) < 0)
         return LOGIN_GRANTED; /* the client has gone; so will the cell */
-    if (send_client(l, cell, account, tag, l->io.fd_in) < 0)
+    if (send_client(l, cell, account, tag, token, l->io.fd_in) < 0)
         return LOGIN_UNAVAILABLE;
     l->ended = NULL;
     log_login(l);
@@ -209,19 +241,20 @@ enum login_result
 login_try(struct login *l, const char *method, struct str user, struct str password, struct str tag)
 {
     int64_t answer_ms = now_ms() + l->front->delay_ms;
-    struct buf account = buf_new(LOGIN_USER_MAX);
+    struct buf account = buf_new(LOGIN_USER_MAX), token = buf_new(LOGIN_TOKEN_MAX);
     enum login_result result = LOGIN_WRONG;
     int pair[2];
     remember(l, method, user);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return LOGIN_UNAVAILABLE;
     if (is_plausible(user, password))
-        result = enter(l, user, password, pair[1], &account);
+        result = enter(l, user, password, pair[1], &account, &token);
     close(pair[1]);
     if (result == LOGIN_GRANTED)
-        result = hand_over(l, pair[0], buf_str(&account), tag);
+        result = hand_over(l, pair[0], buf_str(&account), tag, buf_str(&token));
     close(pair[0]);
     buf_free(&account);
+    buf_wipe(&token);
     if (result == LOGIN_WRONG) {
         wait_until(l, answer_ms);
         if (++l->failures >= LOGIN_FAILURES_MAX)

@@ -24,6 +24,7 @@ enum {
     LOGIN_BAD_MAX = 3,
     LOGIN_USER_MAX = 320,
     LOGIN_PASSWORD_MAX = 1024,
+    LOGIN_TOKEN_MAX = 512, /* of a session that may be parked */
     LOGIN_LINE_MAX = 8192,
     LOGIN_ASK_MS = 30000,
 };

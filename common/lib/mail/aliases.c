@@ -175,8 +175,9 @@ aliases_parse(struct aliases *a, struct str text, struct str primary_domain,
             if (logical.n)
                 entry(&p, buf_str(&logical));
             buf_reset(&logical);
-            p.line = number;
         }
+        if (!logical.n) /* also of a text that begins with a continuation */
+            p.line = number;
         buf_add(&logical, line);
         buf_addc(&logical, ' ');
         if (!buf_ok(&logical)) {

@@ -3,6 +3,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/cursor.h"
 #include "lib/mail/header.h"
+#include "lib/mail/rfc2231.h"
 #include <stdlib.h>
 
 /* ---- fields ---- */
@@ -96,6 +97,9 @@ mime_parse_value(struct str value, bool with_subtype, struct arena *arena, struc
             n++;
         next_param(&c);
     }
+    n = rfc2231_join(found, n, arena);
+    if (n == SIZE_MAX)
+        return -1;
     *params_r = arena_array(arena, n, sizeof **params_r);
     if (!*params_r || !type_r->p || !subtype_r->p)
         return -1;
@@ -305,7 +309,9 @@ end_header(struct mime_parser *p, size_t at)
     buf_reset(&p->head);
     if (!x->type.n)
         default_type(p, x);
-    bool message = str_caseeq(x->type, STR("message")) && str_caseeq(x->subtype, STR("rfc822"));
+    bool message = str_caseeq(x->type, STR("message")) &&
+                   (str_caseeq(x->subtype, STR("rfc822")) ||
+                    str_caseeq(x->subtype, STR("global"))); /* RFC 6532 3.7 */
     if (str_caseeq(x->type, STR("multipart"))) {
         struct str b = mime_param(x->params, x->nparams, STR("boundary"));
         while (b.n && ch_wsp(b.p[b.n - 1]))

@@ -7,8 +7,8 @@
  *
  * What is malformed: a multipart without a usable boundary is text/plain; one in which the boundary
  * never comes has one empty part; a Content-Type that does not parse is the default of its place
- * (text/plain, or message/rfc822 in a digest). The inside of message/rfc822 is parsed whatever its
- * encoding says.
+ * (text/plain, or message/rfc822 in a digest). The inside of message/rfc822 and message/global is
+ * parsed whatever its encoding says.
  *
  * Limits: MIME_DEPTH_MAX levels, MIME_PARTS_MAX parts: at the first, a multipart or message is not
  * opened, at the second the rest stays in the part that was begun; both are then
@@ -30,7 +30,7 @@ enum {
 enum mime_kind { MIME_LEAF, MIME_MULTIPART, MIME_MESSAGE };
 
 struct mime_param {
-    struct str name, value; /* value unquoted; RFC 2231 names as they are ("title*0*") */
+    struct str name, value; /* value unquoted; continuations joined (rfc2231.h) */
 };
 
 struct mime_part {

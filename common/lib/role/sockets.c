@@ -21,13 +21,14 @@ bool
 sockets_linked(enum role client, enum role service)
 {
     static const unsigned served =
-        R_AUTHD | R_KEYD | R_TLSD | R_DNSD | R_QMGR | R_RELAY | R_LOCAL | R_LAUNCHER;
+        R_AUTHD | R_KEYD | R_TLSD | R_DNSD | R_QMGR | R_RELAY | R_LOCAL | R_LAUNCHER | R_IDLED;
     size_t n;
     const struct msg_row *rows = msg_rows(&n);
     if (!((unsigned)service & served) || client == service || client == R_MASTER)
         return false;
     /* Who only answers opens no way, although its answers go to services. */
-    if ((service == R_QMGR && client == R_RELAY) || client == R_KEYD || client == R_DNSD)
+    if ((service == R_QMGR && client == R_RELAY) || client == R_KEYD || client == R_DNSD ||
+        (service == R_IDLED && client != R_IMAPD))
         return false;
     for (size_t i = 0; i < n; i++)
         if (rows[i].from != R_ANY && (rows[i].from & (unsigned)client) &&

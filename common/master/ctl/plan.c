@@ -38,14 +38,17 @@ wanted(const struct conf *conf, enum role role)
         return block->present;
     if (role == R_KEYD || role == R_TLSD)
         return conf->nkeys > 0;
+    if (role == R_IDLED)
+        return conf->imapd.present;
     return true;
 }
 
 static int
 plan_roles(const struct conf *conf, bool privileged, struct plan *plan)
 {
-    static const enum role all[] = {R_AUTHD, R_KEYD,  R_TLSD,    R_DNSD,  R_QMGR,  R_LAUNCHER,
-                                    R_LOCAL, R_RELAY, R_SUBMITD, R_SMTPD, R_POP3D, R_IMAPD};
+    static const enum role all[] = {R_AUTHD,    R_KEYD,  R_TLSD,  R_DNSD,  R_QMGR,
+                                    R_LAUNCHER, R_IDLED, R_LOCAL, R_RELAY, R_SUBMITD,
+                                    R_SMTPD,    R_POP3D, R_IMAPD};
     /* master says whether it is root: this process is nobody even then. */
     bool same = !privileged;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {

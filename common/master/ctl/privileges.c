@@ -13,6 +13,7 @@ static const struct priv_role roles[] = {
     {R_AUTHD, "names, passwords, addresses", "state", "none", true},
     {R_KEYD, "digests to sign, from tlsd", "none", "none", true},
     {R_TLSD, "TLS", "none", "none", true},
+    {R_IDLED, "nothing", "none", "none", true},
     {R_DNSD, "DNS replies", "none", "connects", true},
     {R_SMTPD, "SMTP, header fields", "none", "accepts", true},
     {R_SUBMITD, "SMTP, header fields, passwords", "none", "accepts", true},

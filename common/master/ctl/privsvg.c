@@ -21,9 +21,9 @@ static const struct place {
     enum role role;
     int column, row;
 } places[] = {
-    {R_SMTPD, 0, 0}, {R_SUBMITD, 0, 1}, {R_POP3D, 0, 2},    {R_IMAPD, 0, 3},  {R_DNSD, 0, 4},
-    {R_RELAY, 1, 4}, {R_TLSD, 1, 1},    {R_QMGR, 2, 0},     {R_KEYD, 2, 2},   {R_LOCAL, 2, 4},
-    {R_AUTHD, 3, 1}, {R_CELL, 3, 5},    {R_LAUNCHER, 4, 1}, {R_MASTER, 4, 4},
+    {R_SMTPD, 0, 0}, {R_SUBMITD, 0, 1}, {R_POP3D, 0, 2}, {R_IMAPD, 0, 3},    {R_DNSD, 0, 4},
+    {R_RELAY, 1, 4}, {R_TLSD, 1, 1},    {R_IDLED, 1, 3}, {R_QMGR, 2, 0},     {R_KEYD, 2, 2},
+    {R_LOCAL, 2, 4}, {R_AUTHD, 3, 1},   {R_CELL, 3, 5},  {R_LAUNCHER, 4, 1}, {R_MASTER, 4, 4},
 };
 enum { PLACES = sizeof places / sizeof places[0] };
 

@@ -31,7 +31,7 @@ launch_allowed(const struct launcher *l, const struct cell_request *r)
 {
     if (r->kind >= CELL_KINDS || l->programs[r->kind] < 0 ||
         !text_ok(r->account, sizeof r->account) || !text_ok(r->directory, sizeof r->directory) ||
-        !path_ok(r->directory))
+        !text_ok(r->quota, sizeof r->quota) || !path_ok(r->directory))
         return false;
     if (!l->privileged)
         return r->uid == l->own_uid;
@@ -140,10 +140,7 @@ static void
 become_cell(const struct launcher *l, const struct cell_request *r, int channel)
 {
     sigset_t none;
-    char quota[48];
-    snprintf(quota, sizeof quota, "%llu %llu", (unsigned long long)r->quota_bytes,
-             (unsigned long long)r->quota_messages);
-    char *argv[] = {(char *)launcher_cells[r->kind], (char *)r->account, quota, NULL};
+    char *argv[] = {(char *)launcher_cells[r->kind], (char *)r->account, (char *)r->quota, NULL};
     char *env[] = {NULL};
     int dir = open_directory(l, r);
     if (dir < 0 || fchdir(dir) < 0)
