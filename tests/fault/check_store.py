@@ -9,7 +9,7 @@ which ends it, or fails with ENOSPC, EDQUOT or EIO; then the same comparison, wh
 What must hold: UIDVALIDITY as told; what was told to be there is there, once, with its bytes and its UID; no UID is given to
 another message, nor given again; a flag is one that the message had or was to have. Ends with "N passed, N failed".
 
-check_store.py [--all] [--posix] [--minutes N]: without --all a slice."""
+check_store.py [--all] [--what power|calls] [--posix] [--minutes N]: without --all a slice."""
 import argparse
 import os
 import random
@@ -374,6 +374,7 @@ class Check:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--what", choices=("power", "calls"))
     parser.add_argument("--posix", action="store_true")
     parser.add_argument("--minutes", type=float, default=20)
     args = parser.parse_args()
@@ -383,10 +384,12 @@ def main():
     most = 10 ** 9 if args.all else SLICE
     check = Check(args.minutes)
     try:
-        states, tried, _ = check.power(most, args.posix)
-        print(f"power: {tried} of {states} states")
-        todo, hit = check.calls(most)
-        print(f"calls: {hit} hit, of {todo}")
+        if args.what != "calls":
+            states, tried, _ = check.power(most, args.posix)
+            print(f"power: {tried} of {states} states")
+        if args.what != "power":
+            todo, hit = check.calls(most)
+            print(f"calls: {hit} hit, of {todo}")
     finally:
         shutil.rmtree(check.top, ignore_errors=True)
     print(f"{check.passed} passed, {check.failed} failed")

@@ -121,6 +121,8 @@ struct mailbox {
     bool suspect; /* a file was not where the index says: list whatever the times say */
     uint64_t freed_bytes, freed; /* to be given back to the quota */
     bool tail_lost;              /* the index's log was torn */
+    bool broken; /* the index's file does not know what this session has done: never to be read
+                    again */
     struct mailcache cache;
     struct mailguard guard;
     size_t owed_from;    /* no row before it is bare or owed */
