@@ -231,11 +231,6 @@ def mechanisms_of_old(s):
 def main():
     r = Report()
     whole = "--all" in sys.argv
-
-    def say(name, fn, *args):
-        told = []
-        if r.run(name, lambda: told.append(fn(*args))) and told[0]:
-            print(f"     {told[0]}")
     if os.geteuid() != 0:
         r.check("needs root: left out", True)
         r.end()
@@ -245,18 +240,18 @@ def main():
             s.add(who, "secret")
             send(s, "first.", to=who + "@example.org")
         wait_for(lambda: arrived(s, "first.", "alice") and arrived(s, "first.", "carol"))
-        say("B6: half handshakes hold up nobody", half_handshakes, s, 500 if whole else 60, whole)
-        say("D1 D2 D4 D5 D6 F11: nothing is executed", nothing_is_executed, s)
-        say("D8: a cell holds only its own", cell_holds_only_its_own, s)
-        say("E1 E2 E3: a mailbox of another", mailbox_of_another, s)
-        say("E6: names do not collide", names_do_not_collide, s)
+        r.run("B6: half handshakes hold up nobody", half_handshakes, s, 500 if whole else 60, whole)
+        r.run("D1 D2 D4 D5 D6 F11: nothing is executed", nothing_is_executed, s)
+        r.run("D8: a cell holds only its own", cell_holds_only_its_own, s)
+        r.run("E1 E2 E3: a mailbox of another", mailbox_of_another, s)
+        r.run("E6: names do not collide", names_do_not_collide, s)
         s.ctl("stop")  # the failures until here are forgotten with authd
         s.ctl("start")
-        say("E12 F8: names that are paths", names_that_are_paths, s)
+        r.run("E12 F8: names that are paths", names_that_are_paths, s)
         s.ctl("stop")
         s.ctl("start")
-        say("F2 F4: failures do not add up, mailboxes are not mixed up", one_at_a_time, s)
-        say("F5: mechanisms of old", mechanisms_of_old, s)
+        r.run("F2 F4: failures do not add up, mailboxes are not mixed up", one_at_a_time, s)
+        r.run("F5: mechanisms of old", mechanisms_of_old, s)
         r.check("nothing has restarted", all(x["restarts"] == 0 for x in s.status()))
         if r.failed:
             print(s.tail(40))
