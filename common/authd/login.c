@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* Workers at once: yescrypt takes 16 MiB and tens of milliseconds of one core each. */
-enum { WORKERS_MAX = 8, WAITING_MAX = 64, NETWORK_LOGINS_MAX = 24 };
+enum { WORKERS_MAX = 8, WAITING_MAX = 512, NETWORK_LOGINS_MAX = 24 };
 /* So authd and its workers stay below this, with hashes of our own making. */
 enum { LOGIN_MEMORY_MIB = 192 };
 _Static_assert(LOGIN_MEMORY_MIB > WORKERS_MAX * 20, "each worker has 20 MiB");

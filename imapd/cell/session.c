@@ -259,6 +259,16 @@ icell_need_messages(struct icell *ic)
     return -1;
 }
 
+/* What was learnt since the last answer has no number before the client knows of it. */
+static void
+tell_exists(struct icell *ic)
+{
+    if (ic->state != ICELL_SELECTED || !ic->mb_open || ic->mb.n <= ic->told_exists)
+        return;
+    stream_putf(&ic->s, "* %zu EXISTS\r\n", ic->mb.n);
+    ic->told_exists = ic->mb.n;
+}
+
 /* Commands of a selected mailbox that look at no message. */
 static bool
 needs_messages(const struct icell_row *row)
@@ -354,6 +364,7 @@ icell_run_command(struct icell *ic)
         icell_end(ic, ICELL_BAD, "No mailbox selected.");
         row = NULL;
     } else if (!needs_messages(row) || icell_need_messages(ic) == 0) {
+        tell_exists(ic);
         row->run(ic);
     }
     swallow_literal(ic);

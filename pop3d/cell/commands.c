@@ -59,22 +59,26 @@ pcell_put_end(struct stream *s, struct pcell_text *t)
     stream_putz(s, ".\r\n");
 }
 
+static void
+put_base(struct buf *out, struct str base)
+{
+    bool fit = base.n > 0 && base.n <= UIDL_MAX;
+    for (size_t i = 0; i < base.n; i++)
+        fit = fit && base.p[i] > 0x20 && base.p[i] < 0x7f;
+    if (fit) {
+        buf_add(out, base);
+        return;
+    }
+    static const struct sipkey keys[2] = {{"pop3 uidl, one"}, {"pop3 uidl, two"}};
+    buf_addf(out, "h%016llx%016llx", (unsigned long long)siphash(&keys[0], base),
+             (unsigned long long)siphash(&keys[1], base));
+}
+
 void
 pcell_uidl(struct buf *out, struct str file)
 {
     struct mailname name;
-    if (mailname_parse(file, &name) < 0)
-        name.base = file;
-    bool fit = name.base.n > 0 && name.base.n <= UIDL_MAX;
-    for (size_t i = 0; i < name.base.n; i++)
-        fit = fit && name.base.p[i] > 0x20 && name.base.p[i] < 0x7f;
-    if (fit) {
-        buf_add(out, name.base);
-        return;
-    }
-    static const struct sipkey keys[2] = {{"pop3 uidl, one"}, {"pop3 uidl, two"}};
-    buf_addf(out, "h%016llx%016llx", (unsigned long long)siphash(&keys[0], name.base),
-             (unsigned long long)siphash(&keys[1], name.base));
+    put_base(out, mailname_parse(file, &name) < 0 ? file : name.base);
 }
 
 /* ---- arguments ---- */
@@ -136,48 +140,56 @@ pcell_cmd_stat(struct pcell *pc, struct str args)
     stream_putf(&pc->s, "+OK %zu %llu\r\n", n, (unsigned long long)bytes);
 }
 
+/* Room for a line, and for a name. */
+struct rows {
+    struct buf line, name;
+};
+
 static void
-put_uidl(struct pcell *pc, size_t i, struct buf *line)
+put_uidl(struct pcell *pc, size_t i, struct rows *r)
 {
-    struct buf name = buf_new(MAILNAME_MAX + 1);
     struct err e = {0};
+    struct str base;
     /* Not known only when the index was damaged under us: a look at the folder mends that. */
-    if (mailbox_name(&pc->mb, i, &name) < 0 &&
-        (mailbox_refresh(&pc->mb, &e) < 0 || mailbox_name(&pc->mb, i, &name) < 0))
-        buf_addf(line, "u%u.%u", pc->mb.msgs[i].uid, pc->mb.validity);
+    if (mailbox_base(&pc->mb, i, &r->name, &base) < 0 &&
+        (mailbox_refresh(&pc->mb, &e) < 0 || mailbox_base(&pc->mb, i, &r->name, &base) < 0))
+        buf_addf(&r->line, "u%u.%u", pc->mb.msgs[i].uid, pc->mb.validity);
     else
-        pcell_uidl(line, buf_str(&name));
-    buf_free(&name);
+        put_base(&r->line, base);
 }
 
 static void
-put_row(struct pcell *pc, const char *before, size_t i, bool uidl)
+put_row(struct pcell *pc, const char *before, size_t i, bool uidl, struct rows *r)
 {
-    struct buf line = buf_new(512);
-    buf_addf(&line, "%s%zu ", before, i + 1);
+    buf_reset(&r->line);
+    buf_addz(&r->line, before);
+    buf_addu(&r->line, i + 1);
+    buf_addc(&r->line, ' ');
     if (uidl)
-        put_uidl(pc, i, &line);
+        put_uidl(pc, i, r);
     else
-        buf_addu(&line, pc->sizes[i]);
-    buf_addz(&line, "\r\n");
-    stream_put(&pc->s, buf_str(&line));
-    buf_free(&line);
+        buf_addu(&r->line, pc->sizes[i]);
+    buf_addz(&r->line, "\r\n");
+    stream_put(&pc->s, buf_str(&r->line));
 }
 
 static void
 list(struct pcell *pc, struct str args, bool uidl)
 {
     size_t i;
+    struct rows r = {.line = buf_new(512), .name = buf_new(512)};
     if (args.n) {
         if (message(pc, args, &i) == 0)
-            put_row(pc, "+OK ", i, uidl);
-        return;
+            put_row(pc, "+OK ", i, uidl, &r);
+    } else {
+        stream_putz(&pc->s, "+OK\r\n");
+        for (i = 0; i < pc->n; i++)
+            if (!pc->deleted[i])
+                put_row(pc, "", i, uidl, &r);
+        stream_putz(&pc->s, ".\r\n");
     }
-    stream_putz(&pc->s, "+OK\r\n");
-    for (i = 0; i < pc->n; i++)
-        if (!pc->deleted[i])
-            put_row(pc, "", i, uidl);
-    stream_putz(&pc->s, ".\r\n");
+    buf_free(&r.line);
+    buf_free(&r.name);
 }
 
 void

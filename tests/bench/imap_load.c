@@ -3,12 +3,12 @@
  *
  *     imap_load hold|run PORT USERS AT_ONCE TOTAL COMMAND...
  *
- * Each session connects to 127.0.0.1, reads the greeting and says the commands in turn, each with a
- * tag, when the one before is answered. %u in a command is the session's number modulo USERS.
- * "run": AT_ONCE sessions at a time until TOTAL are through. "hold": TOTAL sessions are opened,
- * AT_ONCE at a time; when all have had their answers "ready" is printed, and they stay until the
- * input ends. A command that begins with "!" is POP3's: no tag, one line of answer. Prints seconds
- * and failures.
+ * Each session connects to 127.0.0.1, from one of 200 networks, reads the greeting and says the
+ * commands in turn, each with a tag, when the one before is answered. %u in a command is the
+ * session's number modulo USERS. "run": AT_ONCE sessions at a time until TOTAL are through. "hold":
+ * TOTAL sessions are opened, AT_ONCE at a time; when all have had their answers "ready" is printed,
+ * and they stay until the input ends. A command that begins with "!" is POP3's: no tag, one line of
+ * answer. Prints seconds and failures.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -56,8 +56,11 @@ begin(struct session *s)
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)load.port)};
     int one = 1;
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    struct sockaddr_in own = {.sin_family = AF_INET};
+    own.sin_addr.s_addr = htonl(0x7f000001u + (load.begun % 200 + 1) * 256);
     *s = (struct session){.fd = socket(AF_INET, SOCK_STREAM, 0), .number = load.begun++, .at = -1};
-    if (s->fd < 0 || connect(s->fd, (struct sockaddr *)&to, sizeof to) < 0) {
+    if (s->fd < 0 || bind(s->fd, (struct sockaddr *)&own, sizeof own) < 0 ||
+        connect(s->fd, (struct sockaddr *)&to, sizeof to) < 0) {
         perror("connect");
         exit(1);
     }

@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 from harness import Suite, free_ports, make_certificate, wait_for  # noqa: E402
 from mta import need_users  # noqa: E402
-from systems import Cgroup  # noqa: E402
+from mta import Cgroup  # noqa: E402
 
 UID = 65533
 NUMBERS = itertools.count()
@@ -216,6 +217,11 @@ class Peer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        for pid in self.pids():  # a namespace's first process does not die with unshare once it has changed its user
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         shutil.rmtree(self.dir, ignore_errors=True)
 
 

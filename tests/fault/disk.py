@@ -103,6 +103,11 @@ class Record:
             self.add(at, "cut", ino=self.kernel[inode], offset=int(other))
         elif call.startswith("rename"):
             self.rename(at, path, other)
+        elif call == "linkat" and path and self.place(other):
+            old, new = self.place(path), self.place(other)
+            if old in self.entries:
+                self.entries[new] = self.entries[old]
+                self.add(at, "name", names=((*new, self.entries[old]),))
         elif call == "unlinkat" and place and place in self.entries:
             self.entries.pop(place)
             self.add(at, "name", names=((*place, 0),))

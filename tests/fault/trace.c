@@ -39,7 +39,7 @@ enum {
     ROLE_MAX = 40,
     PATH_SIZE = 4200,
     DATA_MAX = 64 << 20,
-    SAY_MAX = 200,
+    SAY_MAX = 1000,
     TALLIES_MAX = 32
 };
 

@@ -8,7 +8,11 @@ take_lane(void)
 {
     struct msg m = {0};
     struct err e;
-    ck_assert_int_eq(chan_recv(door, &m, R_QMGR, R_LOCAL, 0, &e), 1);
+    int n;
+    for (int turns = 0; (n = chan_recv(door, &m, R_QMGR, R_LOCAL, 0, &e)) < 0 && turns < 100;
+         turns++)
+        turn_ms(5); /* on a busy machine one turn may not have been enough */
+    ck_assert_int_eq(n, 1);
     ck_assert_int_eq(m.type, M_DOOR_OPEN);
     int lane = msg_take_fd(&m, 0);
     ck_assert_int_eq(chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e), 1);
@@ -23,7 +27,11 @@ take_job(int lane, uint32_t *index_r, bool *again_r)
 {
     struct msg m = {0};
     struct err e = {0};
-    ck_assert_msg(chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e) == 1, "%s", e.text);
+    int got;
+    for (int turns = 0; (got = chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e)) < 0 && turns < 100;
+         turns++)
+        turn_ms(5);
+    ck_assert_msg(got == 1, "%s", e.text);
     ck_assert_int_eq(m.type, M_DELIVER);
     (void)msg_get_str(&m), (void)msg_get_str(&m);
     (void)msg_get_u64(&m), (void)msg_get_u64(&m), (void)msg_get_u64(&m);

@@ -56,36 +56,34 @@ static struct {
     int settled_fd; /* where a session says that it has settled */
 } child = {.settled_fd = -1};
 
-/* A peer's address as a number: all of IPv4, the /64 of IPv6. */
+/* So many bytes of a peer's address as a number; 0: it has none. */
 static uint64_t
-address_key(const struct sockaddr_storage *ss)
+prefix_key(const struct sockaddr_storage *ss, size_t of_ipv4, size_t of_ipv6)
 {
     const struct sockaddr_in *in = (const void *)ss;
     const struct sockaddr_in6 *in6 = (const void *)ss;
     struct str raw = str_of("", 0);
     if (ss->ss_family == AF_INET)
-        raw = str_of((const char *)&in->sin_addr, 4);
+        raw = str_of((const char *)&in->sin_addr, of_ipv4);
     else if (ss->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
-        raw = str_of((const char *)&in6->sin6_addr.s6_addr[12], 4);
+        raw = str_of((const char *)&in6->sin6_addr.s6_addr[12], of_ipv4);
     else if (ss->ss_family == AF_INET6)
-        raw = str_of((const char *)&in6->sin6_addr, 8);
+        raw = str_of((const char *)&in6->sin6_addr, of_ipv6);
     return raw.n ? siphash(&the->key, raw) | 1 : 0;
+}
+
+/* All of IPv4, the /64 of IPv6. */
+static uint64_t
+address_key(const struct sockaddr_storage *ss)
+{
+    return prefix_key(ss, 4, 8);
 }
 
 /* And its network: the /24 of IPv4, the /48 of IPv6. */
 static uint64_t
 network_key(const struct sockaddr_storage *ss)
 {
-    const struct sockaddr_in *in = (const void *)ss;
-    const struct sockaddr_in6 *in6 = (const void *)ss;
-    struct str raw = str_of("", 0);
-    if (ss->ss_family == AF_INET)
-        raw = str_of((const char *)&in->sin_addr, 3);
-    else if (ss->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
-        raw = str_of((const char *)&in6->sin6_addr.s6_addr[12], 3);
-    else if (ss->ss_family == AF_INET6)
-        raw = str_of((const char *)&in6->sin6_addr, 6);
-    return siphash(&the->key, raw);
+    return prefix_key(ss, 3, 6);
 }
 
 static unsigned

@@ -227,6 +227,21 @@ is_there(const struct mailscan *s, const struct mailbox *mb, const struct mailsc
                    AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+/* A rename of which a power cut has left both names, as file systems without a journal may: one of
+ * them goes. Two files of one base, even if they are the same to the last bit, are never touched.
+ */
+static bool
+is_torn_rename(const struct mailscan *s, const struct mailbox *mb, const struct mailscan_entry *a,
+               const struct mailscan_entry *b)
+{
+    struct stat x, y;
+    int fd_a = a->in_new ? mb->new_fd : mb->cur_fd, fd_b = b->in_new ? mb->new_fd : mb->cur_fd;
+    return !mb->read_only && fstatat(fd_a, mailscan_name(s, a), &x, AT_SYMLINK_NOFOLLOW) == 0 &&
+           fstatat(fd_b, mailscan_name(s, b), &y, AT_SYMLINK_NOFOLLOW) == 0 &&
+           x.st_dev == y.st_dev && x.st_ino == y.st_ino && x.st_nlink > 1 &&
+           unlinkat(fd_b, mailscan_name(s, b), 0) == 0;
+}
+
 /* Two names with one UID: one file seen twice while it moved, or a copy made by somebody. */
 static bool
 resolve_doubles(struct mailscan *s, const struct mailbox *mb)
@@ -244,6 +259,9 @@ resolve_doubles(struct mailscan *s, const struct mailbox *mb)
         } else if (same_base(mailscan_name(s, a), mailscan_name(s, b)) && !is_there(s, mb, a)) {
             a->lost = true;
             last = i;
+        } else if (same_base(mailscan_name(s, a), mailscan_name(s, b)) &&
+                   is_torn_rename(s, mb, a, b)) {
+            b->lost = true;
         } else {
             b->uid = 0; /* a copy: it gets its own */
             b->bare = false;

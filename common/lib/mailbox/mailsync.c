@@ -59,6 +59,7 @@ detach(struct mailbox *mb)
     mb->ix.fd = -1;
     mb->tail_lost |= mb->ix.torn;
     mb->ix.torn = false;
+    mb->broken = !mb->target;
     buf_reset(&mb->ix.heap);
     mailindex_drop_batch(&mb->ix);
     buf_reset(&mb->ix.window);
@@ -126,6 +127,8 @@ reload(struct mailbox *mb)
 static void
 catch_up(struct mailbox *mb, bool locked)
 {
+    if (mb->broken)
+        return;
     enum mailindex_news news = mailindex_look(&mb->ix, mb->dir_fd);
     if (news == MAILINDEX_GREW &&
         mailindex_follow(&mb->ix, mb->target ? NULL : &mb->rows, locked) < 0)
@@ -468,7 +471,7 @@ settle_state(struct mailbox *mb)
         mb->seen_next = state->next_uid;
     if (state->modseq == 0)
         (void)mailview_modseq(mb);
-    if (!mb->indexed) /* what went before is not known */
+    if (!mb->indexed || mb->broken) /* what went before is not known */
         mb->ix.gone_floor = state->modseq;
     mb->indexed = true;
 }
@@ -526,6 +529,7 @@ mailview_relist(struct mailbox *mb, struct err *e)
         if (mb->ix.fd < 0) {
             (void)mailindex_write(&mb->ix, mb->dir_fd, &mb->rows, mb->bump);
             mb->bump &= mb->ix.fd < 0;
+            mb->broken &= mb->ix.fd < 0;
             return 0;
         }
         if (mb->ix.batch.n == 0 || mailindex_commit(&mb->ix, &mb->rows) == 0)
