@@ -8,7 +8,7 @@ for part in "$@"; do
     build) want="$want gcc make libc6-dev libssl-dev libc-ares-dev libcrypt-dev zlib1g-dev" ;;
     test) want="$want check pkg-config libsubunit-dev python3 openssl nsd strace procps uidmap" ;;
     fuzz) want="$want clang libclang-rt-14-dev" ;;
-    fault) want="$want e2fsprogs xfsprogs btrfs-progs" ;;
+    fault) want="$want e2fsprogs xfsprogs btrfs-progs postfix" ;;
     interop) want="$want postfix swaks curl s-nail mutt dovecot-imapd dovecot-pop3d isync offlineimap3 fetchmail getmail6 mpop"
         command -v npm >/dev/null || want="$want nodejs npm" ;;
     esac

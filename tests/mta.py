@@ -1,12 +1,16 @@
-"""Postfix, Exim and OpenSMTPD of Debian, each in a private directory: what the fault rigs and the benches share. Exim and
-OpenSMTPD are not installed: their packages are fetched with apt-get download and unpacked below a directory of ours."""
+"""Postfix, Exim and OpenSMTPD of Debian, each in a private directory, and groups of processes: what the fault rigs and the
+benches share. Exim and OpenSMTPD are not installed: their packages are fetched with apt-get download and unpacked below a
+directory of ours."""
+import contextlib
 import glob
 import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 
 from harness import free_ports
 
@@ -43,6 +47,74 @@ def greets(port):
             return s.recv(3) == b"220"
     except OSError:
         return False
+
+
+class Cgroup:
+    """The processes of a system: their CPU seconds, and their end all at once. It is started through run() or inside()."""
+
+    def __init__(self, name):
+        self.path = None
+        for base in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+            if os.path.exists(f"{base}/cgroup.procs"):
+                try:
+                    self.path = f"{base}/bulkhead-{name}-{os.getpid()}"
+                    os.mkdir(self.path)
+                    return
+                except OSError:
+                    self.path = None
+        mount = tempfile.mkdtemp(prefix="bulkhead-cgroup-")
+        if subprocess.run(["mount", "-t", "cgroup2", "none", mount], capture_output=True).returncode == 0:
+            self.path = f"{mount}/bulkhead-{name}-{os.getpid()}"
+            os.mkdir(self.path)
+
+    def enter(self):
+        if self.path:
+            with open(f"{self.path}/cgroup.procs", "w") as f:
+                f.write(str(os.getpid()))
+
+    def cpu(self):
+        if not self.path:
+            return float("nan")
+        with open(f"{self.path}/cpu.stat") as f:
+            for line in f:
+                if line.startswith("usage_usec"):
+                    return int(line.split()[1]) / 1e6
+        return float("nan")
+
+    @contextlib.contextmanager
+    def inside(self):
+        """This process is in the group meanwhile, and what it starts stays there."""
+        with open("/proc/self/cgroup") as f:
+            home = next(line.split("::")[1].strip() for line in f if line.startswith("0::"))
+        self.enter()
+        try:
+            yield
+        finally:
+            with open(os.path.dirname(self.path) + home.rstrip("/") + "/cgroup.procs", "w") as f:
+                f.write(str(os.getpid()))
+
+    def kill(self):
+        """All of it, with SIGKILL, at one instant; gone when this returns."""
+        with open(f"{self.path}/cgroup.kill", "w") as f:
+            f.write("1")
+        with open(f"{self.path}/cgroup.events") as f:
+            while "populated 1" in f.read():
+                time.sleep(0.005)
+                f.seek(0)
+
+    def run(self, fn):
+        """Run fn() in a child inside the group (what it starts stays there)."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self.enter()
+                fn()
+                os._exit(0)
+            except BaseException as e:  # noqa: BLE001
+                print(e, file=sys.stderr)
+                os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        assert status == 0
 
 
 class Private:

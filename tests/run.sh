@@ -86,13 +86,16 @@ for part in "$@"; do
     if [ "$part" = fault-all ]; then
         show=1 # their tables are what they are run for
         one fault/model "$build/fault/model"
+        one fault/maildir python3 tests/fault/check_maildir.py --all
         one fault/flips python3 tests/fault/check_flips.py --all
         one fault/kill python3 tests/fault/check_kill.py
         one fault/calls python3 tests/fault/check_calls.py --all --minutes 40
+        one fault/kill_peers python3 tests/fault/kill_peers.py --kills 40 --peer bulkhead,postfix,exim,opensmtpd
         one fault/store python3 tests/fault/check_store.py --all --minutes 10
         one fault/store_run python3 tests/fault/check_store_run.py --seconds 600
         one fault/crash python3 tests/fault/check_crash.py --all --minutes 15
         one fault/exhaust python3 tests/fault/check_exhaust.py --all
+        one fault/failures python3 tests/fault/check_failures.py --all
         one fault/kernels python3 tests/fault/check_kernels.py --all
         one fault/sockets python3 tests/protocol/test_local_sockets.py --all
         one fault/powercut python3 tests/fault/check_powercut.py --cuts 340 --fs ext4,xfs,btrfs --minutes 15

@@ -14,7 +14,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 import mta  # noqa: E402
 from harness import BIN, Suite, make_certificate, wait_for  # noqa: E402
-from systems import Cgroup  # noqa: E402
+from mta import Cgroup  # noqa: E402
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 SECONDS = os.environ.get("BENCH_SECONDS", "2")

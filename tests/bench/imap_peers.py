@@ -21,7 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 from harness import Suite, free_ports, make_certificate, wait_for  # noqa: E402
 from mta import need_users  # noqa: E402
-from systems import Cgroup  # noqa: E402
+from mta import Cgroup  # noqa: E402
 
 UID = 65533
 NUMBERS = itertools.count()

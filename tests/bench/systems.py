@@ -21,53 +21,6 @@ from harness import Suite, free_ports, wait_for  # noqa: E402
 SINK = "sink@example.org"
 
 
-class Cgroup:
-    """CPU seconds of a system; started through run()."""
-
-    def __init__(self, name):
-        self.path = None
-        for base in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-            if os.path.exists(f"{base}/cgroup.procs"):
-                try:
-                    self.path = f"{base}/bulkhead-bench-{name}-{os.getpid()}"
-                    os.mkdir(self.path)
-                    return
-                except OSError:
-                    self.path = None
-        mount = tempfile.mkdtemp(prefix="bench-cgroup-")
-        if subprocess.run(["mount", "-t", "cgroup2", "none", mount], capture_output=True).returncode == 0:
-            self.path = f"{mount}/bulkhead-bench-{name}-{os.getpid()}"
-            os.mkdir(self.path)
-
-    def enter(self):
-        if self.path:
-            with open(f"{self.path}/cgroup.procs", "w") as f:
-                f.write(str(os.getpid()))
-
-    def cpu(self):
-        if not self.path:
-            return float("nan")
-        with open(f"{self.path}/cpu.stat") as f:
-            for line in f:
-                if line.startswith("usage_usec"):
-                    return int(line.split()[1]) / 1e6
-        return float("nan")
-
-    def run(self, fn):
-        """Run fn() in a child inside the group (what it starts stays there)."""
-        pid = os.fork()
-        if pid == 0:
-            try:
-                self.enter()
-                fn()
-                os._exit(0)
-            except BaseException as e:  # noqa: BLE001
-                print(e, file=sys.stderr)
-                os._exit(1)
-        _, status = os.waitpid(pid, 0)
-        assert status == 0
-
-
 class Sink:
     """smtp-sink, and how many messages it has had."""
 
@@ -93,7 +46,7 @@ class System:
         self.way = way
         self.rcpt = "someone@far.example" if way == "relay" else SINK
         self.sink = Sink() if way == "relay" else None
-        self.cgroup = Cgroup(f"{self.name}-{way}".lower())
+        self.cgroup = mta.Cgroup(f"{self.name}-{way}".lower())
         self.start()
         self.warm_up()
         if way == "accept":

@@ -235,7 +235,15 @@ class Judge:
                      not unix and reached == allowed, f"{unix} {sorted(reached)}")
         self.figures.setdefault(role, {})["ports"] = len(reached)
 
-    def doors(self, role, lines):
+    def own(self, role, lines):
+        """Through the doors of one that has no sessions of clients."""
+        self.forged(role, lines)
+        cells = [line.split()[2] for line in lines if re.match(r"cell \d+", line)]
+        if role == "authd":
+            self.r.check(f"authd: of {len(cells)} cells that may not be none was started", len(cells) == 11 and
+                         "cells done" in lines and "ready" not in cells, str(cells))
+
+    def forged(self, role, lines):
         wrong, accepted, tried = [], set(), 0
         for line in lines:
             m = re.match(r"door (\w+) (\d+) (\w+) ?(\d*)", line)
@@ -251,7 +259,11 @@ class Judge:
                 wrong.append(f"{name} to {service}: {result} {answer}")
         self.r.check(f"{role}: of {tried} forged messages only its own were taken ({len(accepted)})",
                      tried > 0 and not wrong, str(wrong))
-        self.figures.setdefault(role, {})["messages"] = len(accepted)
+        fig = self.figures.setdefault(role, {})
+        fig["messages"], fig["forged"] = len(accepted), tried
+
+    def doors(self, role, lines):
+        self.forged(role, lines)
         filled = next((line.split() for line in lines if line.startswith("filled")), None)
         limit = next(t for t in rows("SECURITY.md", "| role | root directory |") if t[0] == role)[5]
         files = number(self.documented[role][3])
@@ -287,6 +299,8 @@ def play(b, judge, roles, job):
             judge.connects(role, lines)
             if role in LISTENERS:
                 judge.doors(role, lines)
+            elif "own" in job and role in ("authd", "qmgr"):
+                judge.own(role, lines)
         judge.r.check(f"after {', '.join(roles)}: all others run, and mail flows", not alive(b, before))
     except Exception:
         sys.stderr.write(s.tail())
@@ -341,6 +355,52 @@ def play_cells(b, judge, cells, job):
             judge.connects(cell, lines)
             if "paths" in job:
                 judge.paths(cell, lines, top)
+    finally:
+        s.ctl("stop", check=False)
+
+
+def play_cells_speaking(b, r):
+    """A taken cell says messages that are not its own to the front, or to local: they hang up, and nobody else notices."""
+    s = b.suite
+    b.set_jobs([], "")
+    s.start()
+    types = [1, 2, 13, 45, 56, 60, 61, 62, 63, 71, 75, 90, 99]
+    try:
+        top, wrong = s.maildir("bob"), []
+        other = socket.create_connection(("127.0.0.1", s.port["imap"]), timeout=20)
+        other.recv(999)
+        before = len(s.messages("bob"))
+        for kind in types:
+            for name, text, mode in (("breach-job", f"say {kind}\n", 0o644), ("breach-out", "", 0o666)):
+                with open(os.path.join(top, name), "w") as f:
+                    f.write(text)
+                os.chmod(os.path.join(top, name), mode)
+            for service, lines in (("imap", b"a LOGIN bob secret\r\n"), ("pop3", b"USER bob\r\nPASS secret\r\n")):
+                c = socket.create_connection(("127.0.0.1", s.port[service]), timeout=20)
+                c.recv(999)
+                c.sendall(lines)
+                said = b""
+                try:
+                    while b"a " not in said and b"-ERR" not in said:
+                        got = c.recv(999)
+                        if not got:
+                            break
+                        said += got
+                except OSError as e:
+                    wrong.append(f"{service} {kind}: {e}")
+                if b"a OK" in said or (service == "pop3" and said.count(b"+OK") > 1):
+                    wrong.append(f"{service} {kind}: {said!r}")
+                c.close()
+            with smtplib.SMTP("127.0.0.1", s.port["smtp"], timeout=60) as c:
+                c.sendmail("a@far.example", ["bob@example.org"], "Subject: x\r\n\r\nx\r\n")
+        os.unlink(os.path.join(top, "breach-job"))
+        r.check(f"a taken cell: {len(types)} forged messages to imapd, pop3d and local: nobody believes it", not wrong, str(wrong[:4]))
+        s.ctl("queue", "retry", "--all")
+        kept = before + len(types) - 2  # FAILED and CELL_DELIVERED are a cell's own to say: of its owner's mail
+        wait_for(lambda: len(s.messages("bob")) >= kept, 60)
+        other.sendall(b"a NOOP\r\n")
+        r.check("and no mail is lost, nobody else notices", other.recv(99).startswith(b"a OK") and not alive(b, kept)
+                and "died of signal" not in s.tail(3000))
     finally:
         s.ctl("stop", check=False)
 
@@ -430,12 +490,13 @@ def main():
         b.paths = some_paths(b.suite.dir, 10000 if whole else 500)
         last = CALLS_MAX if whole else 40
         judge = Judge(r, b, tables, last)
-        job = f"calls 0 {last}\nspecials\npaths\nconnect\ndoors\nfill\n"
+        job = f"calls 0 {last}\nspecials\npaths\nconnect\nown\ndoors\nfill\n"
         for roles in BATCHES if whole else [["smtpd", "qmgr"]]:
             play(b, judge, roles, job)
         play_cells(b, judge, CELLS if whole else CELLS[:1], f"calls 0 {last}\nspecials\npaths\nconnect\n")
         if whole:
             play_control(b, r)
+            play_cells_speaking(b, r)
         secrets(b, r)
         if whole:
             import breach_peers

@@ -2,7 +2,7 @@
 """Descriptors, processes and memory run out, for one program after the other: it does not spin, no other one is hurt, and when
 there is enough again all works by itself. As root only: the limits of running programs are lowered, and set back.
 
-    check_exhaust.py          smtpd, tlsd, authd and qmgr
+    check_exhaust.py          smtpd and authd
     check_exhaust.py --all    every program
 """
 import os
@@ -140,7 +140,7 @@ def main():
     with Suite() as s:
         s.add("alice", "secret")
         r.check("before: mail and logins", all_works(s, "before"))
-        for program in FORKING + OTHERS if "--all" in sys.argv else ["smtpd", "tlsd", "authd", "qmgr"]:
+        for program in FORKING + OTHERS if "--all" in sys.argv else ["smtpd", "authd"]:
             r.run(f"{program}: no descriptors", short, s, program, "descriptors",
                   lambda pid: max(map(int, os.listdir(f"/proc/{pid}/fd"))) + 1)
             if program in FORKING:

@@ -2,7 +2,7 @@
 """2,000 connections that say one byte each nine seconds, on each of the ports of smtpd, submitd, imapd and pop3d, while honest
 clients come: they get their banner at once and do their work. And the memory of a session that waits.
 
-    check_loris.py          150 on each port, with limits to match, for ten seconds
+    check_loris.py          150 on each port, with limits to match, for some seconds
     check_loris.py --all    2,000 on each, with the limits as they are; three minutes from many addresses, three from one
 """
 import os
@@ -247,7 +247,7 @@ def idle_memory(s, r, n):
 def main():
     r = Report()
     whole = "--all" in sys.argv
-    n, seconds = (2000, 180) if whole else (150, 10)
+    n, seconds = (2000, 180) if whole else (150, 6)
     limits = [] if whole else ["sessions 100", "sessions-per-address 20"]
     with Suite(blocks={x: limits for x in ("smtpd", "submitd", "imapd", "pop3d")}) as s:
         s.add("alice", "secret")
@@ -255,7 +255,7 @@ def main():
         rand = random.Random(3)
         many = [f"127.{rand.randrange(10, 200)}.{rand.randrange(1, 250)}.{rand.randrange(1, 250)}" for _ in range(n)]
         attack(s, r, "many", n, seconds, lambda i: many[i])
-        attack(s, r, "one", n, seconds if whole else 5, lambda i: "127.5.5.5")
+        attack(s, r, "one", n, seconds if whole else 3, lambda i: "127.5.5.5")
         if r.failed:
             print(s.tail(20))
     r.end()

@@ -75,7 +75,8 @@ load_seeds(const char *target)
     struct dirent **names = NULL;
     snprintf(path, sizeof path, "%s/%s", options.seeds, target);
     int n = scandir(path, &names, no_dot, by_name);
-    nseeds = 0;
+    while (nseeds)
+        buf_free(&seeds[--nseeds]);
     for (int i = 0; i < n; i++) {
         snprintf(path, sizeof path, "%s/%s/%s", options.seeds, target, names[i]->d_name);
         int fd = nseeds < SEEDS_MAX ? open(path, O_RDONLY | O_CLOEXEC) : -1;

@@ -263,12 +263,13 @@ fuzz_imap_park(struct str in)
 /* ---- the index: its checksums made right, so that what is behind them is reached ---- */
 
 static void
-mend(struct buf *b)
+mend(struct buf *b, uint32_t validity)
 {
     struct mailindex_head h;
     if (b->n < sizeof h)
         return;
     memcpy(&h, b->p, sizeof h);
+    h.state.validity = validity;
     uint64_t rows_n = 0, gone_n = 0, at = 0;
     bool fits = !__builtin_mul_overflow(h.n, sizeof(struct mailbox_message), &rows_n) &&
                 !__builtin_mul_overflow(h.ngone, sizeof(struct mailindex_gone), &gone_n) &&
@@ -286,6 +287,15 @@ mend(struct buf *b)
         memcpy(&batch, b->p + at, sizeof batch);
         if (batch.n > b->n - at - sizeof batch)
             return;
+        struct mailindex_tail tail;
+        uint64_t end = at + sizeof batch + batch.n;
+        if (batch.n >= sizeof tail) {
+            memcpy(&tail, b->p + end - sizeof tail, sizeof tail);
+            tail.batch_n = batch.n;
+            tail.state.validity = validity;
+            tail.check = mailindex_check(h.id + end, &tail, offsetof(struct mailindex_tail, check));
+            memcpy(b->p + end - sizeof tail, &tail, sizeof tail);
+        }
         batch.check = mailindex_check(h.id + at, b->p + at + sizeof batch, batch.n);
         memcpy(b->p + at, &batch, sizeof batch);
         at += sizeof batch + batch.n;
@@ -304,7 +314,10 @@ fuzz_index(struct str in)
     maildir();
     session("a SELECT INBOX\r\nb STORE 1 +FLAGS (k)\r\nc UNSELECT\r\n", STR(""));
     buf_add(&b, in);
-    mend(&b);
+    FUZZ_CHECK(mailbox_open(&mb, root, STR("INBOX"), true, &e) == 0);
+    uint32_t validity = mb.validity;
+    mailbox_close(&mb);
+    mend(&b, validity);
     fuzz_write("bulkhead.index", buf_str(&b));
     if (mailbox_open(&mb, root, STR("INBOX"), in.n % 2, &e) == 0) {
         for (size_t i = 0; i < mb.n; i++) {

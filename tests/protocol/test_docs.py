@@ -115,10 +115,22 @@ def check_ceilings(report, t):
             wrong.append(f"{name} is {value_of(name, where.strip('`'))}")
         if tested:
             file, test = tested.split()
-            there = "tests/unit" if file.endswith(".c") else "tests/fault"
-            if not re.search(r"START_TEST\(%s\)|^def %s\(" % (test, test), read(f"{there}/{file}"), re.M):
+            if not has_test(file, test):
                 wrong.append(f"{name}: no test {tested}")
     report.check(f"ARCHITECTURE: {len(table)} ceilings have these values and tests", table and not wrong, str(wrong))
+
+
+def has_test(file, test):
+    """Whether a file of the tests has this one."""
+    path = next(iter(glob.glob(f"tests/*/{file}", root_dir=ROOT)), None)
+    return path and re.search(r"START_TEST\(%s\)|^ *def %s\(" % (test, test), read(path), re.M)
+
+
+def check_failures(report):
+    table = [[c.strip() for c in line.strip().strip("|").split("|")] for line in read("docs/FAILURES.md").splitlines()
+             if re.match(r"\| [B-F]\d+ \|", line)]
+    wrong = [f"{r[0]}: {t}" for r in table for t in r[3].split(", ") if t and not has_test(*t.split())]
+    report.check(f"FAILURES: {len(table)} entries have the tests they name", len(table) > 30 and not wrong, str(wrong))
 
 
 def documents():
@@ -187,6 +199,7 @@ def main():
     check_ceilings(report, t)
     check_words(report, t)
     check_calls(report, t, security)
+    check_failures(report)
     check_files(report)
     check_pages(report)
     check_no_machine(report)

@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """Parked sessions with the whole suite: put away, woken by mail, by DONE, by half a command and by the client's end;
 idled and authd killed; a thousand at once, and what they cost. TLS as well."""
+import array
 import os
 import re
 import socket
 import ssl
+import struct
 import sys
 import time
 import signal
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import Report, Suite, wait_for  # noqa: E402
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from cell_harness import KIND_U64, frame, text  # noqa: E402
 
 REPORT = Report()
 TLS = ssl._create_unverified_context()
@@ -237,6 +241,93 @@ def without_idled(suite):
     wait_for(lambda: of_suite(suite, "idled") not in (0, before))
 
 
+PARK, RESUME = 66, 48
+
+
+class Forger:
+    """A front that was taken over: idled's socket of imapd, and what it can say there."""
+
+    def __init__(self, suite, name="idled.imapd"):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.connect(os.path.join(suite.run, name))
+        self.sock.settimeout(20)
+        self.client, theirs = socket.socketpair()
+        self.client.settimeout(20)
+        self.mailbox, mine = os.pipe()  # readable when we write: as inotify
+        self.fds, self.keep, self.writer = [theirs.fileno(), self.mailbox], theirs, mine
+
+    def say(self, kind, fields, fds):
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.sock.sendmsg([frame(kind, fields, len(fds))], rights)
+
+    def park(self, token=b"joe\0" + b"x" * 32, state=b"state", user=b"joe", seconds=60.0, fds=None):
+        end = int((time.clock_gettime(time.CLOCK_BOOTTIME) + seconds) * 1000)
+        self.say(PARK, text(token) + text(state) + text(user) + struct.pack("<BQ", KIND_U64, end), self.fds if fds is None else fds)
+        try:
+            got = self.sock.recv(100)
+        except ConnectionResetError:
+            got = b""
+        self.keep.close()
+        return got
+
+    def heard(self):
+        out = b""
+        while got := self.client.recv(1000):
+            out += got
+        return out
+
+
+def forged_tokens(suite):
+    for token in (b"u0\0" + b"x" * 32, b"u0", b"", b"\0" * 256, b"nobody\0" + b"x" * 32):
+        f = Forger(suite)
+        assert f.park(token)
+        f.client.sendall(b"DONE\r\n")
+        got = f.heard()
+        assert got.startswith(b"* BYE Temporarily unavailable"), got
+        assert not cells(suite)
+    assert "a token that is not valid" in suite.tail()
+
+
+def malformed_parking(suite):
+    idled = of_suite(suite, "idled")
+    f = Forger(suite)
+    for how in (dict(state=b"x" * 4097), dict(token=b"x" * 257), dict(user=b"x" * 257)):
+        f = Forger(suite)
+        assert f.park(**how) == b"", how
+    f = Forger(suite)
+    assert f.park(fds=f.fds[:1]) == b""
+    f = Forger(suite)
+    f.say(PARK, b"junk", f.fds)
+    assert f.sock.recv(100) == b""
+    f = Forger(suite)
+    f.say(67, b"", [])
+    try:
+        assert f.sock.recv(100) == b""
+    except ConnectionResetError:
+        pass
+    assert of_suite(suite, "idled") == idled
+
+
+def resume_from_elsewhere(suite):
+    """authd takes RESUME from idled's door only: the sockets of other programs refuse it."""
+    for name in ("authd.imapd", "authd.pop3d", "authd.smtpd", "authd.local"):
+        f = Forger(suite, name)
+        f.say(RESUME, text(b"u0\0" + b"x" * 32), f.fds[:1])
+        try:
+            assert f.sock.recv(100) == b"", name
+        except ConnectionResetError:
+            pass
+    assert "broke the message rules" in suite.tail()
+
+
+def time_ends(suite):
+    f = Forger(suite)
+    begin = time.monotonic()
+    assert f.park(seconds=1.5)
+    assert f.heard() == b"* BYE Disconnected for inactivity.\r\n"
+    assert 1 < time.monotonic() - begin < 10
+
+
 def many(suite):
     idled = of_suite(suite, "idled")
     empty = pss_kb(idled)
@@ -291,6 +382,10 @@ def main():
         run("a new password ends them", password_changed, suite)
         run("idled killed: the clients are cut off, the next are parked", idled_killed, suite)
         run("without idled a session stays", without_idled, suite)
+        run("forged tokens", forged_tokens, suite)
+        run("malformed messages close their channel, and no more", malformed_parking, suite)
+        run("RESUME from another program", resume_from_elsewhere, suite)
+        run("after the half hour it is told so", time_ends, suite)
         run("a thousand parked, what they cost, and all woken", many, suite)
         run("with TLS", many_tls, suite)
     REPORT.end()

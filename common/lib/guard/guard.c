@@ -120,7 +120,8 @@ say_landlock(const struct guard *g, const struct guard_row *row, int version)
     if (g->role == R_CELL || g->no_landlock)
         return;
     if (version == 0 && (g->ndirs || row->connects))
-        log_warn("this kernel has no Landlock: seccomp and the root directory alone confine me");
+        log_warn("this kernel has no Landlock that I can use: seccomp and the root directory alone "
+                 "confine me");
     else if (version < 4 && row->connects)
         log_warn("Landlock %d of this kernel does not know TCP: I may connect to any port",
                  version);

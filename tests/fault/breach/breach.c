@@ -1,3 +1,4 @@
+/* clang-format off */
 /*
  * breach: a role that has been taken over. Linked into builds of the programs in a tree of their
  * own (build/breach/bin), never into what is installed: --wrap puts it behind guard_enter() and
@@ -9,16 +10,21 @@
  *
  *   calls FIRST LAST   each system call, after guard_enter() and in a session, a process for each
  *   paths              open and stat every line of JOBS/paths
- *   connect            socket, connect to each port in JOBS/ports, Unix sockets by name and
- * abstract control            every message and garbage to master doors              in the first
- * session: every message through each door fill               in the first session: memory and
- * descriptors until there are no more
+ *   connect            socket, connect to each port in JOBS/ports, Unix sockets of both kinds
+ *   control            every message and garbage to master
+ *   own                every message through each door (authd, qmgr); as authd, forbidden cells
+ *   say TYPE           a cell: this message and garbage to who started it, and the end
+ *   doors              in the first session: every message through each door
+ *   fill               in the first session: memory and descriptors until there are no more
  *
  * A try runs in a forked process that enters the role by itself, since most tries end it.
  */
+/* clang-format on */
 #include "lib/guard/table.h"
+#include "lib/ipc/cell.h"
 #include "lib/ipc/channel.h"
 #include "lib/ipc/message.h"
+#include "lib/role/cell.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -449,6 +455,75 @@ try_doors(void)
     say("doors done");
 }
 
+/* Cells that the launcher must not start, whatever authd says: no CELL_READY comes. */
+static void
+try_cells(void)
+{
+    static const struct cell_request wrong[] = {
+        {CELL_IMAPD, 0, 0, "root", "/root"},
+        {CELL_IMAPD, 0, 1000, "root", "/root"},
+        {CELL_IMAPD, 1000, 0, "bob", "/tmp"},
+        {CELL_IMAPD, 1, 1, "daemon", "/usr/sbin"},
+        {CELL_IMAPD, 200000, 200000, "bob", "/etc"},
+        {CELL_IMAPD, 200000, 200000, "bob", "../../etc"},
+        {CELL_IMAPD, 200000, 200000, "bob", "example.org/../../../etc"},
+        {CELL_IMAPD, 200000, 200000, "bob", "/proc/self/root"},
+        {CELL_IMAPD, 200000, 200000, "bob", ""},
+        {CELL_IMAPD, 200000, 200000, "", "example.org/bob"},
+        {99, 200000, 200000, "bob", "example.org/bob"},
+    };
+    int door = -1;
+    for (size_t i = 0; i < breach.nnames; i++)
+        if (strcmp(breach.names[i], "to.launcher") == 0)
+            door = 3 + (int)i;
+    for (size_t i = 0; door >= 0 && i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct msg m = {0};
+        struct err e;
+        int pair[2], fd = chan_open(door, NULL, &e);
+        if (fd < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) < 0)
+            continue;
+        msg_begin(&m, M_CELL_START);
+        msg_put_str(&m, str_of((const char *)&wrong[i], sizeof wrong[i]));
+        msg_add_fd(&m, pair[1]);
+        (void)msg_send(fd, &m);
+        close(pair[1]);
+        int n = chan_recv(pair[0], &m, R_CELL, R_IMAPD, 5000, &e);
+        say("cell %zu %s", i, n == 0 ? "closed" : n < 0 ? "none" : "ready");
+        close(pair[0]);
+        close(fd);
+        msg_free(&m);
+    }
+    say("cells done");
+}
+
+static void
+try_own(const struct guard *g)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        enter(g, ENTERED);
+        try_doors();
+        if (g->role == R_AUTHD)
+            try_cells();
+        _exit(0);
+    }
+    report("own", ENTERED, pid);
+}
+
+/* A cell says to its front, or to local, what it likes. */
+static void
+say_as_cell(unsigned type)
+{
+    struct msg m = {0};
+    char junk[700];
+    memset(junk, 0xa5, sizeof junk);
+    forge(&m, type, 2);
+    (void)msg_send(CELL_CHANNEL, &m);
+    for (size_t i = 0; i < sizeof junk; i += 7)
+        (void)send(CELL_CHANNEL, junk, i, MSG_DONTWAIT | MSG_NOSIGNAL);
+    _exit(0);
+}
+
 /* Every message to master, then garbage. */
 static void
 try_control(const struct guard *g)
@@ -510,9 +585,13 @@ __wrap_guard_enter(const struct guard *g)
         try_connect(g);
     if (job("control"))
         try_control(g);
+    if (job("own") && (g->role & (R_AUTHD | R_QMGR)))
+        try_own(g);
     if (breach.on)
         say("entered");
     __real_guard_enter(g);
+    if (job("say "))
+        say_as_cell((unsigned)strtoul(job("say "), NULL, 10));
 }
 
 void
