@@ -98,16 +98,18 @@ icell_add_flags(const struct icell *ic, struct buf *out, const struct mailbox_me
     buf_addc(out, '(');
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (m->flags & names[i].flag) {
-            buf_addf(out, "%s%s", gap, names[i].name);
+            buf_addz(out, gap);
+            buf_addz(out, names[i].name);
             gap = " ";
         }
     if (m->recent && !ic->rev2) { /* RFC 9051 E 12 */
         buf_addf(out, "%s\\Recent", gap);
         gap = " ";
     }
-    for (int k = 0; k < KEYWORDS_MAX; k++)
+    for (int k = 0; k < KEYWORDS_MAX && m->keywords >> k; k++)
         if ((m->keywords >> k & 1) && ic->mb.keywords.name[k][0]) {
-            buf_addf(out, "%s%s", gap, ic->mb.keywords.name[k]);
+            buf_addz(out, gap);
+            buf_addz(out, ic->mb.keywords.name[k]);
             gap = " ";
         }
     buf_addc(out, ')');
