@@ -10,6 +10,7 @@ class FakeMX:
         self.port = self.s.getsockname()[1]
         self.answers = {}  # verb -> bytes, list of bytes (one after another, the last stays), or None: hang up
         self.messages, self.rcpts, self.verbs = [], [], []
+        self.talks = []  # the verbs of each connection
         self.connections, self.open = 0, []
         self.slow = 0  # seconds before the answer to RCPT
         threading.Thread(target=self.serve, daemon=True).start()
@@ -51,10 +52,12 @@ class FakeMX:
 
     def talk(self, c, f):
         self.answer(c, "banner", b"220 fake.example ESMTP\r\n")
-        rcpts = []
+        rcpts, mine = [], []
+        self.talks.append(mine)
         for line in f:
             verb = line.split()[0].upper().decode(errors="replace") if line.split() else ""
             self.verbs.append(line.strip().decode(errors="replace"))
+            mine.append(self.verbs[-1])
             if verb == "EHLO":
                 self.answer(c, verb, b"250-fake.example\r\n250 8BITMIME\r\n")
             elif verb == "MAIL":
