@@ -197,11 +197,15 @@ class Report:
         return ok
 
     def run(self, name, fn, *args):
+        """fn(*args) must not raise; a text that it returns is printed, too."""
         try:
-            fn(*args)
+            told = fn(*args)
         except Exception as e:  # noqa: BLE001: a test that dies has failed
             return self.check(name, False, f"{type(e).__name__}: {e}")
-        return self.check(name, True)
+        self.check(name, True)
+        if isinstance(told, str):
+            print(f"     {told}", flush=True)
+        return True
 
     def end(self):
         print(f"{self.passed} passed, {self.failed} failed")

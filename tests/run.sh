@@ -87,6 +87,7 @@ for part in "$@"; do
         show=1 # their tables are what they are run for
         one fault/model "$build/fault/model"
         one fault/maildir python3 tests/fault/check_maildir.py --all
+        one protocol/imap_park python3 tests/protocol/test_imap_park.py --all
         one fault/flips python3 tests/fault/check_flips.py --all
         one fault/kill python3 tests/fault/check_kill.py
         one fault/calls python3 tests/fault/check_calls.py --all --minutes 40

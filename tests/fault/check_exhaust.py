@@ -17,7 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import Report, Suite, wait_for  # noqa: E402
 
 FORKING = ["smtpd", "submitd", "imapd", "pop3d", "tlsd", "local", "relay", "authd"]
-OTHERS = ["qmgr", "keyd", "dnsd", "launcher"]
+OTHERS = ["qmgr", "keyd", "dnsd", "idled", "launcher"]
 SHORT_S = 1.2
 CPU_MAX = 0.4  # of one core, by who is short of something
 

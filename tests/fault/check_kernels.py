@@ -164,11 +164,6 @@ def container():
 def main():
     r = Report()
     whole = "--all" in sys.argv
-
-    def say(name, fn, *args):
-        told = []
-        if r.run(name, lambda: told.append(fn(*args))) and told[0]:
-            print(f"     {told[0]}")
     with open(os.path.join(harness.BIN, "smtpd"), "rb") as f:
         if os.geteuid() != 0 or b"__asan_init" in f.read():
             r.check("needs root, and programs that are confined: left out", True)
@@ -178,10 +173,10 @@ def main():
         each += [[f"landlock={v}"] for v in range(7)] + [["leases"], ["inotify"], ["mlock"], ["renameat2"],
                                                             ["landlock=0", "leases", "inotify", "mlock", "renameat2"]]
     for lacks in each:
-        say("without " + ", ".join(x.replace("=0", "").replace("=", " above ") for x in lacks), without, *lacks)
-    say("without seccomp", without_seccomp)
+        r.run("without " + ", ".join(x.replace("=0", "").replace("=", " above ") for x in lacks), without, *lacks)
+    r.run("without seccomp", without_seccomp)
     if shutil.which("newuidmap"):
-        say("in an unprivileged container, by the recipe", container)
+        r.run("in an unprivileged container, by the recipe", container)
     else:
         r.check("no newuidmap (package uidmap): the container is left out", True)
     r.end()

@@ -249,11 +249,6 @@ def same_time(s, samples):
 def main():
     r = Report()
     whole = "--all" in sys.argv
-
-    def say(name, fn, *args):
-        told = []
-        if r.run(name, lambda: told.append(fn(*args))) and told[0]:
-            print(f"     {told[0]}")
     if os.geteuid() != 0:
         r.check("needs root: left out", True)
         r.end()
@@ -261,12 +256,12 @@ def main():
     with Suite(queue="") as s:
         for name in ("alice", "bob", "carol", "dave", "erin"):
             s.add(name, "secret")
-        say("500 wrong logins at once", parallel, s, ceiling)
-        say("failures of a network count for SMTP, POP3 and IMAP together", together, s)
-        say("failures of an account lock out strangers, not its owner", by_account, s)
-        say("a garbled peer harms no other login", garbled, s)
+        r.run("500 wrong logins at once", parallel, s, ceiling)
+        r.run("failures of a network count for SMTP, POP3 and IMAP together", together, s)
+        r.run("failures of an account lock out strangers, not its owner", by_account, s)
+        r.run("a garbled peer harms no other login", garbled, s)
         s.ctl("reload")
-        say("known and unknown names take the same time", same_time, s, 10000 if whole else 2000)
+        r.run("known and unknown names take the same time", same_time, s, 10000 if whole else 2000)
         r.check("nothing has restarted", all(row["restarts"] == 0 for row in s.status()))
         if r.failed:
             print(s.tail(30))

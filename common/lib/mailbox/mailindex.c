@@ -249,6 +249,13 @@ read_all(int fd, void *to, size_t n, uint64_t at)
     return 0;
 }
 
+/* No message has a UID that is still to be given: else new ones would not come behind it. */
+static bool
+numbers_fit(const struct mailindex *ix, const struct mailindex_rows *rows)
+{
+    return !rows || !rows->n || rows->at[rows->n - 1].uid < ix->state.next_uid;
+}
+
 /* Apply what lies before end. */
 static int
 follow(struct mailindex *ix, struct mailindex_rows *rows, uint64_t end, bool locked)
@@ -278,7 +285,7 @@ follow(struct mailindex *ix, struct mailindex_rows *rows, uint64_t end, bool loc
         ix->torn = true;
     ix->saved = ix->state;
     free(p);
-    return result;
+    return result == 0 && !numbers_fit(ix, rows) ? -1 : result;
 }
 
 int
@@ -335,7 +342,7 @@ load_body(struct mailindex *ix, const struct mailindex_head *h, struct mailindex
         h->rows_check != mailindex_check(2, rows->at, rows_n))
         return -1;
     rows->n = h->n;
-    return rows_fit(rows) ? 0 : -1;
+    return rows_fit(rows) && numbers_fit(ix, rows) ? 0 : -1;
 }
 
 static void

@@ -377,7 +377,7 @@ merge(struct mailbox *mb, struct mailscan *s, bool whole, bool really_gone, size
             if (!mb->msgs[i].gone)
                 result = take_entry(mb, &mb->msgs[i], s, x, &room, e);
             i++;
-        } else if (x->uid >= seen_next) {
+        } else if (x->uid >= seen_next && (!mb->n || x->uid > mb->msgs[mb->n - 1].uid)) {
             result = append_entry(mb, s, x, whole, e);
             mb->seen_next = x->uid + 1;
         }
