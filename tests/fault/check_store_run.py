@@ -325,7 +325,8 @@ def mutt(world, home):
         with world.lock:
             mine = [n for n in mine if n not in world.removing]
             world.removing |= set(mine)
-        pattern = "|".join(f"~s '^n{n}$'" for n in mine) or "~s nothing"
+        # In what is pushed "^n" would be a key.
+        pattern = "|".join(f"~s n{n}$" for n in mine) or "~s nothing"
         commands = f"<tag-pattern>{pattern}<enter><tag-prefix-cond><delete-message><end-cond>" \
                    "<untag-pattern>.<enter><first-entry><flag-message><sync-mailbox><quit>"
         status = on_terminal(["mutt", "-n", "-F", home + "/rc", "-f", world.maildir, "-e", f"push \"{commands}\""],
