@@ -1,4 +1,4 @@
-# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-fuzz check-keys check-logins check-loris check-interop check-queue fuzz asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall clean
+# Bulkhead: one Makefile. Targets: all check check-fault check-breach check-fuzz check-keys check-logins check-loris check-interop check-queue check-slow fuzz asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall clean
 MAKEFLAGS += --no-builtin-rules
 .SUFFIXES:
 .DELETE_ON_ERROR:
@@ -185,7 +185,12 @@ PY = python3
 # One line at the end sums up every part; a part that fails is named.
 check: deps-test
 	@$(MAKE) --no-print-directory -j2 all $(B)/unit $(B)/print_tables $(B)/queue_fill $(B)/fuzz-driver $(RIGS) $(BREACH)
-	@sh tests/run.sh $(B) unit fuzz protocol fault
+	@sh tests/run.sh $(B) -b "unit fuzz patient" protocol fault
+
+# Slices of the checks below that take a while each.
+check-slow: deps-test
+	@$(MAKE) --no-print-directory -j2 all $(RIGS)
+	@sh tests/run.sh $(B) slow
 
 # The whole of what check has a slice of: 50,000 messages to a dead destination, others to a live one.
 check-queue: deps-test
@@ -223,7 +228,7 @@ check-interop: deps-interop
 
 asan: deps-test
 	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit build-asan/fuzz-driver build-asan/print_tables build-asan/queue_fill
-	@sh tests/run.sh build-asan unit fuzz protocol
+	@sh tests/run.sh build-asan unit fuzz patient protocol
 
 bench-smtp: deps-interop
 	@$(MAKE) --no-print-directory -j2 all
@@ -284,4 +289,4 @@ clean:
 	rm -rf build build-*
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
-.PHONY: all unit deps deps-test deps-fault deps-fuzz deps-interop clean check check-fault check-breach check-fuzz check-keys check-logins check-loris check-interop check-queue fuzz fuzz-targets asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall
+.PHONY: all unit deps deps-test deps-fault deps-fuzz deps-interop clean check check-fault check-breach check-fuzz check-keys check-logins check-loris check-interop check-queue check-slow fuzz fuzz-targets asan bench-queue bench-smtp bench-smtp-all bench-imap bench-tls lint install uninstall
