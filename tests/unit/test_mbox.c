@@ -1,36 +1,10 @@
 /* mbox files, and what other servers left beside a Maildir: well formed, and not. */
 #include "lib/mailbox/durable.h"
-#include "lib/mailbox/folder.h"
 #include "lib/mailbox/mailforeign.h"
 #include "lib/mailbox/mailimport.h"
 #include "lib/mailbox/mbox.h"
-#include "tests/unit/temp.h"
+#include "tests/unit/maildir.h"
 #include "tests/unit/unit.h"
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-static char top[64];
-static int root = -1;
-
-static void
-setup(void)
-{
-    snprintf(top, sizeof top, "/tmp/bh-mbox-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(top));
-    root = open(top, O_RDONLY | O_DIRECTORY);
-    ck_assert_int_eq(chdir(top), 0);
-    ck_assert_int_eq(folder_make_subdirs(root, NULL), 0);
-}
-
-static void
-teardown(void)
-{
-    ck_assert_int_eq(chdir("/"), 0);
-    close(root);
-    temp_remove(top);
-}
 
 static void
 put(const char *name, const char *text)

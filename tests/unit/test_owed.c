@@ -1,53 +1,25 @@
 /* Renames that come later: of files that are taken in by a list (mailadopt.h), and of flags that
  * are in the index first. */
 #include "lib/mailbox/durable.h"
-#include "lib/mailbox/folder.h"
 #include "lib/mailbox/mailadopt.h"
 #include "lib/mailbox/mailbox.h"
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailscan.h"
 #include "tests/unit/fault_calls.h"
-#include "tests/unit/temp.h"
+#include "tests/unit/maildir.h"
 #include "tests/unit/unit.h"
 #include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 enum { MANY = MAILSCAN_ADOPT_MIN + 20, SOME = MAILBOX_DIRECT + 20 };
 
-static char top[64];
-static int root = -1;
-
 static void
-setup(void)
-{
-    snprintf(top, sizeof top, "/tmp/bh-owed-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(top));
-    root = open(top, O_RDONLY | O_DIRECTORY);
-    ck_assert_int_eq(chdir(top), 0);
-    ck_assert_int_eq(folder_make_subdirs(root, NULL), 0);
-}
-
-static void
-teardown(void)
-{
-    ck_assert_int_eq(chdir("/"), 0);
-    close(root);
-    temp_remove(top);
-}
-
-static void
-plant(unsigned from, unsigned to)
+plant_many(unsigned from, unsigned to)
 {
     for (unsigned i = from; i < to; i++) {
         char path[64];
         snprintf(path, sizeof path, "cur/%u.M1.host:2,%s", 1000 + i, i % 2 ? "S" : "");
-        int fd = openat(root, path, O_WRONLY | O_CREAT, 0600);
-        ck_assert(write(fd, "a: b\n\nx\n", 8) == 8);
-        close(fd);
+        plant(path, "a: b\n\nx\n");
     }
 }
 
@@ -123,7 +95,7 @@ START_TEST(a_foreign_folder_is_taken_in_by_a_list)
 {
     static struct known first, then;
     struct mailbox mb;
-    plant(0, MANY);
+    plant_many(0, MANY);
     open_box(&mb);
     know(&mb, &first);
     ck_assert_uint_eq(first.n, MANY);
@@ -139,7 +111,7 @@ START_TEST(a_foreign_folder_is_taken_in_by_a_list)
     look(&then);
     ck_assert_mem_eq(&first, &then, sizeof first);
     /* More of them come, some go. */
-    plant(MANY, MANY + 3);
+    plant_many(MANY, MANY + 3);
     ck_assert_int_eq(unlinkat(root, "cur/1004.M1.host:2,", 0), 0);
     ck_assert_int_eq(renameat(root, "cur/1006.M1.host:2,", root, "cur/1006.M1.host:2,FS"), 0);
     open_box(&mb);
@@ -160,7 +132,7 @@ END_TEST
 START_TEST(two_files_of_one_base)
 {
     struct mailbox mb;
-    plant(0, MANY);
+    plant_many(0, MANY);
     ck_assert_int_eq(linkat(root, "cur/1004.M1.host:2,", root, "cur/1004.M1.host:2,T", 0), 0);
     open_box(&mb);
     ck_assert_uint_eq(mb.n, MANY + 1);
@@ -179,7 +151,7 @@ START_TEST(a_damaged_list_is_none)
     struct buf whole = buf_new(1 << 20);
     bool there;
     struct mailadopt a;
-    plant(0, MANY);
+    plant_many(0, MANY);
     look(&k);
     ck_assert_int_eq(durable_read(root, "bulkhead-adopt", &whole, &there, NULL), 0);
     for (size_t n = 0; n < whole.n; n++) {
@@ -206,7 +178,7 @@ store_all(struct mailbox *mb, enum mailbox_store_op op, uint8_t flags)
 START_TEST(flags_of_many_are_in_the_index_first)
 {
     struct mailbox a, b;
-    plant(0, SOME);
+    plant_many(0, SOME);
     open_box(&a);
     open_box(&b);
     store_all(&a, MAILBOX_ADD, MAILBOX_FLAGGED);
@@ -237,7 +209,7 @@ END_TEST
 START_TEST(who_dies_owing_is_paid_for)
 {
     struct mailbox a;
-    plant(0, SOME);
+    plant_many(0, SOME);
     open_box(&a);
     store_all(&a, MAILBOX_ADD, MAILBOX_FLAGGED);
     a.owes = false; /* as if killed */
@@ -257,7 +229,7 @@ START_TEST(a_foreign_change_of_flags_that_are_owed)
     struct mailbox a;
     struct buf name = buf_new(300);
     char from[320], to[320];
-    plant(0, SOME);
+    plant_many(0, SOME);
     open_box(&a);
     store_all(&a, MAILBOX_ADD, MAILBOX_FLAGGED);
     /* Seen, by its name; somebody takes that away, and answers it. */
@@ -346,7 +318,7 @@ adopt_faulty(enum fault_how how, unsigned most)
     static struct known told, after, again;
     bool more = true;
     for (unsigned n = 1; more && n < most; n = next_call(n)) {
-        plant(0, MANY);
+        plant_many(0, MANY);
         more = run_faulty(op_adopt, how, n, &told) || how == FAULT_FAIL;
         look(&after);
         ck_assert_uint_eq(after.n, MANY);
@@ -384,7 +356,7 @@ START_TEST(flagging_dies_at_each_call)
     static struct known told, before, after;
     bool more = true;
     for (unsigned n = 1; more && n < 1000; n += n < 12 || n > 70 ? 2 : 7) {
-        plant(0, SOME);
+        plant_many(0, SOME);
         look(&before);
         more = run_faulty(op_flag, FAULT_DIE, n, &told);
         look(&after);

@@ -1,44 +1,10 @@
 /* What SELECT tells from the ends of the index, without reading what lies between: it must be what
  * is read later, whatever happens in the meantime. */
 #include "lib/mailbox/durable.h"
-#include "lib/mailbox/folder.h"
 #include "lib/mailbox/mailbox.h"
 #include "lib/mailbox/mailindexfile.h"
-#include "tests/unit/temp.h"
+#include "tests/unit/maildir.h"
 #include "tests/unit/unit.h"
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-static char top[64];
-static int root = -1;
-
-static void
-setup(void)
-{
-    snprintf(top, sizeof top, "/tmp/bh-peek-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(top));
-    root = open(top, O_RDONLY | O_DIRECTORY);
-    ck_assert_int_eq(chdir(top), 0);
-    ck_assert_int_eq(folder_make_subdirs(root, NULL), 0);
-}
-
-static void
-teardown(void)
-{
-    ck_assert_int_eq(chdir("/"), 0);
-    close(root);
-    temp_remove(top);
-}
-
-static void
-plant(const char *path)
-{
-    int fd = openat(root, path, O_WRONLY | O_CREAT, 0600);
-    ck_assert(write(fd, "a: b\n\nx\n", 8) == 8);
-    close(fd);
-}
 
 static void
 open_box(struct mailbox *mb)
@@ -59,11 +25,11 @@ static void
 five(void)
 {
     struct mailbox mb;
-    plant("cur/1.a.h:2,S");
-    plant("cur/2.b.h:2,");
-    plant("cur/3.c.h:2,S");
-    plant("cur/4.d.h:2,T");
-    plant("cur/5.e.h:2,S");
+    plant("cur/1.a.h:2,S", "a: b\n\nx\n");
+    plant("cur/2.b.h:2,", "a: b\n\nx\n");
+    plant("cur/3.c.h:2,S", "a: b\n\nx\n");
+    plant("cur/4.d.h:2,T", "a: b\n\nx\n");
+    plant("cur/5.e.h:2,S", "a: b\n\nx\n");
     open_box(&mb);
     ck_assert_uint_eq(mb.n, 5);
     mailbox_close(&mb);
@@ -124,7 +90,7 @@ START_TEST(counts_are_right_after_each_change)
     ck_assert_int_eq(mailbox_unlink(&mb, 2, NULL), 0);
     mailbox_changes_end(&mb);
     agree();
-    plant("cur/9.z.h:2,");
+    plant("cur/9.z.h:2,", "a: b\n\nx\n");
     ck_assert_int_eq(mailbox_refresh(&mb, NULL), 0);
     agree();
     mailbox_close(&mb);
@@ -173,7 +139,7 @@ START_TEST(nothing_moves_between_the_look_and_the_reading)
     peek(&b, true);
     ck_assert_int_eq(mailbox_refresh(&b, NULL), 0);
     ck_assert(b.lazy);
-    plant("new/7.g.h");
+    plant("new/7.g.h", "a: b\n\nx\n");
     ck_assert_int_eq(mailbox_refresh(&b, NULL), 0);
     ck_assert(!b.lazy && b.n == 6 && b.news);
     mailbox_close(&b);
@@ -185,7 +151,7 @@ START_TEST(what_is_new_is_taken_in_first)
 {
     struct mailbox mb;
     five();
-    plant("new/7.g.h");
+    plant("new/7.g.h", "a: b\n\nx\n");
     ck_assert_int_eq(mailbox_peek(&mb, root, STR("INBOX"), true, NULL), 0);
     ck_assert_uint_eq(mailbox_count(&mb).recent, 1);
     mailbox_close(&mb);
@@ -229,7 +195,7 @@ START_TEST(damage_is_found_when_it_is_read)
     /* When the folder is another meanwhile the session cannot go on. */
     peek(&mb, true);
     damage(in_records);
-    plant("cur/9.z.h:2,");
+    plant("cur/9.z.h:2,", "a: b\n\nx\n");
     struct err e = {0};
     ck_assert_int_lt(mailbox_load(&mb, &e), 0);
     ck_assert_int_eq(e.class, ERR_PERMANENT);
