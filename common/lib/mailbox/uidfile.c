@@ -191,6 +191,19 @@ boot_time(void)
     return (uint64_t)(wall_s() - up.tv_sec);
 }
 
+/* A new file takes the place of any that was there; u only follows it. */
+static int
+put_in_place(struct uidfile *u, const struct uidfile *made, int dir_fd, struct err *e)
+{
+    struct buf line = buf_new(LINE_MAX_);
+    format(made, &line);
+    int result = durable_replace(dir_fd, file_name, buf_str(&line), e);
+    buf_free(&line);
+    if (result == 0)
+        *u = *made;
+    return result;
+}
+
 int
 uidfile_make(struct uidfile *u, int dir_fd, int root_fd, int lock_fd,
              const struct uid_evidence *seen, size_t n, struct err *e)
@@ -214,13 +227,7 @@ uidfile_make(struct uidfile *u, int dir_fd, int root_fd, int lock_fd,
     uint64_t base = seen->validity ? (uint64_t)wall_us() : 0;
     made.modseq_mark = base + UIDFILE_MODSEQ_BLOCK;
     made.boot_s = boot_time();
-    struct buf line = buf_new(LINE_MAX_);
-    format(&made, &line);
-    int result = durable_replace(dir_fd, file_name, buf_str(&line), e);
-    buf_free(&line);
-    if (result == 0)
-        *u = made;
-    return result;
+    return put_in_place(u, &made, dir_fd, e);
 }
 
 int
@@ -234,13 +241,7 @@ uidfile_import(struct uidfile *u, int dir_fd, int root_fd, uint32_t validity, ui
     /* What this account gives from now on is greater. */
     if (uidfile_new_validity(root_fd, validity, &beyond, e) < 0)
         return -1;
-    struct buf line = buf_new(LINE_MAX_);
-    format(&made, &line);
-    int result = durable_replace(dir_fd, file_name, buf_str(&line), e);
-    buf_free(&line);
-    if (result == 0)
-        *u = made;
-    return result;
+    return put_in_place(u, &made, dir_fd, e);
 }
 
 int
