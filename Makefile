@@ -60,11 +60,13 @@ dir_pop3d-cell := pop3d/cell
 dir_idled := imapd/idled
 dir_local-cell := local/cell
 # What is started for each connection is linked statically: a small image is forked and started
-# in half the time. Only programs that need no more than the C library.
-STATICALLY = %-cell smtpd submitd pop3d imapd idled local
+# in half the time. Only programs that need no more than the C library, and tlsd, which has OpenSSL in it: its segments
+# begin at 2 MiB, for huge pages (common/lib/loop/image.h).
+STATICALLY = %-cell smtpd submitd pop3d imapd idled local tlsd
 folder = $(or $(dir_$(1)),$(1))
 libs_relay := tls
 libs_tlsd := tls
+ldflags_tlsd := -Wl,-z,max-page-size=0x200000
 extra_dnsd := -lcares
 extra_authd := -lcrypt
 extra_imapd-cell := -lz
@@ -92,7 +94,7 @@ define program
 obj_$(1) := $$(patsubst %.c,$(B)/%.o,$$(wildcard $(call folder,$(1))/*.c))
 $(B)/bin/$(1): $$(obj_$(1)) $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
 	@mkdir -p $$(@D)
-	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter $(STATICALLY),$(1)),$(STATIC)) -o $$@ \
+	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter $(STATICALLY),$(1)),$(STATIC)) $(ldflags_$(1)) -o $$@ \
 	    -Wl,--start-group $$^ -Wl,--end-group \
 	    $(if $(libs_$(1)),-lssl -lcrypto) $(extra_$(1))
 endef
@@ -147,7 +149,7 @@ BREACHED := $(filter-out master bulkhead sendmail,$(EXIST))
 define breached
 $(B)/breach/bin/$(1): $$(obj_$(1)) $(B)/tests/fault/breach/breach.o $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
 	@mkdir -p $$(@D)
-	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter $(STATICALLY),$(1)),$(STATIC)) -o $$@ \
+	$$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(if $(filter $(STATICALLY),$(1)),$(STATIC)) $(ldflags_$(1)) -o $$@ \
 	    -Wl,--wrap=guard_enter,--wrap=guard_session -Wl,--start-group $$^ -Wl,--end-group \
 	    $(if $(libs_$(1)),-lssl -lcrypto) $(extra_$(1))
 endef

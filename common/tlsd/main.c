@@ -5,6 +5,7 @@
  * for each connection. See tlsd(8).
  */
 #include "lib/guard/guard.h"
+#include "lib/loop/image.h"
 #include "tlsd/session.h"
 
 int
@@ -15,6 +16,7 @@ main(int argc, char **argv)
     start_config(&d.start, &d.conf);
     start_sockets(&d.start, &d.conf);
     tlsd_prepare(&d);
+    image_enlarge();
     guard_enter(&(struct guard){.role = R_TLSD, .root_fd = start_fd(&d.start, "root")});
     listener_serve(&(struct listener){
         .start = &d.start,

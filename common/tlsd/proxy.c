@@ -1,6 +1,7 @@
 #include "tlsd/proxy.h"
 #include "lib/base/clock.h"
 #include "lib/guard/guard.h"
+#include "tlsd/heap.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
@@ -109,6 +110,7 @@ rest(const struct proxy *p)
 {
     if (p->up.at == p->up.n && p->down.at == p->down.n)
         (void)madvise(room, sizeof room, MADV_DONTNEED);
+    heap_rest();
     malloc_trim(0);
 }
 

@@ -2,14 +2,11 @@
 #include "lib/base/clock.h"
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
+#include "tlsd/heap.h"
 #include "tlsd/proxy.h"
-#include <malloc.h>
-#include <stdlib.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-enum { HOLE_MAX = 65536, HOLE_STEP = 16 };
 
 static struct tls_server *
 server_of(const struct tlsd *d, enum role front)
@@ -20,38 +17,17 @@ server_of(const struct tlsd *d, enum role front)
     return NULL;
 }
 
-/* What OpenSSL has freed until now lies between what it keeps. A session that fills such a hole
- * copies the whole page; so the holes are filled here, once and for good. */
-static void
-fill_holes(void)
-{
-#ifndef BH_SANITIZE /* that allocator does not fill holes: it would never come to an end */
-    void *end = malloc(HOLE_MAX); /* behind all of them */
-    uintptr_t mark = (uintptr_t)end;
-    free(end);
-    for (size_t n = HOLE_MAX; n >= HOLE_STEP; n -= n > 4096 ? 4096 : HOLE_STEP)
-        for (;;) {
-            char *p = malloc(n);
-            if (!p || (uintptr_t)p >= mark) {
-                free(p);
-                break;
-            }
-        }
-    malloc_trim(0);
-#endif
-}
-
 void
 tlsd_prepare(struct tlsd *d)
 {
     struct err e = {0};
+    heap_prepare();
     for (size_t i = 0; i < SOCKETS_FRONTS; i++) {
         d->servers[i] =
             tls_server_new(&d->start, sockets_service_name(sockets_fronts[i], false), &e);
         if (!d->servers[i])
             log_fatal("TLS: %s", e.text);
     }
-    fill_holes();
 }
 
 unsigned
@@ -168,6 +144,7 @@ tlsd_session(const struct peer *peer, void *arg)
     const struct tlsd *d = arg;
     struct err e = {0};
     int in = -1, out = -1;
+    heap_session();
     int n = take_client(peer, &in, &out, &e);
     if (n < 0)
         log_warn("%s: %s", role_name(peer->from), e.text);
