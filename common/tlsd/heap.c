@@ -24,10 +24,10 @@ _Static_assert(sizeof(struct block) == STEP, "what follows a head is aligned as 
 
 static struct {
     char *start, *middle, *end; /* before middle: the listener's; behind it: the session's */
-    char *at, *limit;           /* new blocks are cut off here */
-    char *hot;                  /* the lowest of those that sessions write to */
+    /* New blocks are cut off here: at the start, and at the end those that sessions write to. */
+    char *at, *limit;
     bool session;
-    struct block *free[CLASSES];
+    struct block *free[CLASSES], *free_hot[CLASSES];
 } heap;
 
 /* Files of OpenSSL whose blocks sessions write to. */
@@ -35,9 +35,8 @@ static bool
 is_hot(const char *file)
 {
     static const char *const names[] = {
-        "threads_pthread.c", "digest.c",     "evp_enc.c",   "kdf_meth.c", "mac_meth.c",
-        "keymgmt_meth.c",    "exchange.c",   "signature.c", "p_lib.c",    "drbg.c",
-        "drbg_ctr.c",        "cipher_aes.c", "err.c",       "ssl_lib.c",  "ssl_cert.c"};
+        "threads_pthread.c", "drbg.c",     "drbg_ctr.c", "cipher_aes.c",   "err.c",
+        "exchange.c",        "kdf_meth.c", "mac_meth.c", "keymgmt_meth.c", "signature.c"};
     const char *name = strrchr(file, '/');
     name = name ? name + 1 : file;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -77,10 +76,9 @@ cut(size_t class, bool hot)
 {
     size_t n = sizeof(struct block) + size_of(class);
     struct block *b = NULL;
-    if (hot && n <= (size_t)(heap.hot - heap.at)) {
-        heap.hot -= n;
-        heap.limit = heap.hot;
-        b = (void *)heap.hot;
+    if (hot && n <= (size_t)(heap.limit - heap.at)) {
+        heap.limit -= n;
+        b = (void *)heap.limit;
     } else if (!hot && n <= (size_t)(heap.limit - heap.at)) {
         b = (void *)heap.at;
         heap.at += n;
@@ -90,8 +88,8 @@ cut(size_t class, bool hot)
     return b;
 }
 
-static void *
-take(size_t n, const char *file, int line)
+void *
+heap_take(size_t n, const char *file, int line)
 {
     (void)line;
     if (n == 0)
@@ -100,16 +98,16 @@ take(size_t n, const char *file, int line)
         return malloc(n);
     size_t class = class_of(n);
     bool hot = !heap.session && is_hot(file);
-    struct block *b = hot ? NULL : heap.free[class];
+    struct block **list = hot ? &heap.free_hot[class] : &heap.free[class], *b = *list;
     if (b)
-        heap.free[class] = b->next;
+        *list = b->next;
     else
         b = cut(class, hot);
     return b ? b + 1 : malloc(n);
 }
 
-static void
-give(void *p, const char *file, int line)
+void
+heap_give(void *p, const char *file, int line)
 {
     (void)file, (void)line;
     if (!is_ours(p)) {
@@ -119,17 +117,18 @@ give(void *p, const char *file, int line)
     struct block *b = (struct block *)p - 1;
     if (heap.session && (char *)p < heap.middle)
         return; /* the listener's */
-    b->next = heap.free[b->class];
-    heap.free[b->class] = b;
+    struct block **list = (char *)p >= heap.limit && !heap.session ? heap.free_hot : heap.free;
+    b->next = list[b->class];
+    list[b->class] = b;
 }
 
-static void *
-resize(void *p, size_t n, const char *file, int line)
+void *
+heap_resize(void *p, size_t n, const char *file, int line)
 {
     if (!p)
-        return take(n, file, line);
+        return heap_take(n, file, line);
     if (n == 0) {
-        give(p, file, line);
+        heap_give(p, file, line);
         return NULL;
     }
     if (!is_ours(p))
@@ -137,10 +136,10 @@ resize(void *p, size_t n, const char *file, int line)
     size_t has = size_of(((struct block *)p - 1)->class);
     if (n <= has)
         return p;
-    void *larger = take(n, file, line);
+    void *larger = heap_take(n, file, line);
     if (larger) {
         memcpy(larger, p, has); /* NOLINT */
-        give(p, file, line);
+        heap_give(p, file, line);
     }
     return larger;
 }
@@ -148,15 +147,15 @@ resize(void *p, size_t n, const char *file, int line)
 void
 heap_prepare(void)
 {
-#ifndef BH_SANITIZE /* which watches malloc() */
     char *p = mmap(NULL, HEAP_OLD + HEAP_NEW, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED || heap.start)
+    if (p == MAP_FAILED)
         return;
     heap.start = heap.at = p;
-    heap.middle = heap.limit = heap.hot = p + HEAP_OLD;
+    heap.middle = heap.limit = p + HEAP_OLD;
     heap.end = heap.middle + HEAP_NEW;
-    (void)CRYPTO_set_mem_functions(take, resize, give);
+#ifndef BH_SANITIZE /* which watches malloc() */
+    (void)CRYPTO_set_mem_functions(heap_take, heap_resize, heap_give);
 #endif
 }
 
@@ -165,11 +164,11 @@ heap_session(void)
 {
     if (!heap.start)
         return;
+    uintptr_t from = (uintptr_t)heap.limit & ~(uintptr_t)(PAGE - 1);
     heap.session = true;
     memset(heap.free, 0, sizeof heap.free);
     heap.at = heap.middle;
     heap.limit = heap.end;
-    uintptr_t from = (uintptr_t)heap.hot & ~(uintptr_t)(PAGE - 1);
     (void)madvise((void *)from, (uintptr_t)heap.middle + SESSION_AT_ONCE - from, POPULATE_WRITE);
 }
 

@@ -11,12 +11,18 @@
  * finds no place, comes from malloc().
  */
 #pragma once
+#include <stddef.h>
 
 enum { HEAP_OLD = 32 << 20, HEAP_NEW = 16 << 20, HEAP_BLOCK_MAX = 64 << 10 };
 
-/* Has no effect when OpenSSL has allocated already, as in tests. */
+/* Once; has no effect on OpenSSL when it has allocated already, as in tests. */
 void heap_prepare(void);
 /* In a fresh session. */
 void heap_session(void);
 /* The session will be silent for long: pages of freed blocks go back. */
 void heap_rest(void);
+
+/* As OpenSSL calls them; file says who wants the memory. */
+void *heap_take(size_t n, const char *file, int line);
+void *heap_resize(void *p, size_t n, const char *file, int line);
+void heap_give(void *p, const char *file, int line);

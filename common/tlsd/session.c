@@ -132,8 +132,7 @@ serve(const struct tlsd *d, const struct peer *peer, int in, int out)
     close(start_door(&d->start, R_KEYD));
     bool whole = clear >= 0 && proxy_run(&io, clear, TLSD_IDLE_MS, TLSD_LAST_MS);
     close(clear);
-    tls_close(tls, &io);
-    stream_free(&io);
+    tls_end(tls);
     if (whole)
         part(in, out);
 }

@@ -5,6 +5,7 @@
 #include "lib/tls/tls.h"
 #include "tests/unit/keyring.h"
 #include "tests/unit/unit.h"
+#include "tlsd/heap.h"
 #include "tlsd/session.h"
 #include <poll.h>
 #include <signal.h>
@@ -229,6 +230,57 @@ START_TEST(a_front_has_as_many_sessions_here_as_it_has_itself)
 }
 END_TEST
 
+/* Blocks of every size are whole, aligned, and used again. */
+START_TEST(blocks_of_all_sizes)
+{
+    heap_prepare();
+    for (size_t n = 1; n <= HEAP_BLOCK_MAX + 1; n += n < 2000 ? 1 : 509) {
+        char *p = heap_take(n, "x.c", 1), *q = heap_take(n, "x.c", 1);
+        ck_assert(p && q && (uintptr_t)p % 16 == 0 && (uintptr_t)q % 16 == 0);
+        memset(p, 'p', n);
+        memset(q, 'q', n);
+        ck_assert(p[0] == 'p' && p[n - 1] == 'p');
+        heap_give(p, "x.c", 1);
+        if (n <= HEAP_BLOCK_MAX)
+            ck_assert_ptr_eq(heap_take(n, "x.c", 1), p);
+        char *longer = heap_resize(q, 2 * n, "x.c", 1);
+        ck_assert(longer && longer[0] == 'q' && longer[n - 1] == 'q');
+        heap_give(longer, "x.c", 1);
+    }
+    ck_assert_ptr_null(heap_take(0, "x.c", 1));
+    heap_give(NULL, "x.c", 1);
+    ck_assert_ptr_null(heap_resize(heap_resize(NULL, 10, "x.c", 1), 0, "x.c", 1));
+}
+END_TEST
+
+/* A session takes nothing that the listener has or has freed, and leaves it as it is. */
+START_TEST(a_session_has_memory_of_its_own)
+{
+    heap_prepare();
+    char *old = heap_take(500, "x.c", 1), *freed = heap_take(500, "x.c", 1);
+    char *lock = heap_take(56, "crypto/threads_pthread.c", 1);
+    memset(old, 'o', 500);
+    heap_give(freed, "x.c", 1);
+    heap_session();
+    char *first = heap_take(500, "x.c", 1);
+    ck_assert_ptr_ne(first, freed);
+    ck_assert(first > lock && lock > old);
+    for (size_t i = 0; i < 500; i++)
+        ck_assert_int_eq(first[i], 0);
+    heap_give(old, "x.c", 1);
+    ck_assert(old[0] == 'o' && old[499] == 'o');
+    char *large = heap_take(40000, "x.c", 1);
+    memset(large, 'l', 40000);
+    heap_give(large, "x.c", 1);
+    heap_rest();
+    ck_assert_ptr_eq(heap_take(40000, "x.c", 1), large);
+    ck_assert_int_eq(large[20000], 0);
+    /* And when its part is full, there is malloc(). */
+    for (size_t n = 0; n < 2 * (size_t)HEAP_NEW; n += HEAP_BLOCK_MAX)
+        ck_assert_ptr_nonnull(heap_take(HEAP_BLOCK_MAX, "x.c", 1));
+}
+END_TEST
+
 Suite *suite_tlsd(void);
 Suite *
 suite_tlsd(void)
@@ -245,5 +297,9 @@ suite_tlsd(void)
     tcase_add_test(t, requests_that_are_none_close_their_channel);
     tcase_add_test(t, a_front_has_as_many_sessions_here_as_it_has_itself);
     suite_add_tcase(s, t);
+    TCase *h = tcase_create("heap");
+    tcase_add_test(h, blocks_of_all_sizes);
+    tcase_add_test(h, a_session_has_memory_of_its_own);
+    suite_add_tcase(s, h);
     return s;
 }

@@ -290,15 +290,21 @@ tls_bits(const struct tls *t)
 }
 
 void
-tls_close(struct tls *t, struct stream *s)
+tls_end(struct tls *t)
 {
-    if (!t)
-        return;
     if (!t->dead && !t->eof) {
         ERR_clear_error();
         (void)SSL_shutdown(t->ssl);
         ERR_clear_error();
     }
+}
+
+void
+tls_close(struct tls *t, struct stream *s)
+{
+    if (!t)
+        return;
+    tls_end(t);
     s->under = (struct transport){0};
     s->broken = true;
     tls_free(t);
