@@ -28,8 +28,9 @@ keyd_keys_prepare(struct err *e)
         return library_error(e, "OpenSSL");
     if (!CRYPTO_secure_malloc_initialized() && CRYPTO_secure_malloc_init(KEYD_HEAP, 32) == 0)
         return err_set(e, ERR_TEMPORARY, "no memory for the keys");
-    /* Algorithms are found when they are first used; do it while that is still easy. */
-    EVP_PKEY *rsa = EVP_RSA_gen(2048), *ec = EVP_EC_gen("P-256");
+    /* Algorithms are found when they are first used; do it while that is still easy. The keys are
+     * thrown away: a small one, since handshakes of all services wait for our start. */
+    EVP_PKEY *rsa = EVP_RSA_gen(512), *ec = EVP_EC_gen("P-256");
     int ok = rsa && ec;
     EVP_PKEY_free(rsa);
     EVP_PKEY_free(ec);
