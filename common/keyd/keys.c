@@ -122,7 +122,7 @@ read_chain(int fd, struct keyd_key *k, struct err *e)
 }
 
 int
-keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, struct err *e)
+keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, unsigned fronts, struct err *e)
 {
     struct err why = {0};
     if (keys->n == CONF_KEYS_MAX)
@@ -138,6 +138,7 @@ keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, struct err *e)
     else
         r = read_chain(chain_fd, k, &why);
     if (r == 0) {
+        k->fronts = fronts;
         keys->n++;
         return 0;
     }
@@ -148,7 +149,8 @@ keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, struct err *e)
 }
 
 int
-keyd_keys_load(struct keyd_keys *keys, const struct start *st, struct err *e)
+keyd_keys_load(struct keyd_keys *keys, const struct start *st, const struct conf *conf,
+               struct err *e)
 {
     for (unsigned i = 0; i < CONF_KEYS_MAX; i++) {
         char key[32], chain[32];
@@ -159,13 +161,27 @@ keyd_keys_load(struct keyd_keys *keys, const struct start *st, struct err *e)
             break;
         if (key_fd < 0 || chain_fd < 0)
             return err_set(e, ERR_PERMANENT, "key %u: key or certificate not given", i);
-        int r = keyd_keys_add(keys, key_fd, chain_fd, e);
+        int r = keyd_keys_add(keys, key_fd, chain_fd, conf->keys[i].fronts, e);
         close(key_fd);
         close(chain_fd);
         if (r < 0)
             return -1;
     }
     return 0;
+}
+
+struct keyd_key *
+keyd_keys_of(struct keyd_keys *keys, enum role front, uint32_t index, uint32_t *keys_r)
+{
+    struct keyd_key *found = NULL;
+    *keys_r = 0;
+    for (uint32_t i = 0; i < keys->n; i++)
+        if (keys->at[i].fronts & (unsigned)front) {
+            if (*keys_r == index)
+                found = &keys->at[i];
+            ++*keys_r;
+        }
+    return found;
 }
 
 void

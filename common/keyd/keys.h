@@ -16,6 +16,7 @@ enum { KEYD_FILE_MAX = 60000, KEYD_HEAP = 512 * 1024 };
 
 struct keyd_key {
     EVP_PKEY *pkey;
+    unsigned fronts;  /* whose clients it is for: no other's session is served with it */
     struct buf chain; /* PEM */
     char name[80];    /* of its certificate, quoted */
     int64_t end_s;    /* when that expires, by the wall clock */
@@ -29,8 +30,13 @@ struct keyd_keys {
 
 /* Sets the secure heap up and loads OpenSSL whole: before the role is entered. */
 int keyd_keys_prepare(struct err *e);
-/* Read all "dir.keyN" with their chains; closes them. -1 names the one that is wrong. */
-int keyd_keys_load(struct keyd_keys *keys, const struct start *st, struct err *e);
-/* Add one; the descriptors stay the caller's. */
-int keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, struct err *e);
+/* Read all "dir.keyN" with their chains, in the order of the configuration; closes them. -1 names
+ * the one that is wrong. */
+int keyd_keys_load(struct keyd_keys *keys, const struct start *st, const struct conf *conf,
+                   struct err *e);
+/* Add one, for these fronts; the descriptors stay the caller's. */
+int keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, unsigned fronts, struct err *e);
+/* Key index of those that are for this front, or NULL; *keys_r is how many there are. */
+struct keyd_key *keyd_keys_of(struct keyd_keys *keys, enum role front, uint32_t index,
+                              uint32_t *keys_r);
 void keyd_keys_free(struct keyd_keys *keys);

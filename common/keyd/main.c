@@ -23,7 +23,7 @@ main(int argc, char **argv)
     if (keyd_keys_prepare(&e) < 0)
         log_fatal("%s", e.text);
     guard_enter(&(struct guard){.role = R_KEYD, .root_fd = start_fd(&st, "root")});
-    if (keyd_keys_load(&keyd.keys, &st, &e) < 0)
+    if (keyd_keys_load(&keyd.keys, &st, &conf, &e) < 0)
         log_fatal("%s", e.text);
     keyd_serve(&keyd, &st);
     return 0;

@@ -37,7 +37,7 @@ on_message(struct client *c, struct msg *m)
     struct keyd *k = c->service->arg;
     struct msg reply = {0};
     struct err e = {0};
-    if (keyd_answer(k, c->role, m, &reply, &e) == 0)
+    if (keyd_answer(k, c->role, c->front, m, &reply, &e) == 0)
         service_send(c, &reply);
     else if (e.class == ERR_PROTOCOL)
         service_close(c);

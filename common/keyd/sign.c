@@ -98,32 +98,34 @@ keyd_allow(struct keyd *k, int64_t at_ms)
 }
 
 static int
-answer_chain(struct keyd *k, struct msg *m, struct msg *reply, struct err *e)
+answer_chain(struct keyd *k, enum role front, struct msg *m, struct msg *reply, struct err *e)
 {
-    uint32_t index = msg_get_u32(m);
+    uint32_t index = msg_get_u32(m), keys;
     if (!msg_end(m))
         return err_set(e, ERR_PROTOCOL, "bad KEY_CHAIN");
-    if (index >= k->keys.n)
-        return err_set(e, ERR_PERMANENT, "no key %u here, of %u", index, k->keys.n);
+    const struct keyd_key *key = keyd_keys_of(&k->keys, front, index, &keys);
+    if (!key)
+        return err_set(e, ERR_PERMANENT, "no key %u for %s, of %u", index, role_name(front), keys);
     msg_begin(reply, M_KEY_CHAIN_IS);
-    msg_put_u32(reply, k->keys.n);
-    msg_put_str(reply, buf_str(&k->keys.at[index].chain));
+    msg_put_u32(reply, keys);
+    msg_put_str(reply, buf_str(&key->chain));
     return 0;
 }
 
 static int
-answer_sign(struct keyd *k, struct msg *m, struct msg *reply, struct err *e)
+answer_sign(struct keyd *k, enum role front, struct msg *m, struct msg *reply, struct err *e)
 {
-    uint32_t index = msg_get_u32(m), how = msg_get_u32(m);
+    uint32_t index = msg_get_u32(m), how = msg_get_u32(m), keys;
     struct str data = msg_get_str(m);
     struct buf out = buf_new(2048);
     if (!msg_end(m))
         return err_set(e, ERR_PROTOCOL, "bad KEY_SIGN");
-    if (index >= k->keys.n)
-        return err_set(e, ERR_PERMANENT, "no key %u here, of %u", index, k->keys.n);
+    const struct keyd_key *key = keyd_keys_of(&k->keys, front, index, &keys);
+    if (!key)
+        return err_set(e, ERR_PERMANENT, "no key %u for %s, of %u", index, role_name(front), keys);
     if (!keyd_allow(k, now_ms()))
         return err_set(e, ERR_LIMIT, "more than %d signatures a second", KEYD_RATE);
-    int r = keyd_sign(&k->keys.at[index], (enum key_how)how, data, &out, e);
+    int r = keyd_sign(key, (enum key_how)how, data, &out, e);
     if (r == 0) {
         k->usage.signed_n++;
         msg_begin(reply, M_KEY_SIGNED);
@@ -149,13 +151,14 @@ answer_dates(const struct keyd *k, struct msg *m, struct msg *reply, struct err 
 }
 
 int
-keyd_answer(struct keyd *k, enum role from, struct msg *m, struct msg *reply, struct err *e)
+keyd_answer(struct keyd *k, enum role from, enum role front, struct msg *m, struct msg *reply,
+            struct err *e)
 {
     int r = -1;
     if (m->type == M_KEY_CHAIN)
-        r = answer_chain(k, m, reply, e);
+        r = answer_chain(k, front, m, reply, e);
     else if (m->type == M_KEY_SIGN)
-        r = answer_sign(k, m, reply, e);
+        r = answer_sign(k, front, m, reply, e);
     else if (m->type == M_KEY_DATES)
         r = answer_dates(k, m, reply, e);
     else
@@ -165,8 +168,9 @@ keyd_answer(struct keyd *k, enum role from, struct msg *m, struct msg *reply, st
         u->refused_n++;
         /* A taken front must not fill the log: the first ten, and then each 1000th. */
         if (u->refused_n <= 10 || u->refused_n % 1000 == 0)
-            log_warn("refused %s: %s (%llu refused, %llu signed)", role_name(from), e->text,
-                     (unsigned long long)u->refused_n, (unsigned long long)u->signed_n);
+            log_warn("refused %s for %s: %s (%llu refused, %llu signed)", role_name(from),
+                     role_name(front), e->text, (unsigned long long)u->refused_n,
+                     (unsigned long long)u->signed_n);
     }
     return r;
 }

@@ -30,6 +30,8 @@ int keyd_sign(const struct keyd_key *key, enum key_how how, struct str data, str
               struct err *e);
 /* Take one signature from the allowance; false when there is none. */
 bool keyd_allow(struct keyd *k, int64_t at_ms);
-/* Answer request m of a role into reply; -1 with e for FAILED (e->class ERR_PROTOCOL: the peer
+/* Answer request m of a role, by its door for this front, into reply: only keys of that front exist
+ * there; -1 with e for FAILED (e->class ERR_PROTOCOL: the peer
  * broke the rules and is to be closed). */
-int keyd_answer(struct keyd *k, enum role from, struct msg *m, struct msg *reply, struct err *e);
+int keyd_answer(struct keyd *k, enum role from, enum role front, struct msg *m, struct msg *reply,
+                struct err *e);

@@ -47,8 +47,6 @@ start(struct loop_timer *t)
         loop_timer_set(&the.loop, &c->restart, now_ms() + BACKOFF_MIN_MS);
         return;
     }
-    c->control.ready = on_child_says;
-    c->control.arg = c;
     if (loop_add(&the.loop, &c->control, EPOLLIN) < 0)
         log_warn("cannot hear %s", role_name(c->role));
 }
@@ -124,10 +122,9 @@ adopt_roles(void)
     for (size_t i = 0; i < the.plan.fixed.nroles; i++) {
         const struct plan_role *r = &the.plan.fixed.roles[i];
         struct child *c = &the.children[the.nchildren++];
-        c->role = (enum role)r->role;
-        c->uid = r->uid;
-        c->gid = r->gid;
+        *c = (struct child){.role = (enum role)r->role, .uid = r->uid, .gid = r->gid};
         c->restart = (struct loop_timer){.fire = start, .arg = c};
+        c->control = (struct loop_io){.ready = on_child_says, .arg = c};
     }
 }
 
@@ -186,8 +183,7 @@ reload(void)
 static void
 stop(void)
 {
-    the.stopping = true;
-    the.loop.stop = true;
+    the.stopping = the.loop.stop = true;
 }
 
 static void

@@ -30,6 +30,7 @@ struct child {
 
 struct door { /* a socket pair from a client's to a service's wires */
     struct child *client, *service;
+    const char *more;   /* in its name: see sockets_door() */
     struct loop_io end; /* the service's end, to see when somebody shuts it down */
 };
 

@@ -110,11 +110,11 @@ path_for(struct master *m, struct child *service, const struct child *owner, con
 /* The path of a service for clients that master did not start: only that client's user may connect.
  */
 static int
-path_of(struct master *m, struct child *service, enum role client)
+path_of(struct master *m, struct child *service, enum role client, const char *more)
 {
     char file[64], name[64];
-    snprintf(file, sizeof file, "%s.%s", role_name(service->role), role_name(client));
-    snprintf(name, sizeof name, "path.%s", role_name(client));
+    snprintf(file, sizeof file, "%s.%s%s", role_name(service->role), role_name(client), more);
+    snprintf(name, sizeof name, "path.%s%s", role_name(client), more);
     return path_for(m, service, child_of(m, client), file, SOCK_SEQPACKET, 0600, name);
 }
 
@@ -126,20 +126,27 @@ wires_door(struct master *m, struct door *d)
     char name[32];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -1;
-    snprintf(name, sizeof name, "to.%s", role_name(d->service->role));
+    snprintf(name, sizeof name, "to.%s%s", role_name(d->service->role), d->more);
     wire_set(d->client, pair[0], name);
-    snprintf(name, sizeof name, "from.%s", role_name(d->client->role));
+    snprintf(name, sizeof name, "from.%s%s", role_name(d->client->role), d->more);
     wire_set(d->service, pair[1], name);
     d->end = (struct loop_io){.fd = pair[1], .ready = m->on_door_shut, .arg = d};
     return loop_add(&m->loop, &d->end, EPOLLRDHUP);
 }
 
+/* All doors and paths from one program to another, when there are any. */
 static int
-add_door(struct master *m, struct child *client, struct child *service)
+add_doors(struct master *m, struct child *client, struct child *service)
 {
-    struct door *d = &m->doors[m->ndoors++];
-    *d = (struct door){.client = client, .service = service};
-    return wires_door(m, d);
+    const char *more;
+    for (size_t i = 0; (more = sockets_door(client->role, service->role, i)); i++) {
+        struct door *d = &m->doors[m->ndoors++];
+        *d = (struct door){.client = client, .service = service, .more = more};
+        if (m->ndoors > DOORS_MAX - SOCKETS_FRONTS || wires_door(m, d) < 0 ||
+            path_of(m, service, client->role, more) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 int
@@ -149,11 +156,9 @@ wires_doors(struct master *m)
     for (size_t i = 0; i < m->nchildren; i++) {
         struct child *service = &m->children[i];
         for (size_t k = 0; k < m->nchildren; k++)
-            if (sockets_linked(m->children[k].role, service->role) &&
-                (m->ndoors == DOORS_MAX || add_door(m, &m->children[k], service) < 0 ||
-                 path_of(m, service, m->children[k].role) < 0))
+            if (add_doors(m, &m->children[k], service) < 0)
                 return -1;
-        if (sockets_linked(R_CTL, service->role) && path_of(m, service, R_CTL) < 0)
+        if (sockets_linked(R_CTL, service->role) && path_of(m, service, R_CTL, "") < 0)
             return -1;
     }
     /* Where sendmail(1) comes in; anybody may connect, and the kernel says who it is. */

@@ -9,10 +9,11 @@ static EC_KEY_METHOD *ec_method;
 static int rsa_slot = -1, ec_slot = -1;
 
 void
-keyclient_init(struct keyclient *k, const struct start *start)
+keyclient_init(struct keyclient *k, const struct start *start, enum role front)
 {
     *k = (struct keyclient){0};
     remote_init(&k->keyd, start, start->role, R_KEYD);
+    k->keyd.front = front;
 }
 
 void

@@ -25,7 +25,8 @@ struct keyclient_key {
     uint32_t index;
 };
 
-void keyclient_init(struct keyclient *k, const struct start *start);
+/* By the door for this front: of its keys alone. */
+void keyclient_init(struct keyclient *k, const struct start *start, enum role front);
 /* Idempotent; the next question opens a new channel. */
 void keyclient_close(struct keyclient *k);
 /* The PEM chain of key index, appended to pem; *keys_r is how many keys there are. */

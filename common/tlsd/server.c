@@ -1,4 +1,5 @@
 #include "tlsd/server.h"
+#include "lib/role/sockets.h"
 #include "lib/tls/connection.h"
 #include "tlsd/keyclient.h"
 #include <openssl/err.h>
@@ -152,8 +153,9 @@ load_identity(struct tls_server *server, uint32_t index, const char *service, st
 }
 
 struct tls_server *
-tls_server_new(const struct start *st, const char *service, struct err *e)
+tls_server_new(const struct start *st, enum role front, struct err *e)
 {
+    const char *service = sockets_service_name(front, false);
     if (tls_library_ready(e) < 0)
         return NULL;
     struct tls_server *server = calloc(1, sizeof *server);
@@ -161,7 +163,7 @@ tls_server_new(const struct start *st, const char *service, struct err *e)
         err_set(e, ERR_TEMPORARY, "out of memory");
         return NULL;
     }
-    keyclient_init(&server->client, st);
+    keyclient_init(&server->client, st, front);
     server->protocol = protocol_of(service);
     server->n = 1;
     for (uint32_t i = 0; i < server->n; i++)

@@ -15,9 +15,8 @@ enum { TICKET_KEYS_MS = 3600 * 1000 };
 
 struct tls_server; /* made once in the listener, shared by its sessions */
 
-/* Asks keyd for the chains. service: "smtp", "submission", "imap" or "pop3". NULL with e when keyd
- * has none. */
-struct tls_server *tls_server_new(const struct start *st, const char *service, struct err *e);
+/* Asks keyd for the chains of this front. NULL with e when keyd has none. */
+struct tls_server *tls_server_new(const struct start *st, enum role front, struct err *e);
 void tls_server_free(struct tls_server *server);
 /* In the listener, before a session is forked: new ticket keys when the old ones are of age. */
 void tls_server_renew_tickets(struct tls_server *server, int64_t at_ms);

@@ -23,8 +23,9 @@ tlsd_prepare(struct tlsd *d)
     struct err e = {0};
     heap_prepare();
     for (size_t i = 0; i < SOCKETS_FRONTS; i++) {
-        d->servers[i] =
-            tls_server_new(&d->start, sockets_service_name(sockets_fronts[i], false), &e);
+        if (conf_keys(&d->conf, (unsigned)sockets_fronts[i]) == 0)
+            continue;
+        d->servers[i] = tls_server_new(&d->start, sockets_fronts[i], &e);
         if (!d->servers[i])
             log_fatal("TLS: %s", e.text);
     }
@@ -53,7 +54,8 @@ tlsd_before_session(void *arg)
     struct tlsd *d = arg;
     int64_t now = now_ms();
     for (size_t i = 0; i < SOCKETS_FRONTS; i++)
-        tls_server_renew_tickets(d->servers[i], now);
+        if (d->servers[i])
+            tls_server_renew_tickets(d->servers[i], now);
 }
 
 /* The front's request: its client. */
@@ -113,14 +115,26 @@ part(int in, int out)
     }
 }
 
+/* What keyd signs for other services is not for this session. */
+static void
+keep_door_of(const struct tlsd *d, enum role front)
+{
+    for (size_t i = 0; i < SOCKETS_FRONTS; i++)
+        if (sockets_fronts[i] != front)
+            close(start_door_for(&d->start, R_KEYD, sockets_fronts[i]));
+}
+
 static void
 serve(const struct tlsd *d, const struct peer *peer, int in, int out)
 {
+    struct tls_server *server = server_of(d, peer->from);
     struct stream io;
     struct tls *tls = NULL;
     struct err e = {0};
     stream_init(&io, in, out, PROXY_BUFFER, TLSD_IDLE_MS);
-    if (tls_server_accept(server_of(d, peer->from), &io, &tls, &e) < 0) {
+    if (!server)
+        err_set(&e, ERR_PERMANENT, "no certificate is for %s", role_name(peer->from));
+    if (!server || tls_server_accept(server, &io, &tls, &e) < 0) {
         chan_fail(peer->fd_in, &e);
         stream_free(&io);
         return;
@@ -129,7 +143,7 @@ serve(const struct tlsd *d, const struct peer *peer, int in, int out)
     int clear = answer(peer, tls);
     /* For hours, perhaps: without the ways to anybody. */
     close(peer->fd_in);
-    close(start_door(&d->start, R_KEYD));
+    close(start_door_for(&d->start, R_KEYD, peer->from));
     bool whole = clear >= 0 && proxy_run(&io, clear, TLSD_IDLE_MS, TLSD_LAST_MS);
     close(clear);
     tls_end(tls);
@@ -143,6 +157,7 @@ tlsd_session(const struct peer *peer, void *arg)
     const struct tlsd *d = arg;
     struct err e = {0};
     int in = -1, out = -1;
+    keep_door_of(d, peer->from);
     heap_session();
     int n = take_client(peer, &in, &out, &e);
     if (n < 0)

@@ -18,7 +18,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import Report, Suite, make_certificate, wait_for  # noqa: E402
 
-KEY_SIGN, FAILED = 72, 2
+KEY_CHAIN, KEY_SIGN, FAILED = 70, 72, 2
 PER_ADDRESS = 40
 GROWTH_KIB = 1024
 
@@ -38,8 +38,8 @@ def connect(port, name="mx.example.org", c=None, session=None, protocol=b"* OK")
     return s
 
 
-def common_name(port, name):
-    with connect(port, name) as s:
+def common_name(port, name, protocol=b"* OK"):
+    with connect(port, name, protocol=protocol) as s:
         der = s.getpeercert(True)
     found = re.findall(rb"\x06\x03\x55\x04\x03.(.)([\w.-]+)", der, re.S)  # id-at-commonName, tag, length
     return found[-1][1][:found[-1][0][0]].decode()
@@ -54,9 +54,69 @@ def extra_certificate(suite_dir, name, kind, days=90):
 def chosen_by_name(s):
     for name, want in (("mx.example.org", "mx.example.org"), ("two.example", "two.example"),
                        ("TWO.example", "two.example"), ("soon.example", "soon.example"),
+                       ("submit.example", "mx.example.org"),
                        ("nobody.example", "mx.example.org"), (None, "mx.example.org")):
         got = common_name(s.port["imaps"], name)
         assert got == want, (name, got)
+    assert common_name(s.port["submissions"], "submit.example", b"220") == "submit.example"
+
+
+def ask(c, kind, *fields):
+    """A frame to keyd with numbers and texts; the type of its answer, and the answer."""
+    body = b"".join(b"\x01" + struct.pack("<I", f) if isinstance(f, int) else b"\x03" + struct.pack("<I", len(f)) + f
+                    for f in fields)
+    c.send(struct.pack("<IBBHI", 0x48424B4C, 1, 0, kind, len(body)) + body)
+    answer = c.recv(65536)
+    return struct.unpack("<IBBHI", answer[:12])[3], answer
+
+
+def keys_of_others(s):
+    """With the doors of each service, all numbers: its own keys sign, in every way that fits, and no other does."""
+    digest, told = bytes(range(32)), {}
+    for front, names in (("smtpd", 3), ("submitd", 4), ("pop3d", 3), ("imapd", 3)):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as c:
+            c.settimeout(10)
+            c.connect(os.path.join(s.run, "keyd.tlsd." + front))
+            chains = [i for i in [*range(40), 2**31, 2**32 - 1] if ask(c, KEY_CHAIN, i)[0] != FAILED]
+            signs = [i for i in [*range(40), 2**31, 2**32 - 1]
+                     if any(ask(c, KEY_SIGN, i, how, data)[0] != FAILED
+                            for how, data in ((2, digest), (1, b"\0" + b"x" * 254 + b"\xbc")))]
+        assert chains == signs == list(range(names)), (front, chains, signs)
+        told[front] = len(signs)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as c:
+        assert c.connect_ex(os.path.join(s.run, "keyd.tlsd")) != 0, "a way to keyd that is no service's"
+    return f"keys that signed: {told}"
+
+
+def sockets_of(pid):
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+        except FileNotFoundError:
+            pass
+    return found
+
+
+def one_door(s):
+    """A session of tlsd, before its client has said anything, holds its own service's door to keyd, and none of the others."""
+    pid = next(r["pid"] for r in s.status() if r["program"] == "tlsd")
+    with open(f"/proc/{pid}/environ", "rb") as f:
+        names = next(v for v in f.read().split(b"\0") if v.startswith(b"LISTEN_FDNAMES=")).split(b"=")[1].decode().split(":")
+    held = sockets_of(pid)
+    doors = {held[3 + i]: n.removeprefix("to.keyd.") for i, n in enumerate(names) if n.startswith("to.keyd")}
+    assert sorted(doors.values()) == ["imapd", "pop3d", "smtpd", "submitd"], names
+    for port, front in (("imaps", "imapd"), ("pop3s", "pop3d"), ("submissions", "submitd")):
+        with socket.create_connection(("127.0.0.1", s.port[port])):
+            def session():
+                with open(f"/proc/{pid}/task/{pid}/children") as f:
+                    children = f.read().split()
+                return [doors[x] for c in children for x in sockets_of(c).values() if x in doors] == [front]
+            wait_for(session)
+
+            time.sleep(0.3)
+            assert session()
+        wait_for(lambda: not open(f"/proc/{pid}/task/{pid}/children").read())
 
 
 def days(s, name):
@@ -152,7 +212,7 @@ def rationed(s):
     """As tlsd's user could: a burst is signed, the rest is refused, and the log says so a few times only."""
     c = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     c.settimeout(10)
-    c.connect(os.path.join(s.run, "keyd.tlsd"))
+    c.connect(os.path.join(s.run, "keyd.tlsd.imapd"))
     digest = bytes(range(32))
     body = b"\x01" + struct.pack("<I", 0) + b"\x01" + struct.pack("<I", 2) + b"\x03" + struct.pack("<I", 32) + digest
     answers = {}
@@ -234,12 +294,16 @@ def main():
         lines = ""
         for name, kind, left in (("two.example", "rsa", 90), ("soon.example", "ec", 5)):
             lines += "certificate %s key %s\n" % extra_certificate(s.dir, name, kind, left)
+        lines += "certificate %s key %s for submitd\n" % extra_certificate(s.dir, "submit.example", "ec", 90)
         with open(s.conf) as f:
             text = f.read()
         with open(s.conf, "w") as f:
             f.write(text.replace("directories {", lines + "directories {", 1))
         s.start()
         r.run("a certificate for each name", chosen_by_name, s)
+        r.run("a service's keys sign for that service alone", keys_of_others, s)
+        if os.geteuid() == 0:
+            r.run("a session has the door of its own service", one_door, s)
         r.run("expiry is told: log, status", expiry_is_told, s)
         r.run("a renewed certificate, open sessions go on", renewed, s)
         r.run("ten renewals among clients", reloads_in_the_middle, s)

@@ -3,6 +3,7 @@
 #include "lib/base/str.h"
 #include "lib/ipc/message.h"
 #include "lib/log/log.h"
+#include "lib/role/sockets.h"
 #include "tests/unit/unit.h"
 #include "tlsd/session.h"
 #include <fcntl.h>
@@ -64,13 +65,23 @@ keyring_pair(const char *name, int *key_fd, int *chain_fd)
 void
 keyring_door(struct start *client, struct start *service, enum role from, enum role to)
 {
-    int pair[2];
-    char name[32];
-    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-    snprintf(name, sizeof name, "to.%s", role_name(to));
-    start_add_fd(client, pair[0], name);
-    snprintf(name, sizeof name, "from.%s", role_name(from));
-    start_add_fd(service, pair[1], name);
+    const char *more;
+    for (size_t i = 0; (more = sockets_door(from, to, i)); i++) {
+        int pair[2];
+        char name[32];
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        snprintf(name, sizeof name, "to.%s%s", role_name(to), more);
+        start_add_fd(client, pair[0], name);
+        snprintf(name, sizeof name, "from.%s%s", role_name(from), more);
+        start_add_fd(service, pair[1], name);
+    }
+}
+
+static void
+keyring_close(const struct start *st)
+{
+    for (size_t i = 0; i < st->nfds; i++)
+        close(st->fds[i].fd);
 }
 
 void
@@ -85,19 +96,19 @@ keyring_start(struct keyring *k, enum role client, const char *const *names)
     for (; *names; names++) {
         int key_fd, chain_fd;
         keyring_pair(*names, &key_fd, &chain_fd);
-        ck_assert_msg(keyd_keys_add(&keyd.keys, key_fd, chain_fd, &e) == 0, "%s", e.text);
+        ck_assert_msg(keyd_keys_add(&keyd.keys, key_fd, chain_fd, R_ANY, &e) == 0, "%s", e.text);
         close(key_fd);
         close(chain_fd);
     }
     k->pid = fork();
     if (k->pid == 0) {
-        close(k->start.fds[0].fd);
+        keyring_close(&k->start);
         log_open(open("/dev/null", O_WRONLY), "keyd");
         signal(SIGTERM, SIG_DFL); /* the test library's handler ends the tests */
         keyd_serve(&keyd, &service);
         _exit(0);
     }
-    close(service.fds[0].fd);
+    keyring_close(&service);
     keyd_keys_free(&keyd.keys);
 }
 
@@ -106,7 +117,7 @@ keyring_stop(struct keyring *k)
 {
     kill(k->pid, SIGTERM);
     waitpid(k->pid, NULL, 0);
-    close(k->start.fds[0].fd);
+    keyring_close(&k->start);
 }
 
 pid_t
@@ -121,6 +132,8 @@ keyring_tlsd(struct keyring *k, struct start *front)
         signal(SIGCHLD, SIG_IGN);
         close(start_door(front, R_TLSD));
         d.start = k->start;
+        d.conf.nkeys = 1;
+        d.conf.keys[0].fronts = (unsigned)front->role;
         tlsd_prepare(&d);
         struct pollfd p = {.fd = service.fds[0].fd, .events = POLLIN};
         while (poll(&p, 1, -1) == 1 && msg_recv(p.fd, &m, front->role, R_TLSD) == 1) {

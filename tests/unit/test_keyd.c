@@ -19,7 +19,7 @@ load(const char *name)
     struct err e = {0};
     ck_assert_int_eq(keyd_keys_prepare(&e), 0);
     keyring_pair(name, &key_fd, &chain_fd);
-    ck_assert_msg(keyd_keys_add(&keyd.keys, key_fd, chain_fd, &e) == 0, "%s", e.text);
+    ck_assert_msg(keyd_keys_add(&keyd.keys, key_fd, chain_fd, R_ANY, &e) == 0, "%s", e.text);
     close(key_fd);
     close(chain_fd);
 }
@@ -39,10 +39,10 @@ START_TEST(foreign_certificate_is_refused)
     ck_assert_int_eq(keyd_keys_prepare(&e), 0);
     keyring_pair("ec.one.example", &key1, &chain1);
     keyring_pair("ec.two.example", &key2, &chain2);
-    ck_assert_int_eq(keyd_keys_add(&keyd.keys, key1, chain2, &e), -1);
+    ck_assert_int_eq(keyd_keys_add(&keyd.keys, key1, chain2, R_ANY, &e), -1);
     ck_str(str_z(e.text), "key 0: the certificate does not belong to the private key");
     ck_assert_uint_eq(keyd.keys.n, 0);
-    ck_assert_int_eq(keyd_keys_add(&keyd.keys, key2, chain2, &e), 0);
+    ck_assert_int_eq(keyd_keys_add(&keyd.keys, key2, chain2, R_ANY, &e), 0);
     keyd_keys_free(&keyd.keys);
 }
 END_TEST
@@ -59,8 +59,8 @@ START_TEST(what_is_no_key_is_refused)
     keyring_pair("ec.one.example", &key, &chain);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         int fd = file_of(bad[i]);
-        ck_assert_int_eq(keyd_keys_add(&keyd.keys, fd, chain, &e), -1);
-        ck_assert_int_eq(keyd_keys_add(&keyd.keys, key, fd, &e), -1);
+        ck_assert_int_eq(keyd_keys_add(&keyd.keys, fd, chain, R_ANY, &e), -1);
+        ck_assert_int_eq(keyd_keys_add(&keyd.keys, key, fd, R_ANY, &e), -1);
         close(fd);
     }
     ck_assert_uint_eq(keyd.keys.n, 0);
@@ -150,6 +150,58 @@ ask_chain(int fd, uint32_t index, struct err *e)
     return r;
 }
 
+static int
+ask_of(enum role front, enum msg_type type, uint32_t index, char *name_r)
+{
+    struct msg m = {0}, reply = {0};
+    struct err e = {0};
+    char digest[32] = "what a client wants signed";
+    msg_begin(&m, type);
+    msg_put_u32(&m, index);
+    if (type == M_KEY_SIGN) {
+        msg_put_u32(&m, KEY_ECDSA);
+        msg_put_str(&m, str_of(digest, sizeof digest));
+    }
+    int r = keyd_answer(&keyd, R_TLSD, front, &m, &reply, &e);
+    ck_assert(r == 0 || e.class == ERR_PERMANENT);
+    uint32_t keys;
+    const struct keyd_key *k = keyd_keys_of(&keyd.keys, front, index, &keys);
+    ck_assert((r == 0) == (k != NULL));
+    snprintf(name_r, 80, "%s", k ? k->name : "");
+    msg_free(&m);
+    msg_free(&reply);
+    return r;
+}
+
+/* A front has its own keys, numbered from 0; those of others are not there, whatever is asked. */
+START_TEST(keys_are_for_their_fronts)
+{
+    static const unsigned fronts[] = {R_SMTPD | R_IMAPD, R_IMAPD, R_SUBMITD};
+    static const char *const names[] = {"ec.one.example", "ec.two.example", "ec.three.example"};
+    static const enum msg_type types[] = {M_KEY_CHAIN, M_KEY_SIGN};
+    char name[80];
+    for (size_t i = 0; i < 3; i++) {
+        load(names[i]);
+        keyd.keys.at[i].fronts = fronts[i];
+    }
+    for (size_t i = 0; i < 2; i++) {
+        ck_assert_int_eq(ask_of(R_SMTPD, types[i], 0, name), 0);
+        ck_str(str_z(name), "ec.one.example");
+        ck_assert_int_eq(ask_of(R_IMAPD, types[i], 1, name), 0);
+        ck_str(str_z(name), "ec.two.example");
+        ck_assert_int_eq(ask_of(R_SUBMITD, types[i], 0, name), 0);
+        ck_str(str_z(name), "ec.three.example");
+        for (uint32_t index = 1; index < 20; index++)
+            ck_assert_int_eq(ask_of(R_SMTPD, types[i], index, name), -1);
+        ck_assert_int_eq(ask_of(R_SMTPD, types[i], UINT32_MAX, name), -1);
+        ck_assert_int_eq(ask_of(R_IMAPD, types[i], 2, name), -1);
+        ck_assert_int_eq(ask_of(R_POP3D, types[i], 0, name), -1);
+        ck_assert_int_eq(ask_of(R_NONE, types[i], 0, name), -1);
+    }
+    keyd_keys_free(&keyd.keys);
+}
+END_TEST
+
 /* Catalogue E9: what a peer says wrong costs that peer its channel, and nothing else. */
 START_TEST(expiry_is_told_in_time)
 {
@@ -183,7 +235,7 @@ START_TEST(names_and_dates_are_told)
     load("rsa.one.example");
     load("ec.two.example");
     msg_begin(&m, M_KEY_DATES);
-    ck_assert_int_eq(keyd_answer(&keyd, R_CTL, &m, &reply, &e), 0);
+    ck_assert_int_eq(keyd_answer(&keyd, R_CTL, R_NONE, &m, &reply, &e), 0);
     ck_assert_uint_eq(msg_get_u32(&reply), 2);
     ck_str(msg_get_str(&reply), "rsa.one.example");
     ck_assert(msg_get_u64(&reply) == (uint64_t)keyd.keys.at[0].end_s);
@@ -202,8 +254,8 @@ START_TEST(garbage_closes_one_peer_only)
     struct err e = {0};
     struct msg m = {0};
     keyring_start(&k, R_TLSD, (const char *const[]){"ec.example", NULL});
-    int good = start_channel(&k.start, R_KEYD, NULL, &e),
-        bad = start_channel(&k.start, R_KEYD, NULL, &e);
+    int good = chan_open(start_door_for(&k.start, R_KEYD, R_SMTPD), NULL, &e),
+        bad = chan_open(start_door_for(&k.start, R_KEYD, R_SMTPD), NULL, &e);
     ck_assert(good >= 0 && bad >= 0);
     ck_assert_int_eq(ask_chain(bad, 0, &e), 0);
     ck_assert_int_eq(ask_chain(bad, 1, &e), -1);
@@ -212,7 +264,7 @@ START_TEST(garbage_closes_one_peer_only)
     ck_assert_int_eq(write(bad, "garbage", 7), 7);
     ck_assert_int_eq(chan_recv(bad, &m, R_KEYD, R_TLSD, 5000, &e), 0);
     close(bad);
-    bad = start_channel(&k.start, R_KEYD, NULL, &e);
+    bad = chan_open(start_door_for(&k.start, R_KEYD, R_SMTPD), NULL, &e);
     msg_begin(&m, M_KEY_SIGN); /* fields missing */
     ck_assert_int_eq(chan_send(bad, &m, 1000, &e), 0);
     ck_assert_int_eq(chan_recv(bad, &m, R_KEYD, R_TLSD, 5000, &e), 0);
@@ -236,6 +288,7 @@ suite_keyd(void)
     tcase_add_test(t, signatures_are_rationed);
     tcase_add_test(t, expiry_is_told_in_time);
     tcase_add_test(t, names_and_dates_are_told);
+    tcase_add_test(t, keys_are_for_their_fronts);
     tcase_add_test(t, garbage_closes_one_peer_only);
     suite_add_tcase(s, t);
     return s;

@@ -112,6 +112,7 @@ setup_for(enum role role, bool tls)
         keyring_start(&the.ring, R_TLSD, (const char *const[]){"ec.mail.example", NULL});
         the.tlsd = keyring_tlsd(&the.ring, &the.front.start);
         the.front.conf.nkeys = 1;
+        the.front.conf.keys[0].fronts = R_ANY;
     }
     the.front.conf.imapd.idle_s = the.front.conf.pop3d.idle_s = 5;
     keyring_door(&the.front.start, &authd, role, R_AUTHD);

@@ -755,7 +755,7 @@ START_TEST(tls_is_used_when_offered)
 {
     struct err e = {0};
     keyring_start(&the.ring, R_TLSD, (const char *const[]){"ec.mx0.example", NULL});
-    the.tls = tls_server_new(&the.ring.start, "smtp", &e);
+    the.tls = tls_server_new(&the.ring.start, R_SMTPD, &e);
     ck_assert_msg(the.tls != NULL, "%s", e.text);
     play((const struct script[]){{.ehlo = "250-me\r\n250-SIZE 1\r\n250 STARTTLS", .tls = true}}, 1);
     send_route("example.org");

@@ -34,6 +34,7 @@ session_tls(struct chat *chat)
 {
     struct smtpd d = {.start = chat->fakes->start, .conf = chat->fakes->conf};
     d.conf.nkeys = 1;
+    d.conf.keys[0].fronts = R_ANY;
     smtpd_session(&chat->peer, &d);
 }
 

@@ -35,6 +35,7 @@ session(struct chat *chat)
 {
     struct submitd d = {.start = chat->fakes->start, .conf = chat->fakes->conf};
     d.conf.nkeys = 1;
+    d.conf.keys[0].fronts = R_ANY;
     submitd_session(&chat->peer, &d);
 }
 

@@ -87,10 +87,10 @@ client_was_content(pid_t pid)
 }
 
 static struct tls_server *
-server(const char *service)
+server(enum role front)
 {
     struct err e = {0};
-    struct tls_server *s = tls_server_new(&ring.start, service, &e);
+    struct tls_server *s = tls_server_new(&ring.start, front, &e);
     ck_assert_msg(s != NULL, "%s", e.text);
     return s;
 }
@@ -162,7 +162,7 @@ START_TEST(keys_elsewhere_sign_in_every_way)
         {.say = "hello\r\n", .sni = "unknown.example", .want_host = "rsa.first.example"},
     };
     start_ring();
-    struct tls_server *s = server("smtp");
+    struct tls_server *s = server(R_SMTPD);
     for (size_t i = 0; i < sizeof acts / sizeof acts[0]; i++)
         meet(s, &acts[i]);
     tls_server_free(s);
@@ -173,7 +173,7 @@ END_TEST
 START_TEST(a_cut_is_not_an_end)
 {
     start_ring();
-    struct tls_server *s = server("smtp");
+    struct tls_server *s = server(R_SMTPD);
     meet(s, &(struct act){.say = "hello\r\n"});
     meet(s, &(struct act){.say = "hello\r\n", .cut = true});
     meet(s, &(struct act){.say = "hello\r\n", .cut = true, .version = TLS1_2_VERSION});
@@ -185,7 +185,7 @@ END_TEST
 START_TEST(old_versions_and_foreign_protocols_are_refused)
 {
     start_ring();
-    struct tls_server *s = server("imaps");
+    struct tls_server *s = server(R_IMAPD);
     meet(s, &(struct act){.version = TLS1_1_VERSION, .refused = true});
     meet(s, &(struct act){.alpn = "\x08http/1.1", .refused = true});
     meet(s, &(struct act){.alpn = "\x08http/1.1\x04imap", .say = "hello\r\n"});
@@ -204,7 +204,7 @@ START_TEST(buffered_input_ends_the_handshake)
     bool bare;
     int pair[2];
     start_ring();
-    struct tls_server *s = server("smtp");
+    struct tls_server *s = server(R_SMTPD);
     struct tls_client *c = tls_client_new(&e);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     ck_assert_int_eq(write(pair[1], "STARTTLS\r\nRSET\r\n", 16), 16);
@@ -230,7 +230,7 @@ START_TEST(a_silent_client_is_cut)
     struct err e = {0};
     int pair[2];
     start_ring();
-    struct tls_server *s = server("smtp");
+    struct tls_server *s = server(R_SMTPD);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     ck_assert_int_eq(write(pair[1], "\x16\x03\x01", 3), 3);
     stream_init(&io, pair[0], pair[0], 4096, 60000);
@@ -250,7 +250,7 @@ START_TEST(without_keyd_the_handshake_fails_and_says_why)
     struct err e = {0};
     int fd;
     start_ring();
-    struct tls_server *s = server("smtp");
+    struct tls_server *s = server(R_SMTPD);
     kill(ring.pid, SIGKILL);
     waitpid(ring.pid, NULL, 0);
     pid_t pid = start_client(&(struct act){.refused = true}, &fd);
@@ -260,7 +260,7 @@ START_TEST(without_keyd_the_handshake_fails_and_says_why)
     stream_free(&io);
     close(fd);
     client_was_content(pid);
-    ck_assert_ptr_null(tls_server_new(&ring.start, "smtp", &e));
+    ck_assert_ptr_null(tls_server_new(&ring.start, R_SMTPD, &e));
     tls_server_free(s);
 }
 END_TEST
@@ -272,7 +272,7 @@ START_TEST(aborted_handshakes_leave_nothing)
     int pair[2], first;
     struct err e = {0};
     start_ring();
-    struct tls_server *s = server("smtp");
+    struct tls_server *s = server(R_SMTPD);
     pid_t pid = start_client(&(struct act){.refused = true}, &first);
     ssize_t n = 0;
     while (n < 5 || n < 5 + ((unsigned char)hello[3] << 8 | (unsigned char)hello[4])) {
@@ -383,7 +383,7 @@ try_to_resume(struct tls_server *a, struct tls_server *b)
 START_TEST(tickets_are_good_for_one_service_only)
 {
     start_ring();
-    struct tls_server *smtp = server("smtp"), *imap = server("imap");
+    struct tls_server *smtp = server(R_SMTPD), *imap = server(R_IMAPD);
     ck_assert_int_eq(try_to_resume(smtp, smtp), 1);
     ck_assert_int_eq(try_to_resume(smtp, imap), 0);
     tls_server_renew_tickets(smtp, 1000);
@@ -409,7 +409,7 @@ START_TEST(our_client_talks_to_our_server)
     bool bare;
     int pair[2];
     start_ring();
-    struct tls_server *s = server("smtp");
+    struct tls_server *s = server(R_SMTPD);
     struct tls_client *c = tls_client_new(&e);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     pid_t pid = fork();

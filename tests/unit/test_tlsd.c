@@ -23,7 +23,7 @@ static void
 setup(void)
 {
     front = (struct start){.role = R_SMTPD};
-    conf = (struct conf){.nkeys = 1};
+    conf = (struct conf){.nkeys = 1, .keys = {{.fronts = R_ANY}}};
     keyring_start(&ring, R_TLSD, (const char *const[]){"ec.mail.example", NULL});
     tlsd = keyring_tlsd(&ring, &front);
 }

@@ -1,6 +1,7 @@
 #include "lib/conf/conf.h"
 #include "lib/base/cursor.h"
 #include "lib/conf/words.h"
+#include "lib/ipc/table.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
@@ -233,12 +234,29 @@ set_listen(struct parser *p, struct conf_service *service)
         service->listen[service->nlisten++] = l;
 }
 
+/* Whose clients a certificate is for: those named behind "for", or all. */
+static unsigned
+key_fronts(struct parser *p)
+{
+    static const unsigned all = R_SMTPD | R_SUBMITD | R_POP3D | R_IMAPD;
+    unsigned fronts = 0;
+    for (size_t i = 4; i < p->nvalues; i++) {
+        unsigned front = role_named(p->values[i].text);
+        if (!(front & all))
+            complain(p, &p->values[i], "a certificate is for smtpd, submitd, pop3d or imapd");
+        fronts |= front & all;
+    }
+    return p->nvalues > 4 ? fronts : all;
+}
+
 static void
 set_key(struct parser *p)
 {
     struct conf *conf = p->conf;
-    if (p->nvalues != 3 || !str_eq(p->values[1].text, STR("key"))) {
-        complain(p, &p->values[0], "certificate wants: certificate FILE key FILE");
+    if (p->nvalues < 3 || !str_eq(p->values[1].text, STR("key")) || p->nvalues == 4 ||
+        (p->nvalues > 4 && !str_eq(p->values[3].text, STR("for")))) {
+        complain(p, &p->values[0],
+                 "certificate wants: certificate FILE key FILE [for PROGRAM ...]");
         return;
     }
     if (conf->nkeys == CONF_KEYS_MAX) {
@@ -246,7 +264,7 @@ set_key(struct parser *p)
         return;
     }
     conf->keys[conf->nkeys++] =
-        (struct conf_key){keep(p, p->values[0].text), keep(p, p->values[2].text)};
+        (struct conf_key){keep(p, p->values[0].text), keep(p, p->values[2].text), key_fronts(p)};
 }
 
 static void
@@ -543,15 +561,24 @@ defaults(struct conf *conf)
     conf->relay.tls = true;
 }
 
+size_t
+conf_keys(const struct conf *conf, unsigned front)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < conf->nkeys; i++)
+        n += (conf->keys[i].fronts & front) != 0;
+    return n;
+}
+
 /* A block without a listen line gets the usual ports; those with TLS only when there is a key. */
 static void
 default_listen(const struct conf *conf, struct conf_service *service, uint16_t port,
-               uint16_t tls_port)
+               uint16_t tls_port, enum role front)
 {
     if (!service->present || service->nlisten)
         return;
     service->listen[service->nlisten++] = (struct conf_listen){STR("*"), port, false};
-    if (tls_port && conf->nkeys)
+    if (tls_port && conf_keys(conf, front))
         service->listen[service->nlisten++] = (struct conf_listen){STR("*"), tls_port, true};
 }
 
@@ -563,10 +590,11 @@ check_whole(struct parser *p)
     struct token top = {.line = 1, .column = 1};
     const struct conf_service *services[] = {&conf->smtpd, &conf->submitd, &conf->pop3d,
                                              &conf->imapd};
-    default_listen(conf, &conf->smtpd, 25, 0);
-    default_listen(conf, &conf->submitd, 587, 465);
-    default_listen(conf, &conf->pop3d, 110, 995);
-    default_listen(conf, &conf->imapd, 143, 993);
+    static const enum role fronts[] = {R_SMTPD, R_SUBMITD, R_POP3D, R_IMAPD};
+    default_listen(conf, &conf->smtpd, 25, 0, R_SMTPD);
+    default_listen(conf, &conf->submitd, 587, 465, R_SUBMITD);
+    default_listen(conf, &conf->pop3d, 110, 995, R_POP3D);
+    default_listen(conf, &conf->imapd, 143, 993, R_IMAPD);
     if (conf->hostname.n == 0)
         complain(p, &top, "hostname is missing");
     if (conf->ndomains == 0)
@@ -589,7 +617,7 @@ check_whole(struct parser *p)
         complain(p, &top, "retry-max is less than retry");
     for (size_t i = 0; i < 4; i++)
         for (size_t k = 0; k < services[i]->nlisten; k++)
-            if (services[i]->listen[k].tls && conf->nkeys == 0) {
+            if (services[i]->listen[k].tls && conf_keys(conf, fronts[i]) == 0) {
                 complain(p, &top, "a listen line says tls, but there is no certificate");
                 return;
             }

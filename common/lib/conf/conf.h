@@ -44,6 +44,7 @@ struct conf_service { /* smtpd, submitd, pop3d, imapd */
 
 struct conf_key {
     struct str chain, key; /* PEM files */
+    unsigned fronts;       /* the programs (a set of enum role) whose clients it is for */
 };
 
 struct conf_resolver {
@@ -119,6 +120,8 @@ int conf_parse(struct conf *conf, struct str path, struct str text, struct conf_
 /* Read fd (from its start, at most CONF_TEXT_MAX) and parse. */
 int conf_read(struct conf *conf, struct str path, int fd, struct conf_errors *errors_r);
 void conf_free(struct conf *conf);
+/* How many certificates this program (enum role) has. */
+size_t conf_keys(const struct conf *conf, unsigned front);
 /* Whether smtpd takes mail for other domains from this client, an address as text. */
 bool conf_relays_for(const struct conf *conf, struct str ip);
 /* Whether mail for this domain (any case) is delivered here. */

@@ -16,7 +16,7 @@ enum conf_type {
     CT_SIZE,     /* 1000, 64K, 50M: bytes between min and max */
     CT_YESNO,    /* yes or no */
     CT_LISTEN,   /* HOST port N [tls] */
-    CT_KEY,      /* CHAIN key FILE */
+    CT_KEY,      /* CHAIN key FILE [for PROGRAM...] */
     CT_RESOLVER, /* ADDRESS [port N] */
     CT_VIA,      /* HOST [port N] */
     CT_RANGE,    /* N to N */

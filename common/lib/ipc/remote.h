@@ -12,7 +12,8 @@
 struct remote {
     const struct start *start;
     enum role me, it;
-    int fd; /* -1: not open */
+    enum role front; /* R_NONE, or whose door to it is used: see sockets_door() */
+    int fd;          /* -1: not open */
 };
 
 void remote_init(struct remote *s, const struct start *start, enum role me, enum role it);

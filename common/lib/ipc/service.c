@@ -12,7 +12,8 @@
 
 enum { PER_TURN = 32 };
 
-static struct client *adopt_outside(struct service *s, int fd, enum role role, bool door);
+static struct client *adopt_outside(struct service *s, int fd, enum role role, enum role front,
+                                    bool door);
 
 static size_t
 place_of(enum role role)
@@ -71,7 +72,7 @@ take_one(struct client *c)
     if (s->in.type == M_DOOR_OPEN) {
         /* A program that was started by hand has no other door than its connection to a path. */
         int fd = msg_take_fd(&s->in, 0);
-        if (!c->door || !is_seqpacket(fd) || !adopt_outside(s, fd, c->role, false))
+        if (!c->door || !is_seqpacket(fd) || !adopt_outside(s, fd, c->role, c->front, false))
             close(fd);
         if (c->door)
             return 1;
@@ -119,7 +120,7 @@ service_adopt(struct service *s, int fd, enum role role, void *state)
 
 /* A channel that somebody else made. NULL when there is no place for it. */
 static struct client *
-adopt_outside(struct service *s, int fd, enum role role, bool door)
+adopt_outside(struct service *s, int fd, enum role role, enum role front, bool door)
 {
     size_t *n = &s->by_role[place_of(role)];
     if (*n >= s->clients_max - s->clients_max / 4) {
@@ -130,6 +131,7 @@ adopt_outside(struct service *s, int fd, enum role role, bool door)
     if (!c)
         return NULL;
     c->outside = true;
+    c->front = front;
     c->door = door;
     ++*n;
     return c;
@@ -146,6 +148,7 @@ on_door(struct loop_io *io, unsigned events)
 {
     struct service *s = io->arg;
     enum role role = s->entry_roles[entry_of(s, io)];
+    enum role front = s->entry_fronts[entry_of(s, io)];
     for (int i = 0; i < PER_TURN; i++) {
         int n = msg_recv(io->fd, &s->in, role, s->me);
         if (n < 0 && errno == EAGAIN)
@@ -160,7 +163,7 @@ on_door(struct loop_io *io, unsigned events)
             continue;
         }
         int fd = msg_take_fd(&s->in, 0);
-        struct client *c = is_seqpacket(fd) ? adopt_outside(s, fd, role, false) : NULL;
+        struct client *c = is_seqpacket(fd) ? adopt_outside(s, fd, role, front, false) : NULL;
         if (c)
             (void)take_one(c); /* the first question often lies there already */
         else
@@ -177,7 +180,8 @@ on_path(struct loop_io *io, unsigned events)
         int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0)
             return;
-        if (!adopt_outside(s, fd, s->entry_roles[entry_of(s, io)], true))
+        size_t at = entry_of(s, io);
+        if (!adopt_outside(s, fd, s->entry_roles[at], s->entry_fronts[at], true))
             close(fd);
     }
 }
@@ -185,13 +189,16 @@ on_path(struct loop_io *io, unsigned events)
 static int
 add_entry(struct service *s, int fd, struct str role, void (*ready)(struct loop_io *, unsigned))
 {
-    enum role from = role_named(role);
+    struct str front = role;
+    enum role from = role_named(str_cut(&front, '.'));
     size_t at = s->nentries;
-    if (from == R_NONE || at == sizeof s->entries / sizeof s->entries[0])
+    if (from == R_NONE || (front.n && role_named(front) == R_NONE) ||
+        at == sizeof s->entries / sizeof s->entries[0])
         return -1;
     guard_unblock(fd);
     s->entries[at] = (struct loop_io){.fd = fd, .ready = ready, .arg = s};
     s->entry_roles[at] = from;
+    s->entry_fronts[at] = role_named(front);
     s->nentries++;
     return loop_add(s->loop, &s->entries[at], EPOLLIN);
 }

@@ -2,7 +2,8 @@
  * service: the serving side of doors and paths, in an event loop (qmgr, authd, keyd, dnsd,
  * launcher).
  *
- * Takes new channels from the descriptors "from.ROLE" and "path.ROLE" of a struct start. A client's
+ * Takes new channels from the descriptors "from.ROLE" and "path.ROLE" (or
+ * "from.ROLE.FRONT") of a struct start. A client's
  * role is that of the way it came. Each frame is checked against the table before message() sees
  * it; a client that breaks a rule, or does not read its answers, is closed and logged, and nobody
  * else notices. Three quarters of the places at most are one role's.
@@ -17,7 +18,8 @@ struct client {
     struct loop_io io; /* io.fd is the channel */
     struct service *service;
     enum role role;
-    void *state; /* the service's own, for this client */
+    enum role front; /* whose door of that role it came by, or R_NONE: see sockets_door() */
+    void *state;     /* the service's own, for this client */
     struct client *next, **link;
     bool closing;
     bool outside; /* it came by a door or a path: counted for its role */
@@ -38,7 +40,7 @@ struct service {
     size_t by_role[17]; /* that came from outside: no role may take all places */
     struct msg in;
     struct loop_io entries[2 * 16];
-    enum role entry_roles[2 * 16];
+    enum role entry_roles[2 * 16], entry_fronts[2 * 16];
     size_t nentries;
 };
 

@@ -40,6 +40,17 @@ sockets_linked(enum role client, enum role service)
 }
 
 const char *
+sockets_door(enum role client, enum role service, size_t i)
+{
+    static const char *const of_fronts[SOCKETS_FRONTS] = {".smtpd", ".submitd", ".pop3d", ".imapd"};
+    if (!sockets_linked(client, service))
+        return NULL;
+    if (client == R_TLSD && service == R_KEYD)
+        return i < SOCKETS_FRONTS ? of_fronts[i] : NULL;
+    return i == 0 ? "" : NULL;
+}
+
+const char *
 sockets_service_name(enum role role, bool tls)
 {
     switch (role) {

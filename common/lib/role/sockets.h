@@ -12,6 +12,11 @@ void umask_for_role(void);
 /* Whether the table has any request that client may send to service through a channel of its own.
  */
 bool sockets_linked(enum role client, enum role service);
+/* A door between two linked programs has a name, "to.SERVICE" and "from.CLIENT", and here is what
+ * is added to it: nothing, as a rule. tlsd has a door to keyd for each front (".smtpd", ...), so
+ * that a session can be left with the one of its own. NULL when there are no more than i doors;
+ * when the two are not linked there is none. */
+const char *sockets_door(enum role client, enum role service, size_t i);
 /* The programs that strangers connect to. */
 enum { SOCKETS_FRONTS = 4 };
 extern const enum role sockets_fronts[SOCKETS_FRONTS];

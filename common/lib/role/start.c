@@ -140,11 +140,18 @@ start_fd(const struct start *st, const char *name)
 }
 
 int
-start_door(const struct start *st, enum role service)
+start_door_for(const struct start *st, enum role service, enum role front)
 {
     char name[32];
-    format(name, sizeof name, "to.%s", role_name(service));
+    format(name, sizeof name, "to.%s%s%s", role_name(service), front ? "." : "",
+           front ? role_name(front) : "");
     return start_fd(st, name);
+}
+
+int
+start_door(const struct start *st, enum role service)
+{
+    return start_door_for(st, service, R_NONE);
 }
 
 int

@@ -7,10 +7,11 @@
  *
  * Names of descriptors: a service ("smtp", "submission", "submissions", "pop3", "pop3s", "imap",
  * "imaps"), or "listen.SERVICE.N", is a listening TCP socket; "to.ROLE" a door to a service;
- * "from.ROLE" the service's side of a door; "path.ROLE" the service's listening Unix socket for
- * that role (run_dir/SERVICE.ROLE, which only that role's user may connect to); "submit" the socket
- * of sendmail(1); "config" the configuration's text; "root" the empty directory; "control" the
- * channel to master; "dir.NAME" a directory or file that is ours.
+ * "from.ROLE" the service's side of a door (tlsd has one to keyd
+ * for each front: "to.keyd.smtpd", "from.tlsd.smtpd"); "path.ROLE" the service's listening Unix
+ * socket for that role (run_dir/SERVICE.ROLE, which only that role's user may connect to); "submit"
+ * the socket of sendmail(1); "config" the configuration's text; "root" the empty directory;
+ * "control" the channel to master; "dir.NAME" a directory or file that is ours.
  *
  * What was not given (by hand nothing, by another supervisor perhaps the listening socket alone),
  * start_sockets() makes itself.
@@ -54,6 +55,8 @@ void start_sockets(struct start *st, const struct conf *conf);
 int start_fd(const struct start *st, const char *name);
 /* The door to a service, or -1 when this launch has none. */
 int start_door(const struct start *st, enum role service);
+/* The same of a service that has a door for each front; R_NONE: one that has not. */
+int start_door_for(const struct start *st, enum role service, enum role front);
 /* A channel to a service, through the door; first, or NULL, is sent ahead. ERR_TEMPORARY when there
  * is none. */
 int start_channel(const struct start *st, enum role service, const struct msg *first,

@@ -53,13 +53,48 @@ has_listener(const struct start *st)
     return false;
 }
 
+/* Where that program's doors to us begin. */
+static void
+path_of(struct start *st, const char *dir, enum role client)
+{
+    const char *more;
+    struct err e = {0};
+    for (size_t i = 0; (more = sockets_door(client, st->role, i)); i++) {
+        char name[64], file[96];
+        snprintf(name, sizeof name, "path.%s%s", role_name(client), more);
+        snprintf(file, sizeof file, "%s.%s%s", role_name(st->role), role_name(client), more);
+        if (start_fd(st, name) < 0)
+            add_or_die(st, sockets_unix(dir, file, SOCK_SEQPACKET, 0600, &e), name, &e);
+    }
+}
+
+/* Our doors to it, by its paths. */
+static void
+door_to(struct start *st, const char *dir, enum role service)
+{
+    const char *more;
+    struct err e = {0};
+    for (size_t i = 0; (more = sockets_door(st->role, service, i)); i++) {
+        char name[64], path[256];
+        snprintf(name, sizeof name, "to.%s%s", role_name(service), more);
+        if (start_fd(st, name) >= 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s.%s%s", dir, role_name(service), role_name(st->role),
+                 more);
+        int fd = chan_connect(path, &e);
+        if (fd >= 0)
+            start_add_fd(st, fd, name);
+        else
+            log_warn("%s", e.text);
+    }
+}
+
 /* Our side of everything the table links us with, but for what was given. */
 void
 start_sockets(struct start *st, const struct conf *conf)
 {
     const struct conf_service *block = sockets_block(conf, st->role);
     const char *dir = conf->run_dir.p;
-    char name[64];
     struct err e = {0};
     if (st->given)
         return;
@@ -70,22 +105,7 @@ start_sockets(struct start *st, const struct conf *conf)
     if (st->role == R_SUBMITD && !st->inetd && start_fd(st, "submit") < 0)
         add_or_die(st, sockets_unix(dir, "submit", SOCK_STREAM, 0666, &e), "submit", &e);
     for (unsigned bit = 1; bit < R_ANY; bit <<= 1) {
-        enum role other = (enum role)bit;
-        snprintf(name, sizeof name, "path.%s", role_name(other));
-        if (sockets_linked(other, st->role) && start_fd(st, name) < 0) {
-            char full[96];
-            snprintf(full, sizeof full, "%s.%s", role_name(st->role), role_name(other));
-            add_or_die(st, sockets_unix(dir, full, SOCK_SEQPACKET, 0600, &e), name, &e);
-        }
-        snprintf(name, sizeof name, "to.%s", role_name(other));
-        if (sockets_linked(st->role, other) && start_fd(st, name) < 0) {
-            char path[256];
-            snprintf(path, sizeof path, "%s/%s.%s", dir, role_name(other), role_name(st->role));
-            int fd = chan_connect(path, &e);
-            if (fd >= 0)
-                start_add_fd(st, fd, name);
-            else
-                log_warn("%s", e.text);
-        }
+        path_of(st, dir, (enum role)bit);
+        door_to(st, dir, (enum role)bit);
     }
 }

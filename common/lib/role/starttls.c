@@ -6,7 +6,7 @@
 bool
 starttls_possible(const struct start *start, const struct conf *conf)
 {
-    return conf->nkeys > 0 && start_door(start, R_TLSD) >= 0;
+    return conf_keys(conf, start->role) > 0 && start_door(start, R_TLSD) >= 0;
 }
 
 /* The end of the socket pair, or -1. */

@@ -420,7 +420,7 @@ through(int door, const char *service, unsigned type, struct msg *m)
     int spare[2];
     int fd = chan_open(door, NULL, &e);
     if (fd < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, spare) < 0) {
-        say("door %s %u nochannel", service, type);
+        say("door %.*s %u nochannel", (int)strcspn(service, "."), service, type);
         return;
     }
     forge(m, type, spare[1]);
@@ -431,7 +431,7 @@ through(int door, const char *service, unsigned type, struct msg *m)
     uint16_t answer = 0;
     if (n == (ssize_t)sizeof head)
         memcpy(&answer, head + 6, sizeof answer);
-    say("door %s %u %s %u", service, type,
+    say("door %.*s %u %s %u", (int)strcspn(service, "."), service, type,
         n == -2                     ? "silent"
         : n == (ssize_t)sizeof head ? "answer"
                                     : "closed",
