@@ -391,14 +391,14 @@ store(const char *id, struct envelope *env, struct str text, struct err *e)
         return -1;
     }
     int ok = write_all(fd, buf_str(&file)) < 0 || write_all(fd, text) < 0 || fsync(fd) < 0 ? -1 : 0;
-    if (ok < 0 || store_commit_name(id, 'b') < 0) {
+    if (ok < 0 || store_commit_name(id, 'b', 0) < 0) {
         err_errno(e, "cannot write");
         store_discard(id);
         ok = -1;
     } else if (store_sync_new() < 0) {
         /* This failure is told once: a later sync for a session's commit would look like a success.
          */
-        store_uncommit(id, 'b');
+        store_uncommit(id, 'b', 0);
         log_fatal("leaving after a failed sync: %s", strerror(errno));
     }
     close(fd);

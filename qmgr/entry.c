@@ -82,9 +82,18 @@ entry_detach(struct entry *entry)
 }
 
 void
+entry_own(struct entry *entry, uint32_t user, uint32_t kib)
+{
+    entry->user = user;
+    entry->kib = kib;
+    users_add(user, 1, kib);
+}
+
+void
 entry_drop(struct entry *entry)
 {
     entry_detach(entry);
+    users_drop(entry->user, 1, entry->kib);
     qmgr.states[ENTRY_NONE]--;
     shape_drop(entry);
     index_del(entry);

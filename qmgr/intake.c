@@ -10,6 +10,7 @@ struct intake {
     char id[ID_LEN + 1];
     bool committing; /* renamed, waits for a sync */
     char origin;
+    uint32_t user, kib; /* counted for this user (users.c); 0: nobody */
     struct arena arena;
     struct envelope env;
     int64_t commit_us;     /* when the session said so */
@@ -32,6 +33,7 @@ static void
 forget(struct intake *in)
 {
     open_intakes--;
+    users_drop(in->user, 1, in->kib);
     arena_free(&in->arena);
     free(in);
 }
@@ -51,12 +53,18 @@ abandon(struct client *c)
     forget(in);
 }
 
+/* user: who gave it to sendmail(1), as the kernel told submitd; 0: root, or nobody here. */
 static void
-on_new(struct client *c)
+on_new(struct client *c, uint32_t user)
 {
     struct err e = {0};
     struct msg out = {0};
     abandon(c);
+    if (users_room(user, 1, 1, &e) < 0) {
+        log_warn("%s", e.text);
+        service_fail(c, e.class, e.text);
+        return;
+    }
     if (!store_room(qmgr.conf->message_size_max)) {
         log_error("no room in the queue's file system");
         service_fail(c, ERR_LIMIT, "insufficient system storage");
@@ -77,6 +85,8 @@ on_new(struct client *c)
         return;
     }
     open_intakes++;
+    in->user = user;
+    users_add(user, 1, 0);
     c->state = in;
     msg_begin(&out, M_QUEUE_FILE);
     msg_put_str(&out, str_z(in->id));
@@ -116,6 +126,14 @@ check(struct intake *in, struct err *e)
         ok = err_set(e, ERR_PERMANENT, "message too large");
     if (ok == 0 && !may_go(in->origin, &in->env))
         ok = err_set(e, ERR_PERMANENT, "smtpd may not relay");
+    if (ok == 0 && in->user) {
+        uint32_t kib = users_kib(in->env.message_offset + in->env.message_size);
+        ok = users_room(in->user, 0, kib, e);
+        if (ok == 0) {
+            in->kib = kib;
+            users_add(in->user, 0, kib);
+        }
+    }
     return ok;
 }
 
@@ -131,7 +149,7 @@ on_commit(struct client *c)
     in->origin = origin_of(c->role);
     if (check(in, &e) < 0) {
         log_error("%s: refused from %s: %s", in->id, role_name(c->role), e.text);
-    } else if (store_commit_name(in->id, in->origin) < 0) {
+    } else if (store_commit_name(in->id, in->origin, in->user) < 0) {
         err_errno(&e, "cannot name the queue file");
         log_error("%s: %s", in->id, e.text);
     } else {
@@ -173,6 +191,8 @@ accepted(struct intake *in)
              (unsigned long long)in->env.message_size, in->env.nrcpt);
     if (!entry)
         log_fatal("out of memory for the queue");
+    if (in->user)
+        entry_own(entry, in->user, in->kib);
     stats_add(STAT_ACCEPTED, 1);
     stats_add(STAT_ACCEPTED_BYTES, in->env.message_size);
     message_adopt(entry, &in->arena, &in->env);
@@ -218,7 +238,7 @@ intake_synced(int synced)
         log_error("cannot sync the queue: %s", strerror(errno));
     for (struct intake *in = list; in; in = in->next) {
         if (synced < 0)
-            store_uncommit(in->id, in->origin);
+            store_uncommit(in->id, in->origin, in->user);
         answer(in, synced);
     }
     while (list) {
@@ -252,10 +272,11 @@ intake_after_turn(void)
 void
 intake_message(struct client *c, struct msg *m)
 {
+    uint32_t user = m->type == M_QUEUE_NEW ? msg_get_u32(m) : 0;
     if (!msg_end(m)) {
         service_close(c);
     } else if (m->type == M_QUEUE_NEW) {
-        on_new(c);
+        on_new(c, c->role == R_SUBMITD ? user : 0);
     } else if (m->type == M_QUEUE_COMMIT) {
         on_commit(c);
     } else {

@@ -10,7 +10,8 @@
  *   cur/XX/ID.O       tried before; mtime is the time of the next attempt; XX: two letters of the
  * ID journal/XX/ID     outcomes and expansions, made when first needed (journal.h) corrupt/ID.O
  * damaged; kept for the operator O is the origin: which role brought the message, a thing no
- * session can forge: s smtpd, u submitd, l local (a forward), b a bounce of our own.
+ * session can forge: s smtpd, u submitd, l local (a forward), b a bounce of our own. What a local
+ * user gave to sendmail(1) has the user's number behind that: ID.u.1000
  *
  * In memory: a small fixed record (struct entry) for each message; a struct message only while it
  * is being delivered.
@@ -59,6 +60,8 @@ struct entry {
     uint32_t dest;  /* by which line of shape.c it is counted; 0: not read yet */
     int64_t due_s;  /* steady clock (clock.h); on disk: the file's mtime */
     int64_t born_s; /* steady clock, may be negative */
+    uint32_t user;  /* whose message it is (users.c), or 0 */
+    uint32_t kib;   /* and how large, when it has one */
     union {
         struct loop_timer timer; /* ENTRY_WAITS */
         struct {                 /* ENTRY_QUEUED */
@@ -142,9 +145,10 @@ bool store_id_ok(struct str id);
 int store_create(const char *id, struct err *e); /* tmp/ID: a descriptor */
 int store_reopen(const char *id);                /* tmp/ID, to read */
 bool store_is_written(int fd); /* whether somebody has it open for writing; else nobody can again */
-void store_discard(const char *id);                 /* tmp/ID away */
-int store_commit_name(const char *id, char origin); /* tmp/ID to new/ID.O, not yet synced */
-void store_uncommit(const char *id, char origin);   /* after a failed sync */
+void store_discard(const char *id); /* tmp/ID away */
+/* tmp/ID to new/ID.O, not yet synced; and back, after a failed sync. user: or 0. */
+int store_commit_name(const char *id, char origin, uint32_t user);
+void store_uncommit(const char *id, char origin, uint32_t user);
 int store_sync_new(void);
 void store_new_syncing(void);                 /* somebody syncs it now */
 int store_read_fd(const struct entry *entry); /* the message, read-only */
@@ -161,6 +165,7 @@ bool store_room(uint64_t want); /* free bytes and inodes */
 
 /* entry.c: all messages of the queue. */
 struct entry *entry_add(const char *id, char origin, enum place place, int64_t due_s);
+void entry_own(struct entry *entry, uint32_t user, uint32_t kib); /* it counts for this user */
 void entry_drop(struct entry *entry);
 void entry_wait(struct entry *entry);                           /* until due_s */
 void entry_become(struct entry *entry, enum entry_state state); /* counted */
@@ -168,6 +173,13 @@ void entry_detach(struct entry *entry);                         /* it waits for 
 struct message *entry_message(const struct entry *entry); /* while it is being delivered, or NULL */
 int64_t entry_arrived_s(const struct entry *entry);       /* wall clock: its ID says so */
 struct index_at entry_arrived_from(int64_t wall_s);       /* the first that came then or later */
+
+/* users.c: how much each local user (not root: 0) may have in the queue, and has. */
+uint32_t users_kib(uint64_t bytes);
+/* Whether there is room for so much more: 0, or -1 with ERR_LIMIT. */
+int users_room(uint32_t uid, uint32_t messages, uint32_t kib, struct err *e);
+void users_add(uint32_t uid, uint32_t messages, uint32_t kib);
+void users_drop(uint32_t uid, uint32_t messages, uint32_t kib);
 
 /* ready.c: those whose time has come, until there is room for them in memory. */
 void ready_add(struct entry *entry);

@@ -28,12 +28,18 @@ open_stage(int fd)
     return copy < 0 ? NULL : fdopendir(copy);
 }
 
+/* ID.O, or with a user: ID.u.1000 */
 static bool
-name_ok(const char *name)
+name_ok(const char *name, uint32_t *user_r)
 {
     struct str s = str_z(name);
-    return s.n == ID_LEN + 2 && store_id_ok(str_sub(s, 0, ID_LEN)) && s.p[ID_LEN] == '.' &&
-           strchr("sulb", s.p[ID_LEN + 1]);
+    *user_r = 0;
+    if (s.n < ID_LEN + 2 || !store_id_ok(str_sub(s, 0, ID_LEN)) || s.p[ID_LEN] != '.' ||
+        !strchr("sulb", s.p[ID_LEN + 1]))
+        return false;
+    return s.n == ID_LEN + 2 ||
+           (s.p[ID_LEN + 1] == 'u' && s.p[ID_LEN + 2] == '.' && s.p[ID_LEN + 3] >= '1' &&
+            s.p[ID_LEN + 3] <= '9' && str_u32(str_from(s, ID_LEN + 3), UINT32_MAX, user_r) == 0);
 }
 
 /* When it is to be tried: what is not in cur/ now. A time that no back-off reaches was written by a
@@ -52,7 +58,8 @@ static void
 take_in(const char *name, enum place place)
 {
     struct stat st = {0};
-    if (!name_ok(name)) {
+    uint32_t user;
+    if (!name_ok(name, &user)) {
         log_warn("queue: %s is not ours: left alone", log_str(str_z(name)));
         return;
     }
@@ -68,6 +75,8 @@ take_in(const char *name, enum place place)
     struct entry *entry = entry_add(name, name[ID_LEN + 1], place, due_s);
     if (!entry)
         log_fatal("out of memory for the queue");
+    if (user)
+        entry_own(entry, user, users_kib((uint64_t)st.st_size));
     if (place != PLACE_HOLD)
         entry_wait(entry);
     the.found++;

@@ -125,23 +125,26 @@ store_discard(const char *id)
 }
 
 static const char *
-file_name(const char *id, char origin)
+file_name(const char *id, char origin, uint32_t user)
 {
-    static char name[ID_LEN + 3];
-    snprintf(name, sizeof name, "%.*s.%c", ID_LEN, id, origin);
+    static char name[ID_LEN + 16];
+    if (user)
+        snprintf(name, sizeof name, "%.*s.%c.%u", ID_LEN, id, origin, (unsigned)user);
+    else
+        snprintf(name, sizeof name, "%.*s.%c", ID_LEN, id, origin);
     return name;
 }
 
 int
-store_commit_name(const char *id, char origin)
+store_commit_name(const char *id, char origin, uint32_t user)
 {
-    return renameat(qmgr.tmp, id, qmgr.new, file_name(id, origin));
+    return renameat(qmgr.tmp, id, qmgr.new, file_name(id, origin, user));
 }
 
 void
-store_uncommit(const char *id, char origin)
+store_uncommit(const char *id, char origin, uint32_t user)
 {
-    (void)unlinkat(qmgr.new, file_name(id, origin), 0);
+    (void)unlinkat(qmgr.new, file_name(id, origin, user), 0);
 }
 
 void
@@ -189,7 +192,7 @@ store_read_fd(const struct entry *entry)
 {
     int dir = open_place(entry);
     int fd = dir < 0 ? -1
-                     : openat(dir, file_name(entry->id, entry->origin),
+                     : openat(dir, file_name(entry->id, entry->origin, entry->user),
                               O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     int saved = errno;
     close_place(entry, dir);
@@ -200,7 +203,7 @@ store_read_fd(const struct entry *entry)
 int
 store_defer(struct entry *entry)
 {
-    const char *name = file_name(entry->id, entry->origin);
+    const char *name = file_name(entry->id, entry->origin, entry->user);
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = clock_to_wall_s(entry->due_s)}};
     int dir = store_subdir(qmgr.cur, entry->id, true);
     if (dir < 0)
@@ -222,7 +225,7 @@ store_defer(struct entry *entry)
 static int
 move(struct entry *entry, int to, enum place place)
 {
-    const char *name = file_name(entry->id, entry->origin);
+    const char *name = file_name(entry->id, entry->origin, entry->user);
     int from = open_place(entry);
     int ok = from < 0 ? -1 : renameat(from, name, to, name);
     close_place(entry, from);
@@ -332,7 +335,7 @@ note_removal(const struct entry *entry)
 int
 store_remove(const struct entry *entry, bool journaled)
 {
-    const char *name = file_name(entry->id, entry->origin);
+    const char *name = file_name(entry->id, entry->origin, entry->user);
     char id[ID_LEN + 1];
     int dir = open_place(entry);
     /* The message before its journal: a journal without a message is nothing, a message without its
@@ -363,7 +366,7 @@ store_drop_orphan(const char *id)
     int cur = store_subdir(qmgr.cur, id, false);
     bool orphan = cur >= 0 || errno == ENOENT;
     for (const char *o = origins; *o; o++) {
-        const char *name = file_name(id, *o);
+        const char *name = file_name(id, *o, 0);
         if (is_in(qmgr.new, name) || is_in(qmgr.hold, name) || is_in(qmgr.corrupt, name) ||
             (cur >= 0 && is_in(cur, name)))
             orphan = false;
@@ -382,10 +385,12 @@ store_drop_orphan(const char *id)
 void
 store_quarantine(const struct entry *entry, const char *why)
 {
-    const char *name = file_name(entry->id, entry->origin);
+    char plain[ID_LEN + 3];
+    const char *name = file_name(entry->id, entry->origin, entry->user);
     int from = open_place(entry);
     log_error("%.*s: %s: moved to corrupt/", ID_LEN, entry->id, why);
-    if (from < 0 || renameat(from, name, qmgr.corrupt, name) < 0)
+    snprintf(plain, sizeof plain, "%.*s.%c", ID_LEN, entry->id, entry->origin);
+    if (from < 0 || renameat(from, name, qmgr.corrupt, plain) < 0)
         log_error("%s: %s", name, strerror(errno));
     close_place(entry, from);
 }

@@ -8,15 +8,17 @@ import base64
 import glob
 import os
 import re
+import shutil
 import smtplib
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from harness import ROOT, Report, Suite, wait_for  # noqa: E402
+from harness import BIN, ROOT, Report, Suite, wait_for  # noqa: E402
 
 
 def talk(port, *lines, source="127.0.0.1"):
@@ -228,6 +230,60 @@ def mechanisms_of_old(s):
         assert talk(s.port["imap"], b"a AUTHENTICATE " + name)[1].startswith((b"a NO", b"a BAD"))
 
 
+def sendmail(s, uid, text="x\r\n"):
+    """As that user: exit status and what was said."""
+    p = subprocess.run([os.path.join(s.tools, "sendmail"), "-i", "-f", "", "there@far.example"], input=f"Subject: y\n\n{text}\n", text=True,
+                       capture_output=True, timeout=60, user=uid, group=uid,
+                       env={"BULKHEAD_SUBMIT": os.path.join(s.run, "submit")})
+    return p.returncode, p.stderr
+
+
+def one_user_fills_the_queue():
+    """E13: a user floods and is told when it is enough; another is not concerned; a restart forgets nothing."""
+    EX_TEMPFAIL = 75
+    with Suite(relay_port=9, queue=" user-messages 20\n user-size 300K\n retry 1h") as s:
+        s.tools = s.dir + "/tools"  # where other users may run it
+        os.mkdir(s.tools)
+        shutil.copy(os.path.join(BIN, "sendmail"), s.tools)
+
+        def queued():
+            return len(glob.glob(s.dir + "/queue/new/*")) + len(glob.glob(s.dir + "/queue/cur/*/*"))
+
+        def flood(uid):
+            """Twice as many as may be, eight at a time."""
+            out, todo = [], list(range(40))
+
+            def some():
+                while todo:
+                    todo.pop()
+                    out.append(sendmail(s, uid))
+            threads = [threading.Thread(target=some) for _ in range(8)]
+            [t.start() for t in threads]
+            [t.join() for t in threads]
+            return out
+        said = flood(61001)
+        assert sorted({c for c, _ in said}) == [0, EX_TEMPFAIL], said
+        assert sum(c == 0 for c, _ in said) == 20 == queued(), (said, queued())
+        assert all("20 messages in the queue" in e for c, e in said if c), said
+        assert sendmail(s, 61002)[0] == 0, "another user"
+        for _ in range(2):
+            code, text = sendmail(s, 61002, "large " * 25000)
+            assert code == 0, text
+        code, text = sendmail(s, 61002, "large " * 25000)
+        assert code == EX_TEMPFAIL and "KiB in the queue" in text, (code, text)
+        assert sendmail(s, 61003)[0] == 0 and sendmail(s, 0)[0] == 0
+        s.ctl("stop")
+        s.ctl("start")
+        wait_for(lambda: f"{queued()} messages found" in s.tail(200))
+        assert sendmail(s, 61001)[0] == EX_TEMPFAIL and sendmail(s, 61004)[0] == 0
+        s.ctl("queue", "remove", "--all")
+        wait_for(lambda: queued() == 0)
+        code, text = sendmail(s, 61001)
+        assert code == 0, text
+        assert all(x["restarts"] == 0 for x in s.status())
+        return f"20 of {len(said)} taken"
+
+
 def main():
     r = Report()
     whole = "--all" in sys.argv
@@ -252,6 +308,7 @@ def main():
         s.ctl("start")
         r.run("F2 F4: failures do not add up, mailboxes are not mixed up", one_at_a_time, s)
         r.run("F5: mechanisms of old", mechanisms_of_old, s)
+        r.run("E13: one user fills the queue", one_user_fills_the_queue)
         r.check("nothing has restarted", all(x["restarts"] == 0 for x in s.status()))
         if r.failed:
             print(s.tail(40))

@@ -130,7 +130,7 @@ accept_envelope(struct envelope *env, char origin, const char *text)
     ck_assert_int_eq(write(fd, b.p, b.n), (ssize_t)b.n);
     close(fd);
     buf_free(&b);
-    ck_assert_int_eq(store_commit_name(id, origin), 0);
+    ck_assert_int_eq(store_commit_name(id, origin, 0), 0);
     return entry_add(id, origin, PLACE_NEW, clock_steady_s());
 }
 

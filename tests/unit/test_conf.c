@@ -1,6 +1,7 @@
 /* conf: whole, cut anywhere, at its ceilings; all errors at once, each at its place. */
 #include "lib/conf/conf.h"
 #include "lib/conf/words.h"
+#include "lib/ipc/table.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <sys/mman.h>
@@ -11,11 +12,14 @@ static struct conf_errors errors;
 static const char whole[] =
     "# the whole of it\nversion 1\nhostname MX.example.org; domain example.org \"second.example\"\n"
     "domain third.example\npostmaster boss\naliases /etc/aliases\nlog /var/log/x\nlog-debug yes\n"
-    "certificate /a/chain.pem key /a/key.pem\nresolver 127.0.0.1 port 5353\nresolver ::1\n"
+    "certificate /a/chain.pem key /a/key.pem\n"
+    "certificate /b/chain.pem key /b/key.pem for submitd imapd\nresolver 127.0.0.1 port "
+    "5353\nresolver ::1\n"
     "message-size 10M\nrecipients 500 \\\n# continued\n\nhops 20\nusers-prefix x-\n"
     "directories { run /r\nqueue /q; state /s; mail /m\nprograms /p }\n"
     "accounts {\n user-ids 5000 to 6000\n delimiter -\n}\n"
-    "queue {\n retry 1m\n retry-max 2h\n expire 3d\n local-deliveries 3\n relay-sessions 4\n"
+    "queue {\n retry 1m\n retry-max 2h\n expire 3d\n user-messages 77\n user-size 3M\n "
+    "local-deliveries 3\n relay-sessions 4\n"
     " destination-sessions 5\n}\n"
     "relay {\n via smart.example port 2525\n source 192.0.2.1\n tls no\n connect-time 5s\n"
     " command-time 6\n data-time 7\n}\n"
@@ -49,6 +53,13 @@ START_TEST(every_word_reaches_its_field)
     ck_str(conf.postmaster, "boss@example.org");
     ck_assert(conf.log_debug);
     ck_str(conf.keys[0].key, "/a/key.pem");
+    ck_assert_uint_eq(conf.keys[0].fronts, R_SMTPD | R_SUBMITD | R_POP3D | R_IMAPD);
+    ck_str(conf.keys[1].chain, "/b/chain.pem");
+    ck_assert_uint_eq(conf.keys[1].fronts, R_SUBMITD | R_IMAPD);
+    ck_assert_uint_eq(conf_keys(&conf, R_SMTPD), 1);
+    ck_assert_uint_eq(conf_keys(&conf, R_IMAPD), 2);
+    ck_assert_uint_eq(conf.queue.user_messages_max, 77);
+    ck_assert_uint_eq(conf.queue.user_size_max, 3u << 20);
     ck_assert_uint_eq(conf.resolvers[0].port, 5353);
     ck_assert_uint_eq(conf.resolvers[1].port, 53);
     ck_assert_uint_eq(conf.message_size_max, 10u << 20);

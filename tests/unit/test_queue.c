@@ -260,6 +260,37 @@ START_TEST(damage_is_put_aside)
 END_TEST
 
 /* Held on disk, and as a successor finds it; released into new/. */
+/* Catalogue E13. What a message is counted for is counted back when it goes. */
+START_TEST(a_user_has_a_limit)
+{
+    struct err e = {0};
+    struct entry *entries[3];
+    conf.queue.user_messages_max = 3;
+    conf.queue.user_size_max = 100 << 10;
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(users_room(1000, 1, 20, &e), 0);
+        entries[i] = accept_message("a@example.org", (const char *const[]){"b@example.com"}, 1);
+        entry_own(entries[i], 1000, 20);
+    }
+    ck_assert_int_eq(users_room(1000, 1, 1, &e), -1);
+    ck_assert_int_eq(e.class, ERR_LIMIT);
+    ck_str(str_z(e.text), "user 1000 has 3 messages in the queue: not more at once");
+    ck_assert_int_eq(users_room(1000, 0, 40, &e), 0);
+    ck_assert_int_eq(users_room(1000, 0, 41, &e), -1);
+    ck_str(str_z(e.text), "user 1000 has 60 KiB in the queue: not more than 100 at once");
+    ck_assert_int_eq(users_room(1256, 1, 100, &e), 0); /* the same bucket */
+    ck_assert_int_eq(users_room(1256, 1, 101, &e), -1);
+    ck_assert_int_eq(users_room(0, 1, UINT32_MAX, &e), 0); /* root, and those who are nobody here */
+    for (int i = 0; i < 3; i++) {
+        users_drop(1256, 1, 1); /* has nothing */
+        entry_drop(entries[i]);
+    }
+    ck_assert_int_eq(users_room(1000, 3, 100, &e), 0);
+    ck_assert_uint_eq(users_kib(0), 1);
+    ck_assert_uint_eq(users_kib(UINT64_MAX), UINT32_MAX);
+}
+END_TEST
+
 START_TEST(held_and_released)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
@@ -418,6 +449,7 @@ suite_queue(void)
     tcase_add_test(t, a_bounce_tells_what_failed);
     tcase_add_test(t, the_null_sender_gets_none);
     tcase_add_test(t, damage_is_put_aside);
+    tcase_add_test(t, a_user_has_a_limit);
     tcase_add_test(t, held_and_released);
     tcase_add_loop_test(t, clocks_that_jump, 0, 2);
     tcase_add_test(t, a_wait_beyond_the_longest);

@@ -90,6 +90,8 @@ struct conf {
         uint32_t retry_min_s, retry_max_s, expire_s;
         uint32_t bounce_expire_s, list_expire_s; /* of mail from <>; of bulk mail */
         uint32_t warn_after_s;
+        uint32_t user_messages_max; /* of a local user, by sendmail(1), in the queue at once */
+        uint64_t user_size_max;
         uint32_t local_max;       /* deliveries to local at once */
         uint32_t relay_max;       /* relay sessions at once */
         uint32_t destination_max; /* relay sessions to one destination */

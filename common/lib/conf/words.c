@@ -40,6 +40,8 @@ static const struct conf_word words[] = {
     {"queue", "bounce-expire", CT_TIME, AT(queue.bounce_expire_s), 1, 60 * DAY, false},
     {"queue", "list-expire", CT_TIME, AT(queue.list_expire_s), 1, 60 * DAY, false},
     {"queue", "warn-after", CT_TIME, AT(queue.warn_after_s), 1, 60 * DAY, false},
+    {"queue", "user-messages", CT_COUNT, AT(queue.user_messages_max), 1, 1000000, false},
+    {"queue", "user-size", CT_SIZE, AT(queue.user_size_max), 1 << 16, 1ull << 50, false},
     {"queue", "local-deliveries", CT_COUNT, AT(queue.local_max), 1, 1000, false},
     {"queue", "relay-sessions", CT_COUNT, AT(queue.relay_max), 1, 10000, false},
     {"queue", "destination-sessions", CT_COUNT, AT(queue.destination_max), 1, 1000, false},

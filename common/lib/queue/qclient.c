@@ -58,6 +58,7 @@ qclient_ahead(struct qclient *q)
     if (q->ahead || q->file >= 0)
         return;
     msg_begin(&m, M_QUEUE_NEW);
+    msg_put_u32(&m, q->user);
     q->ahead = remote_send(&q->remote, &m, NULL) == 0;
     msg_free(&m);
 }
@@ -81,6 +82,7 @@ qclient_begin(struct qclient *q, struct err *e)
     if (n < 0 && e->class == ERR_CLOSED) {
         qclient_abort(q);
         msg_begin(&m, M_QUEUE_NEW);
+        msg_put_u32(&m, q->user);
         n = remote_ask(&q->remote, &m, M_QUEUE_FILE, QCLIENT_ASK_MS, e);
     }
     if (n == 0) {

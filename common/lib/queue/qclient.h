@@ -22,6 +22,7 @@ enum {
 
 struct qclient {
     struct remote remote;
+    uint32_t user;               /* the local user whose message it will be; 0: root, or a client */
     int file;                    /* -1: no message in work */
     char id[QCLIENT_ID_MAX + 1]; /* of the message in work */
     const struct envelope *env;  /* the caller's, until commit or abort */

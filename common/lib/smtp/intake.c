@@ -30,6 +30,8 @@ static bool
 queue_failed(struct smtp_server *s, const struct err *e)
 {
     log_warn("%s: %s", s->client, e->text);
+    if (e->class == ERR_LIMIT && s->local)
+        return smtp_refuse(s, 452, "4.3.1", "Error: %s", e->text);
     if (e->class == ERR_LIMIT)
         return smtp_refuse(s, 452, "4.3.1", "Error: insufficient system storage");
     return smtp_refuse(s, 451, "4.3.0", "Error: queue file trouble, try again later");

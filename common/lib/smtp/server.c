@@ -368,6 +368,7 @@ smtp_server_run(struct smtp_server *s)
     s->io.in = buf_on(s->room.in, sizeof s->room.in, IN_MAX);
     s->io.out = buf_on(s->room.out, sizeof s->room.out, s->io.out.max);
     qclient_init(&s->queue, s->start, s->role, s->room.message, sizeof s->room.message);
+    s->queue.user = s->local ? (uint32_t)s->peer->uid : 0;
     log_info("connect from %s", s->client);
     if (!s->tls_first || smtp_enter_tls(s) == 0) {
         if (s->prepare)
