@@ -179,6 +179,72 @@ def reloads_in_the_middle(s):
     return f"{n[0]} clients, {len(failed)} of them cut while the programs were replaced"
 
 
+def starttls(port):
+    """As far as the answer to STARTTLS."""
+    plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+    for line in (b"", b"EHLO x\r\n", b"STARTTLS\r\n"):
+        plain.sendall(line)
+        said = plain.recv(999)
+        assert said.startswith(b"2"), said
+    return plain
+
+
+def reloads_cut_nothing(s):
+    """Twenty reloads with the keys as they were: of handshakes that have begun, of clients that have just connected or have
+    read the answer to STARTTLS, and of those that come meanwhile, none is cut."""
+    failed, stop, n = [], [], [0]
+
+    def clients(port, protocol):
+        while not stop:
+            try:
+                connect(port, protocol=protocol).close()
+                n[0] += 1
+            except (OSError, AssertionError) as e:
+                failed.append(repr(e))
+
+    def finish(raw):
+        try:
+            with context().wrap_socket(raw) as t:
+                t.sendall(b"NOOP\r\n")
+                assert t.recv(99)
+            n[0] += 1
+        except (OSError, AssertionError) as e:
+            failed.append(repr(e))
+    threads = [threading.Thread(target=clients, args=a) for a in ((s.port["imaps"], b"* OK"), (s.port["submissions"], b"220")) * 3]
+    for t in threads:
+        t.start()
+    out = ssl.MemoryBIO()
+    try:
+        context().wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    hello = out.read()
+    try:
+        for _ in range(20):
+            begun = [socket.create_connection(("127.0.0.1", s.port["imaps"]), timeout=20) for _ in range(3)]
+            half = [socket.create_connection(("127.0.0.1", s.port["imaps"]), timeout=20) for _ in range(3)]
+            begun += [starttls(s.port["smtp"]) for _ in range(3)]
+            for k in half:
+                k.sendall(hello[:100])
+            s.ctl("reload")
+            for k in begun:
+                finish(k)
+            for k in half:
+                k.sendall(hello[100:])
+                first = k.recv(1)
+                n[0] += first == b"\x16"
+                if first != b"\x16":
+                    failed.append(f"half a hello: {first!r}")
+                k.close()
+            wait_for(lambda: all(r["state"] == "ready" for r in s.status()), 60)
+    finally:
+        stop.append(1)
+        for t in threads:
+            t.join()
+    assert not failed, (len(failed), failed[:5])
+    return f"{n[0]} handshakes, none of them cut"
+
+
 def resumed(c, port, session, protocol=b"* OK"):
     with connect(port, c=c, session=session, protocol=protocol) as s:
         return s.session_reused
@@ -306,6 +372,7 @@ def main():
             r.run("a session has the door of its own service", one_door, s)
         r.run("expiry is told: log, status", expiry_is_told, s)
         r.run("a renewed certificate, open sessions go on", renewed, s)
+        r.run("reloads cut no handshake", reloads_cut_nothing, s)
         r.run("ten renewals among clients", reloads_in_the_middle, s)
         r.run("tickets are worth nothing at another service or instance", tickets, s, other)
         r.run("names that nobody has leave memory as it is", random_names, s, 100000 if whole else 400)
