@@ -12,11 +12,11 @@ int
 main(int argc, char **argv)
 {
     static struct tlsd d;
+    image_enlarge();
     start_read(&d.start, R_TLSD, argc, argv);
     start_config(&d.start, &d.conf);
     start_sockets(&d.start, &d.conf);
     tlsd_prepare(&d);
-    image_enlarge();
     guard_enter(&(struct guard){.role = R_TLSD, .root_fd = start_fd(&d.start, "root")});
     listener_serve(&(struct listener){
         .start = &d.start,

@@ -7,7 +7,10 @@
 
 #define HUGE ((uintptr_t)2 << 20)
 
-enum { COLLAPSE = 25 }; /* MADV_COLLAPSE, Linux 6.1: huge pages now, or an error */
+enum {
+    PAGE = 4096,
+    COLLAPSE = 25, /* MADV_COLLAPSE, Linux 6.1: huge pages now, or an error */
+};
 
 static uintptr_t
 up(uintptr_t at)
@@ -36,14 +39,26 @@ huge_room(size_t size)
     return NULL;
 }
 
-/* The pages from at on, size bytes, which nobody else may have. */
-static void
-replace(uintptr_t at, size_t used, size_t size, int protection)
+/* Whether nobody has anything between these places; then it is ours. */
+static bool
+take_gap(uintptr_t from, uintptr_t to)
 {
-    char *copy = huge_room(size);
+    return from == to ||
+           mmap((void *)from, to - from, PROT_NONE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == (void *)from;
+}
+
+/* Of the used bytes from at on: all, when there is room behind them for the last huge page, or
+ * those that fill theirs. */
+static void
+replace(uintptr_t at, size_t used, int protection)
+{
+    uintptr_t end = (at + used + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+    size_t size = take_gap(end, up(end)) ? up(end) - at : used / HUGE * HUGE;
+    char *copy = size ? huge_room(size) : NULL;
     if (!copy)
         return;
-    memcpy(copy, (const void *)at, used); /* NOLINT */
+    memcpy(copy, (const void *)at, used < size ? used : size); /* NOLINT */
     /* The code that runs here is the same before and after. */
     if (mprotect(copy, size, protection) < 0 ||
         mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at) == MAP_FAILED)
@@ -56,15 +71,11 @@ enlarge(struct dl_phdr_info *info, size_t info_size, void *arg)
 {
     (void)info_size, (void)arg;
     for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *p = &info->dlpi_phdr[i], *next = NULL;
-        uintptr_t at = info->dlpi_addr + p->p_vaddr, end = at + p->p_memsz;
-        if (p->p_type != PT_LOAD || (p->p_flags & PF_W) || at % HUGE || p->p_memsz < HUGE / 4)
-            continue;
-        for (int k = i + 1; k < info->dlpi_phnum && !next; k++)
-            if (info->dlpi_phdr[k].p_type == PT_LOAD)
-                next = &info->dlpi_phdr[k];
-        if (next && info->dlpi_addr + next->p_vaddr >= up(end))
-            replace(at, p->p_memsz, up(end) - at, PROT_READ | (p->p_flags & PF_X ? PROT_EXEC : 0));
+        const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+        uintptr_t at = info->dlpi_addr + p->p_vaddr;
+        if (p->p_type == PT_LOAD && !(p->p_flags & PF_W) && at % HUGE == 0 &&
+            p->p_memsz >= HUGE / 4)
+            replace(at, p->p_memsz, PROT_READ | (p->p_flags & PF_X ? PROT_EXEC : 0));
     }
     return 1;
 }
