@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import peers_debian
-from rig import Instance
+from rig import Instance, programs_of
 
 
 class Disked(Instance):
@@ -44,6 +44,20 @@ class Bulkhead:
             shutil.rmtree(f"{self.disk}/{name}")
         self.up = False
 
+    places = {}
+
+    def roots(self):
+        """Where it keeps mail."""
+        return [self.disk + "/queue", self.disk + "/mail"]
+
+    def processes(self):
+        """Those that touch mail, as trace wants them."""
+        self.suite.ready()
+        return programs_of(self.suite)
+
+    def restarts(self):
+        return sum(r["restarts"] for r in self.suite.status())
+
     def prepare(self):
         """The empty directories on the fresh disk, as the first start makes them."""
         self.suite.ctl("start")
@@ -59,6 +73,9 @@ class Bulkhead:
     def send(self, client, token, rcpts, size):
         self.host.seen.clear()
         return client.send(token, rcpts, size)
+
+    def queued(self):
+        return self.suite.queued()
 
     def drain(self, seconds):
         return self.suite.drain(seconds)

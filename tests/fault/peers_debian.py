@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from rig import Host, wait_for
+from rig import Host, all_below, wait_for
 
 import mta  # rig has said where
 
@@ -45,6 +45,23 @@ class Peer:
         self.begin()
         self.up = True
         wait_for(self.answers)
+
+    def roots(self):
+        """Where it keeps mail."""
+        return [self.disk + "/spool", self.disk + "/mail"]
+
+    @property
+    def places(self):
+        """Where its processes see it, if elsewhere."""
+        return {}
+
+    def processes(self):
+        """All of its processes, as trace wants them."""
+        return all_below(self.pid())
+
+    def restarts(self):
+        """How often something of it was started anew: unknown."""
+        return 0
 
     def stop(self):
         if self.up:
@@ -106,6 +123,10 @@ smtpd_client_connection_count_limit = 0
     def begin(self):
         self.postfix("start")
 
+    def pid(self):
+        with open(f"{self.disk}/spool/pid/master.pid") as f:
+            return int(f.read())
+
     def queued(self):
         """Whole ones: a file that is not executable was never finished, and waits to be swept."""
         out = []
@@ -155,6 +176,9 @@ timeout_frozen_after = 0s""")
             self.daemon = subprocess.Popen([self.exim, "-C", self.conf, "-bdf", "-q1s"], stdout=errors, stderr=errors,
                                            start_new_session=True, **self.as_exim())
 
+    def pid(self):
+        return self.daemon.pid
+
     def queued(self):
         return glob.glob(self.disk + "/spool/input/*-H") + glob.glob(self.disk + "/spool/input/*/*-H")
 
@@ -192,8 +216,15 @@ match from any for any action "others"
         os.mkdir(self.disk + "/spool")
         os.chmod(self.disk + "/spool", 0o711)
 
+    @property
+    def places(self):
+        return {"/var/spool/smtpd": self.disk + "/spool"}
+
     def begin(self):
         self.daemon = self.opensmtpd_begins()
+
+    def pid(self):
+        return self.daemon.pid
 
     def queued(self):
         """Its envelopes; an empty one, as a cut may leave it, is never tried."""
