@@ -147,6 +147,8 @@ class Worker:
             p.start()
             if not p.drain(DRAIN_S):
                 problems.append(f"the queue does not drain: {[os.path.basename(x) for x in p.queued()][:3]}")
+                if p.mend():
+                    p.drain(DRAIN_S)
             if p.restarts():
                 problems.append(f"{p.restarts()} restarts")
         finally:

@@ -55,6 +55,10 @@ class Bulkhead:
         self.suite.ready()
         return programs_of(self.suite)
 
+    def mend(self):
+        """What an operator may have to do by hand after a crash: nothing."""
+        return False
+
     def restarts(self):
         return sum(r["restarts"] for r in self.suite.status())
 

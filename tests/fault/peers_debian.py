@@ -59,6 +59,10 @@ class Peer:
         """All of its processes, as trace wants them."""
         return all_below(self.pid())
 
+    def mend(self):
+        """What an operator may have to do by hand before mail goes on; whether there was anything. It runs again then."""
+        return False
+
     def restarts(self):
         """How often something of it was started anew: unknown."""
         return 0
@@ -182,8 +186,24 @@ timeout_frozen_after = 0s""")
     def queued(self):
         return glob.glob(self.disk + "/spool/input/*-H") + glob.glob(self.disk + "/spool/input/*/*-H")
 
+    def mend(self):
+        """A half made hints database, which all deliveries that want it wait for (docs/RELIABILITY.md)."""
+        halves = glob.glob(self.disk + "/spool/db/__db.*")
+        self.stop()
+        for path in halves:
+            os.unlink(path)
+        self.start()
+        return bool(halves)
+
     def flush(self):
-        mta.run(self.exim, "-C", self.conf, "-qff", **self.as_exim())
+        """Deliveries may hang."""
+        p = subprocess.Popen([self.exim, "-C", self.conf, "-qff"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             start_new_session=True, **self.as_exim())
+        try:
+            p.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(p.pid, signal.SIGKILL)
+            p.wait()
 
     def end(self):
         try:

@@ -506,8 +506,11 @@ on_stop(pid_t pid, int status)
 {
     int signo = WSTOPSIG(status), event = status >> 16, deliver = 0;
     struct proc *p = find(pid);
-    if (!p) /* a child that is seen before its parent's event */
-        p = add(pid, "?");
+    if (!p) { /* a child that is seen before its parent's event */
+        p = add(pid, "");
+        on_exec(p);
+        snprintf(p->role + strnlen(p->role, ROLE_MAX - 2), 2, "+");
+    }
     if (signo == (SIGTRAP | 0x80)) {
         on_call(p);
     } else if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_CLONE ||
