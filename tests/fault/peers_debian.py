@@ -132,13 +132,14 @@ smtpd_client_connection_count_limit = 0
             return int(f.read())
 
     def queued(self):
-        """Whole ones: a file that is not executable was never finished, and waits to be swept."""
+        """Whole ones: a file that is not executable was never finished, one with a dot in its name never named; both wait to
+        be swept."""
         out = []
         for d in ("incoming", "active", "deferred", "maildrop", "hold"):
             for top, _, files in os.walk(f"{self.disk}/spool/{d}"):
                 for name in files:
                     try:
-                        if os.stat(f"{top}/{name}").st_mode & 0o100:
+                        if os.stat(f"{top}/{name}").st_mode & 0o100 and "." not in name:
                             out.append(name)
                     except OSError:
                         pass
