@@ -244,7 +244,7 @@ def main():
     a.add_argument("--all", action="store_true")
     a.add_argument("--minutes", type=float, default=20)
     a.add_argument("--states", type=int, default=20)
-    a.add_argument("--model", default="strict")
+    a.add_argument("--model", default="strict,twonames")
     a.add_argument("--peer", default="bulkhead")
     a.add_argument("--no-control", action="store_true")
     a.add_argument("--workers", type=int, default=2)
