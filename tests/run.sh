@@ -60,7 +60,7 @@ one() { # NAME COMMAND...
 }
 
 # Slices of the longer checks, which make check leaves to make check-slow.
-slow="exhaust failures kernels keys logins loris store_run"
+slow="exhaust full failures kernels keys logins loris store_run"
 # Of protocol, those that mostly wait: part "patient".
 patient="bad_input imap_catalogue imap_park"
 
@@ -127,6 +127,7 @@ for part in "$@"; do
             one "fault/calls_$p" python3 tests/fault/check_calls.py --peer "$p" --runs 40 --minutes 3
         done
         one fault/exhaust python3 tests/fault/check_exhaust.py --all
+        one fault/full python3 tests/fault/check_full.py --all
         one fault/failures python3 tests/fault/check_failures.py --all
         one fault/kernels python3 tests/fault/check_kernels.py --all
         one fault/sockets python3 tests/protocol/test_local_sockets.py --all

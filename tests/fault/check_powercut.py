@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from peers import PEERS  # noqa: E402
-from rig import BUILD, Client, compare  # noqa: E402
+from rig import BUILD, Client, alone, compare  # noqa: E402
 
 BLOCKLOG = os.path.join(BUILD, "fault", "blocklog")
 HEAD = struct.Struct("<QQq")
@@ -324,6 +324,7 @@ def run(peer_class, fs, cuts, minutes, messages, lie=0):
 
 
 def main():
+    alone()
     a = argparse.ArgumentParser()
     a.add_argument("--cuts", type=int, default=6)
     a.add_argument("--fs", default="ext4")

@@ -11,8 +11,8 @@ from rig import Instance, programs_of
 class Disked(Instance):
     """An instance whose queue and mail are below DIR/disk."""
 
-    def __init__(self):
-        super().__init__(queue="retry 1s\nretry-max 1s")
+    def __init__(self, extra=""):
+        super().__init__(queue="retry 1s\nretry-max 1s", extra=extra)
         self.disk = self.dir + "/disk"
         os.mkdir(self.disk)
         with open(self.conf) as f:
@@ -33,8 +33,8 @@ class Bulkhead:
     name = "bulkhead"
     promises_once = True
 
-    def __init__(self):
-        self.suite = Disked()
+    def __init__(self, extra=""):
+        self.suite = Disked(extra)
         self.disk, self.host, self.port = self.suite.disk, self.suite.host, self.suite.port["smtp"]
         # Accounts lie beside the disk, not on it.
         self.suite.start()
