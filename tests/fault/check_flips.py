@@ -138,7 +138,10 @@ def run(suite, batch):
     suite.ctl("start")
     client = suite.client()
     answer = client.send("token-999999", ("box",))
-    wait_for(lambda: any(b"token-999999" in m for m in suite.messages("box")), 20)
+    try:
+        wait_for(lambda: any(b"token-999999" in m for m in suite.messages("box")), 20)
+    except AssertionError:
+        answer = f"told {answer!r}, and not there after 20 s: {suite.tail(5)}"
     fresh = time.time() - start
     drained = suite.drain(120)
     restarts = sum(r["restarts"] for r in suite.status())
@@ -148,7 +151,7 @@ def run(suite, batch):
         problems.append(f"new mail: {answer}")
     if not drained:
         problems.append(f"still queued: {len(suite.queued())}")
-    if restarts:
+    if restarts or problems:
         why = re.findall(r".*(?:signal|leaving|fatal|exited|not answer).*", suite.log_text())
         problems.append(f"{restarts} restarts: {why[:3]}")
     got = {}
