@@ -45,7 +45,6 @@ FS = {"ext4": Fs("ext4", EXT4, 128, "data=ordered"),
       # replays nothing, and finds a wrong checksum (docs/RELIABILITY.md); ext4 and Btrfs bear it.
       "xfs": Fs("xfs", XFS, 320, "nouuid", 4096),
       "xfs-512": Fs("xfs", [*XFS, "-s", "size=512", "-i", "size=512"], 320, "nouuid", 512, True),
-      "xfs-1k": Fs("xfs", [*XFS, "-s", "size=512", "-b", "size=1024"], 320, "nouuid", 512, True),
       "xfs-torn": Fs("xfs", [*XFS, "-s", "size=512"], 320, "nouuid", 512),
       "btrfs": Fs("btrfs", ["mkfs.btrfs", "-q", "-K", "-f"], 160)}
 # Directory, B-tree, attribute and symbolic link blocks, by the number they begin with, or have at 8.

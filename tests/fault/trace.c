@@ -580,6 +580,20 @@ take_fault(char *text)
     the.nth = strtol(nth, NULL, 10);
 }
 
+/* No process any more, or one that nobody has waited for yet. */
+static bool
+gone(pid_t pid)
+{
+    char name[64], line[256] = "";
+    snprintf(name, sizeof name, "/proc/%d/stat", pid);
+    FILE *f = fopen(name, "r");
+    bool read = f && fgets(line, sizeof line, f);
+    if (f)
+        fclose(f);
+    const char *end = strrchr(line, ')');
+    return !read || !end || strchr("ZX", end[2]);
+}
+
 static void
 seize(char *text)
 {
@@ -590,8 +604,10 @@ seize(char *text)
     if (n <= 0)
         die("ROLE=PID");
     if (ptrace(PTRACE_SEIZE, n, 0, options) < 0) {
-        if (errno == ESRCH || strchr(role, '+')) /* it has just gone, or is a zombie */
+        int saved = errno;
+        if (saved == ESRCH || strchr(role, '+') || gone(n))
             return;
+        errno = saved;
         die(role);
     }
     add(n, role);
