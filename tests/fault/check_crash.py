@@ -25,7 +25,7 @@ from rig import Client, Traced, compare  # noqa: E402
 MESSAGES = (("first", ("box",), 200), ("many", ("both", "gone"), 200), ("large", ("bin",), 200_000),
             ("two", ("bin", "box"), 100), ("late", ("slow",), 100))
 OURS = (("asked", ("told", "slow"), 100),)  # with a report of success
-CANDIDATES = 12_000  # looked at for being distinct
+CANDIDATES, IN_A_SLICE = 12_000, 1_500  # looked at for being distinct
 DRAIN_S = 20
 
 
@@ -77,8 +77,8 @@ class Crash:
         return self.rec.build(ops, pending, choices[self.choice])
 
 
-def crashes(recorded, rec, rng):
-    """Distinct ones, and how many there are before like ones are put together; of very many, those of some."""
+def crashes(recorded, rec, rng, most):
+    """Distinct ones, and how many there are before like ones are put together; of more than `most`, those of some."""
     every, told = [], {}
     for at, when, what, said in rec.events:
         if said:
@@ -89,7 +89,7 @@ def crashes(recorded, rec, rng):
         far = [g for g, t in recorded.far if t <= when]
         every += [(at, what, i, told, far) for i in range(len(rec.choices(at)[2]))]
     assert set(told) == set(recorded.answered), f"the record has no answer for {set(recorded.answered) - set(told)}"
-    some = sorted(rng.sample(range(len(every)), min(len(every), CANDIDATES)))
+    some = sorted(rng.sample(range(len(every)), min(len(every), most)))
     seen, out, last, parts = set(), [], None, None
     for n in some:
         at, what, i, told, far = every[n]
@@ -216,7 +216,7 @@ class Table:
         o = self.o
         rng = random.Random(1)
         rec = recorded.record(model, drop)
-        found, n = crashes(recorded, rec, rng)
+        found, n = crashes(recorded, rec, rng, CANDIDATES if o.all else IN_A_SLICE)
         rng.shuffle(found)
         runs = walk(found if o.all or drop else found[:o.states], workers, o.minutes, bool(drop))
         print(f"{kind:<10} {model:<9} {drop or 'none':<14} {sum(op.at >= 0 for op in rec.ops):>6} {n:>7} {len(found):>9}"
