@@ -77,6 +77,8 @@ take_in(const char *name, enum place place)
         log_fatal("out of memory for the queue");
     if (user)
         entry_own(entry, user, users_kib((uint64_t)st.st_size));
+    if (st.st_nlink > 1)
+        store_drop_twins(entry, st.st_ino);
     if (place != PLACE_HOLD)
         entry_wait(entry);
     the.found++;
