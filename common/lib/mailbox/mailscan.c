@@ -302,6 +302,7 @@ place(struct mailscan *s, struct mailscan_entry *x, struct mailbox *mb, uint32_t
             result = err_set(e, ERR_TEMPORARY, "out of memory");
     } else if (errno == ENOENT || errno == EEXIST) {
         x->lost = true;
+        s->vanished |= errno == ENOENT;
     } else {
         result = err_errno(e, "rename a message");
     }
