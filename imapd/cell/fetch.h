@@ -104,5 +104,9 @@ void icell_envelope(struct buf *out, struct arena *arena, struct str header);
 /* "(M...)": what the message's bytes say, so that a copy has it, too. */
 int icell_emailid(struct buf *out, struct mailfile *f, struct err *e);
 void icell_preview(struct buf *out, const struct mime *m, const struct mailfile *f);
+struct icell_structure_how {
+    bool extensions;
+    bool utf8; /* encoded values of parameters are decoded (RFC 9051 7.5.2) */
+};
 void icell_structure(struct buf *out, struct arena *arena, const struct mime *m,
-                     const struct mailfile *f, bool extensions);
+                     const struct mailfile *f, struct icell_structure_how how);

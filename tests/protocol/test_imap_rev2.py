@@ -160,6 +160,24 @@ class Rev2(Base):
         c.sock.sendall(b"h STATUS {4097+}\r\n" + over)
         self.assertIn(b"* BYE [TOOBIG]", c.file.readline())
 
+    def test_encoded_parameters(self):
+        """RFC 9051 7.5.2: values of RFC 2231 in UTF-8; RFC 2231 6 for IMAP4rev1: only their sections are joined."""
+        self.plant("cur/1.a.h:2,", b"Content-Type: application/x; baz*0=a; baz*1=b; foo*0*=iso-8859-1'de'%E4; foo*1*=%F6\r\n"
+                   b"Content-Disposition: attachment; filename*=koi8-r''%C1; x*=utf-8''y\r\n\r\nx\r\n")
+        old, c = self.raw(), self.rev2()
+        before = b'("baz" "ab" "foo*" "iso-8859-1\'de\'%E4%F6")'
+        for _ in range(2):  # made, and kept
+            self.ask(old, b"SELECT INBOX")
+            got = b"".join(self.ask(old, b"FETCH 1 BODYSTRUCTURE"))
+            self.assertIn(before, got)
+            self.assertIn(b'("filename*" "koi8-r\'\'%C1" "x*" "utf-8\'\'y")', got)
+            self.ask(c, b"SELECT INBOX")
+            got = b"".join(self.ask(c, b"FETCH 1 BODYSTRUCTURE"))
+            self.assertRegex(got, rb'\("baz" "ab" "foo\*" ("|\{4\}\r\n)' + "\u00e4\u00f6".encode() + rb'"?\)')
+            self.assertIn(b'("filename*" "koi8-r\'\'%C1" "x*" "y")', got)
+            self.assertIn(b"\xc3\xa4\xc3\xb6", b"".join(self.ask(c, b"FETCH 1 BODY")))
+            self.assertIn(before, b"".join(self.ask(old, b"FETCH 1 BODY")))
+
     def test_nothing_is_recent(self):
         c = self.rev2()
         self.ask(c, b"SELECT INBOX")
