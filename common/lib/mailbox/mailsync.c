@@ -681,7 +681,9 @@ mailbox_refresh(struct mailbox *mb, struct err *e)
         return -1;
     if (news == MAILINDEX_GREW)
         catch_up(mb, false);
-    if (news != MAILINDEX_REPLACED && mb->ix.fd >= 0 && !mb->suspect && same_times(mb))
+    /* What somebody appended without flags lies in new/ until a session is told of it. */
+    const bool first = news == MAILINDEX_GREW && !mb->read_only && has_new(mb);
+    if (!first && news != MAILINDEX_REPLACED && mb->ix.fd >= 0 && !mb->suspect && same_times(mb))
         return keywords_load(&mb->keywords, mb->dir_fd, e);
     if (mailview_begin(mb, e) < 0)
         return -1;
