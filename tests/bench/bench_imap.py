@@ -170,7 +170,7 @@ class OneSession:
                 c.run(command)
             except RuntimeError:
                 pass
-            except OSError:
+            except (OSError, EOFError):
                 print(f"  {p.name}: {command[:40]}: more than {self.cap} s", file=sys.stderr)
                 self.slow.add((p.name, command))
                 c.close()
