@@ -48,6 +48,7 @@ smtpd_session(const struct peer *peer, void *arg)
     static struct smtp_server s; /* large */
     static const struct smtp_policy policy = {.sender = any_sender, .recipient = our_recipient};
     const struct smtpd *d = arg;
+    listener_own(&s, sizeof s);
     s = (struct smtp_server){.policy = &policy,
                              .start = &d->start,
                              .conf = &d->conf,

@@ -114,6 +114,7 @@ submitd_session(const struct peer *peer, void *arg)
     const struct submitd *d = arg;
     struct connection c = {0};
     bool local = strcmp(peer->service, "submit") == 0;
+    listener_own(&s, sizeof s);
     const struct smtp_policy policy = {
         .verbs = verbs,
         .nverbs = sizeof verbs / sizeof verbs[0],

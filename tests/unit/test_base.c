@@ -132,6 +132,28 @@ START_TEST(xtext_refuses_control_characters)
 }
 END_TEST
 
+START_TEST(arena_begins_in_a_lent_room)
+{
+    _Alignas(max_align_t) char room[256];
+    struct arena a = arena_on(room, sizeof room, 65536);
+    for (int transaction = 0; transaction < 3; transaction++) {
+        char *first = arena_alloc(&a, 100);
+        ck_assert(first > room && first + 100 <= room + sizeof room);
+        ck_assert_uint_eq((uintptr_t)first % _Alignof(max_align_t), 0);
+        memset(first, 'x', 100);
+        char *elsewhere = arena_alloc(&a, 9000);
+        ck_assert_ptr_nonnull(elsewhere);
+        ck_assert(elsewhere < room || elsewhere >= room + sizeof room);
+        ck_assert_ptr_null(arena_alloc(&a, 60000));
+        arena_reset(&a);
+        for (size_t i = 0; i < 100; i++)
+            ck_assert_int_eq(first[i], 0);
+    }
+    arena_free(&a);
+    ck_assert_ptr_null(a.blocks);
+}
+END_TEST
+
 START_TEST(arena_has_a_ceiling)
 {
     struct arena a = arena_new(65536);
@@ -238,6 +260,7 @@ suite_base(void)
     tcase_add_test(t, base64_round_trip_and_strictness);
     tcase_add_test(t, xtext_refuses_control_characters);
     tcase_add_test(t, arena_has_a_ceiling);
+    tcase_add_test(t, arena_begins_in_a_lent_room);
     tcase_add_test(t, siphash_reference_vector);
     tcase_add_test(t, sha256_of_known_texts);
     tcase_add_test(t, distance_finds_the_nearest_word);

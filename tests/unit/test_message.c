@@ -74,6 +74,28 @@ START_TEST(fields_come_as_they_went)
 }
 END_TEST
 
+/* In the caller's room while they fit, elsewhere when they do not, and wiped from both. */
+START_TEST(fields_in_a_lent_room)
+{
+    char room[128], text[400];
+    memset(text, 'x', sizeof text);
+    for (size_t n = 0; n <= sizeof text; n++) {
+        struct msg m = msg_on(room, sizeof room);
+        msg_begin(&m, M_ADDRESS);
+        msg_put_str(&m, str_of(text, n));
+        ck_assert_int_eq(msg_send(pair[0], &m), 0);
+        ck_assert_int_eq(receive(&m), 1);
+        struct str got = msg_get_str(&m);
+        ck_assert_uint_eq(got.n, n);
+        ck_assert(str_eq(got, str_of(text, n)));
+        ck_assert_int_eq(m.fields.p == room, n + 5 < sizeof room);
+        ck_assert(msg_end(&m));
+        msg_free(&m);
+        ck_assert_ptr_null(memchr(room, 'x', sizeof room));
+    }
+}
+END_TEST
+
 START_TEST(payload_up_to_its_ceiling)
 {
     struct msg m = {0};
@@ -317,6 +339,7 @@ suite_message(void)
     TCase *t = tcase_create("message");
     tcase_add_checked_fixture(t, setup, NULL);
     tcase_add_test(t, fields_come_as_they_went);
+    tcase_add_test(t, fields_in_a_lent_room);
     tcase_add_test(t, payload_up_to_its_ceiling);
     tcase_add_test(t, every_prefix_is_refused);
     tcase_add_test(t, every_bit_of_the_head_counts);

@@ -9,6 +9,14 @@ struct arena_block {
 
 enum { BLOCK_FIRST = 1000, BLOCK_SIZE = 8192 }; /* most transactions are small */
 
+struct arena
+arena_on(char *room, size_t size, size_t max)
+{
+    struct arena_block *b = (void *)room;
+    *b = (struct arena_block){.size = size - sizeof *b};
+    return (struct arena){.blocks = b, .lent = b, .max = max};
+}
+
 static struct arena_block *
 block_for(struct arena *a, size_t n)
 {
@@ -79,14 +87,14 @@ arena_lower(struct arena *a, struct str s)
 void
 arena_reset(struct arena *a)
 {
-    struct arena_block *keep = NULL;
+    struct arena_block *keep = a->lent;
     while (a->blocks) {
         struct arena_block *b = a->blocks;
         a->blocks = b->next;
         explicit_bzero(b->data, b->used);
         if (!keep && b->size == BLOCK_SIZE)
             keep = b;
-        else
+        else if (b != keep)
             free(b);
     }
     if (keep) {
@@ -101,6 +109,7 @@ void
 arena_free(struct arena *a)
 {
     arena_reset(a);
-    free(a->blocks);
-    a->blocks = NULL;
+    if (!a->lent)
+        free(a->blocks);
+    a->blocks = a->lent = NULL;
 }

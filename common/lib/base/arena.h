@@ -10,6 +10,7 @@
 struct arena_block;
 struct arena {
     struct arena_block *blocks; /* newest first */
+    struct arena_block *lent;   /* the first, in the caller's room; or NULL */
     size_t used;                /* bytes given out since the last reset */
     size_t max;
 };
@@ -19,6 +20,9 @@ arena_new(size_t max)
 {
     return (struct arena){.max = max};
 }
+/* An arena whose first size bytes come from the caller's room, which is aligned for any type and
+ * outlives it. */
+struct arena arena_on(char *room, size_t size, size_t max);
 void *arena_alloc(struct arena *a, size_t n);
 /* count items of size bytes each; NULL also when the product overflows. */
 void *arena_array(struct arena *a, size_t count, size_t size);

@@ -29,6 +29,12 @@ struct msg {
 
 /* Zero-initialise (struct msg){0} before the first use; these start a new message or forget it. */
 void msg_begin(struct msg *m, enum msg_type type);
+/* One whose fields are in the caller's room as long as they fit. */
+static inline struct msg
+msg_on(char *room, size_t size)
+{
+    return (struct msg){.fields = buf_on(room, size, MSG_PAYLOAD_MAX)};
+}
 void msg_free(struct msg *m);
 
 void msg_put_u32(struct msg *m, uint32_t v);

@@ -120,7 +120,9 @@ log_gather(void)
 void
 log_flush(void)
 {
-    if (the.n && write(the.fd, gathered, the.n) != (ssize_t)the.n)
+    if (the.n == 0) /* and nothing is written to: a listener's turn would cost a page */
+        return;
+    if (write(the.fd, gathered, the.n) != (ssize_t)the.n)
         the.dropped += the.lines;
     the.n = the.lines = 0;
 }
@@ -172,7 +174,8 @@ emit(enum log_level level, const char *fmt, va_list ap)
     if (!the.datagram)
         room[line.n++] = '\n';
     put(&line, level >= LOG_WARN_);
-    errno = saved;
+    if (errno != saved)
+        errno = saved;
 }
 
 #define LOG_FUNCTION(name, level)                                                                  \

@@ -37,6 +37,9 @@ struct listener {
     void *arg;
 };
 
+/* In a session: make the pages of what it will write to its own at once. Each would else be a page
+ * fault when it is first written to. */
+void listener_own(const void *from, size_t n);
 /* In a session: its client is known (has logged in), and stays when others have to give way. */
 void listener_settled(void);
 /* Serve until told to stop (SIGTERM), then wait for no session: they go on by themselves. So a

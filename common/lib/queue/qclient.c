@@ -75,7 +75,8 @@ answer_ahead(struct qclient *q, struct msg *m, struct err *e)
 int
 qclient_begin(struct qclient *q, struct err *e)
 {
-    struct msg m = {0};
+    char room[128];
+    struct msg m = msg_on(room, sizeof room);
     int n = answer_ahead(q, &m, e);
     if (n < 0 && e->class == ERR_CLOSED) {
         qclient_abort(q);
@@ -158,7 +159,8 @@ static int
 finish_in_memory(struct qclient *q, struct err *e)
 {
     struct envelope env = *q->env;
-    struct buf head = buf_new(QFILE_HEAD + QFILE_ENVELOPE_MAX);
+    char room[512];
+    struct buf head = buf_on(room, sizeof room, QFILE_HEAD + QFILE_ENVELOPE_MAX);
     env.message_size = q->message_size;
     int n = qfile_write(&head, &env, e);
     if (n == 0 && head.n == q->head_size)
@@ -199,7 +201,8 @@ let_go(struct qclient *q, struct err *e)
 int
 qclient_commit(struct qclient *q, struct err *e)
 {
-    struct msg m = {0};
+    char room[128];
+    struct msg m = msg_on(room, sizeof room);
     if (make_durable(q, e) < 0) {
         qclient_abort(q);
         return -1;

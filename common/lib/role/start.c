@@ -8,8 +8,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/rseq.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { FIRST_FD = 3 };
@@ -101,6 +103,16 @@ take_inetd(struct start *st, bool asked)
     st->relayclient = getenv("RELAYCLIENT") != NULL;
 }
 
+/* The C library asks the kernel to note the processor in each thread's own page at every switch.
+ * Nothing here wants to know, and a forked session would get a copy of that page for it. */
+static void
+forget_processor(void)
+{
+    if (__rseq_size)
+        syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32,
+                RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+}
+
 void
 start_read(struct start *st, enum role role, int argc, char **argv)
 {
@@ -108,6 +120,7 @@ start_read(struct start *st, enum role role, int argc, char **argv)
     int c;
     *st = (struct start){.role = role};
     umask_for_role();
+    forget_processor();
     signal(SIGXFSZ, SIG_IGN); /* a file at its limit is an error to be answered; cells inherit it */
     while ((c = getopt(argc, argv, "f:i")) != -1) {
         if (c == 'f') {

@@ -10,6 +10,7 @@
  */
 enum {
     DISCARD_MAX = 1 << 20, /* read beyond a refused message's size limit, before we hang up */
+    RECEIVED_MAX = 2048,
     READ_MORE = 64 * 1024, /* read at once, when a message has turned out to be large */
 };
 
@@ -63,7 +64,8 @@ static void
 put_received(struct intake *in)
 {
     struct smtp_server *s = in->s;
-    struct buf field = buf_new(2048);
+    char room[1024];
+    struct buf field = buf_on(room, sizeof room, RECEIVED_MAX);
     struct smtp_received r = {.helo = str_z(s->helo),
                               .ip = str_z(s->local ? "" : s->peer->ip),
                               .uid = s->peer->uid,

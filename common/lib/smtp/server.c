@@ -360,7 +360,7 @@ void
 smtp_server_run(struct smtp_server *s)
 {
     s->state = SMTP_NEW;
-    s->tx.arena = arena_new(ARENA_MAX);
+    s->tx.arena = arena_on(s->room.transaction, sizeof s->room.transaction, ARENA_MAX);
     name_client(s);
     stream_init(&s->io, s->peer->fd_in, s->peer->fd_out, IN_MAX, (int)s->limits->idle_s * 1000);
     s->io.deadline_ms = now_ms() + (int64_t)s->limits->session_s * 1000;

@@ -119,6 +119,7 @@ struct smtp_server {
     /* Where its buffers begin: side by side, since each page that a process touches after its
      * fork costs as much as a few system calls. */
     struct {
+        _Alignas(max_align_t) char transaction[1024];
         char in[4096], out[512], message[6144];
     } room;
 };
