@@ -7,16 +7,24 @@
  */
 #pragma once
 #include "lib/conf/conf.h"
+#include "lib/ipc/known.h"
 #include "lib/ipc/remote.h"
 #include "lib/loop/listener.h"
 #include "lib/mail/aliases.h"
 
-enum { CELLS_KEPT = 8, EXPAND_MAX = 5000, HEADER_READ_MAX = 256 * 1024 };
+enum { CELLS_KEPT = 8, ANSWERS_KEPT = 8, EXPAND_MAX = 5000, HEADER_READ_MAX = 256 * 1024 };
 
 struct local {
     const struct start *start;
     const struct conf *conf;
     struct aliases aliases;
+    struct known known;
+};
+
+struct answer { /* of authd: this address is this account's */
+    bool final;
+    char address[256]; /* "": none */
+    char account[128];
 };
 
 struct cell { /* kept for the next message to the same account */
@@ -38,8 +46,11 @@ struct delivery { /* one DELIVER */
 struct local_session {
     const struct local *local;
     struct remote authd;
+    struct sipkey epoch; /* answers and cells stand while it lasts */
     struct cell cells[CELLS_KEPT];
     unsigned clock;
+    struct answer answers[ANSWERS_KEPT];
+    unsigned answered;
     struct arena arena;     /* of one message */
     struct arena expansion; /* of one recipient */
 };

@@ -24,6 +24,7 @@ main(int argc, char **argv)
     start_read(&start, R_LOCAL, argc, argv);
     start_config(&start, &conf);
     start_sockets(&start, &conf);
+    known_open(&local.known, &start, false);
     int aliases = start_fd(&start, "dir.aliases");
     if (aliases < 0 && !start.given)
         aliases = open(conf.aliases.p, O_RDONLY | O_CLOEXEC);

@@ -56,6 +56,39 @@ say(struct result *r, enum outcome outcome, const char *dsn, const char *text)
     snprintf(r->text, sizeof r->text, "%s", text);
 }
 
+/* What was kept goes when accounts may have changed, or when nobody would tell. */
+static void
+forget_if_old(struct local_session *s)
+{
+    struct sipkey epoch = {0};
+    if (known_epoch(&s->local->known, &epoch) && memcmp(&epoch, &s->epoch, sizeof epoch) == 0)
+        return;
+    s->epoch = epoch;
+    memset(s->answers, 0, sizeof s->answers);
+    deliver_close_cells(s);
+}
+
+/* What authd has said of this address and would say again; NULL: ask. */
+static const struct answer *
+find_answer(const struct local_session *s, struct str address, bool final)
+{
+    for (size_t i = 0; address.n && i < ANSWERS_KEPT; i++)
+        if (s->answers[i].final == final && str_eq(str_z(s->answers[i].address), address))
+            return &s->answers[i];
+    return NULL;
+}
+
+static void
+keep_answer(struct local_session *s, struct str address, bool final, const char *account)
+{
+    struct answer *a = &s->answers[s->answered++ % ANSWERS_KEPT];
+    if (address.n >= sizeof a->address)
+        return;
+    *a = (struct answer){.final = final};
+    memcpy(a->address, address.p, address.n);
+    memcpy(a->account, account, strlen(account) + 1);
+}
+
 /* Who this address is, by authd; account_r has room for 128 bytes. final: an alias led here, and of
  * a name that is alias and account the account is meant. */
 static int
@@ -64,6 +97,11 @@ ask_account(struct local_session *s, struct str address, bool final, char accoun
 {
     struct msg m = {0};
     struct err e = {0};
+    const struct answer *known = find_answer(s, address, final);
+    if (known) {
+        memcpy(account_r, known->account, sizeof known->account);
+        return 0;
+    }
     msg_begin(&m, M_ADDRESS);
     msg_put_str(&m, address);
     int ok = remote_ask(&s->authd, &m, M_ADDRESS_IS, AUTH_MS, &e);
@@ -77,6 +115,7 @@ ask_account(struct local_session *s, struct str address, bool final, char accoun
     } else if (kind == ADDRESS_ACCOUNT || (kind == ADDRESS_ALIAS && final && account.n)) {
         memcpy(account_r, account.p, account.n);
         account_r[account.n] = '\0';
+        keep_answer(s, address, final, account_r);
     } else if (kind == ADDRESS_UNKNOWN) {
         say(r, OUTCOME_NEVER, "5.1.1", "no such user here");
         ok = -1;
@@ -100,6 +139,7 @@ serve_rcpt(struct local_session *s, int channel, struct delivery *d, uint32_t in
     bool final = address.n && address.p[0] == '\\';
     if (final)
         address = str_from(address, 1);
+    forget_if_old(s);
     arena_reset(&s->expansion);
     if (!final && expand_address(s->local, &s->expansion, address, &addresses, &n, &e) < 0) {
         bool later = e.class != ERR_PERMANENT;

@@ -210,7 +210,7 @@ void
 wires_known(struct master *m, int write_fd, int read_fd)
 {
     wire_lend(m, R_AUTHD, write_fd, "map.known");
-    wire_lend(m, R_SMTPD | R_SUBMITD, read_fd, "map.known");
+    wire_lend(m, R_SMTPD | R_SUBMITD | R_LOCAL, read_fd, "map.known");
     close(write_fd);
     close(read_fd);
 }

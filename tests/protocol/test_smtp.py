@@ -6,6 +6,7 @@ the catalogue of failures.
 import base64
 import os
 import re
+import signal
 import smtplib
 import socket
 import ssl
@@ -387,10 +388,39 @@ def known_recipients(suite):
         f.write("")
     suite.ctl("reload")
     wait_for(lambda: rcpt_code(suite, "short@example.org") == 550)
-    for program, access in (("smtpd", ["read"]), ("submitd", ["read"]), ("authd", ["both", "rw-s"])):
+    for program, access in (("smtpd", ["read"]), ("submitd", ["read"]), ("local", ["read"]), ("authd", ["both", "rw-s"])):
         wait_for(lambda: known_page(suite, program) == access)  # the reload has replaced it a moment ago
     os.kill(next(r["pid"] for r in suite.status() if r["program"] == "authd"), 9)
     wait_for(lambda: rcpt_code(suite, "user@example.org") == 250)
+
+
+def deliver(suite, rcpt, n):
+    with smtplib.SMTP("127.0.0.1", suite.port["smtp"], timeout=20) as c:
+        for i in range(n):
+            c.sendmail("a@client.example", [rcpt], f"Subject: {i}\r\n\r\nbody\r\n")
+
+
+def moved_account(suite):
+    """local keeps whose an address is, and whose cell that is, from message to message: until that is another's."""
+    suite.add("moving", "secret")
+    deliver(suite, "moving@example.org", 3)
+    wait_for(lambda: len(suite.messages("moving")) == 3)
+    suite.ctl("account", "remove", "moving")
+    elsewhere = os.path.join(suite.dir, "mail", "elsewhere")
+    suite.ctl("account", "add", "moving", "-d", elsewhere, input="secret\n")
+    deliver(suite, "moving@example.org", 2)
+    wait_for(lambda: os.path.isdir(elsewhere + "/new") and len(os.listdir(elsewhere + "/new")) == 2)
+    assert len(suite.messages("moving")) == 3
+    listener = next(r["pid"] for r in suite.status() if r["program"] == "local")
+    with open(f"/proc/{listener}/task/{listener}/children") as f:
+        processes = [int(p) for p in f.read().split()] + [listener]
+    for p in processes:
+        os.kill(p, signal.SIGSTOP)
+    deliver(suite, "moving@example.org", 1)
+    suite.ctl("account", "remove", "moving")
+    for p in processes:
+        os.kill(p, signal.SIGCONT)
+    wait_for(lambda: re.search("to=<moving@example.org>.* dsn=5.1.1, status=bounced", suite.tail(100)))
 
 
 def relays_for(suite, mx, address, relays):
@@ -430,6 +460,7 @@ def main():
         r.run("addresses that are none", addresses, suite)
         r.run("limits", limits, suite)
         r.run("known recipients", known_recipients, suite)
+        r.run("an account that moves", moved_account, suite)
         r.run("an HTTP client", http, suite)
         r.run("the log stays clean", log_is_clean, suite)
         r.run("submission", submission, suite)

@@ -48,6 +48,19 @@ START_TEST(what_is_noted_is_found_until_all_is_forgotten)
 }
 END_TEST
 
+START_TEST(an_epoch_ends_when_all_is_forgotten)
+{
+    struct sipkey first, same, next;
+    ck_assert(known_epoch(&reader, &first));
+    known_note(&writer, STR("user@example.org"));
+    ck_assert(known_epoch(&reader, &same));
+    ck_assert_int_eq(memcmp(&first, &same, sizeof same), 0);
+    known_clear(&writer);
+    ck_assert(known_epoch(&reader, &next));
+    ck_assert_int_ne(memcmp(&first, &next, sizeof next), 0);
+}
+END_TEST
+
 START_TEST(without_a_page_nothing_is_known)
 {
     struct known none;
@@ -56,6 +69,8 @@ START_TEST(without_a_page_nothing_is_known)
     known_clear(&none);
     known_note(&none, STR("a@b"));
     ck_assert(!known_has(&none, STR("a@b")));
+    struct sipkey epoch;
+    ck_assert(!known_epoch(&none, &epoch));
 }
 END_TEST
 
@@ -76,6 +91,7 @@ suite_known(void)
     TCase *t = tcase_create("known");
     tcase_add_checked_fixture(t, setup, NULL);
     tcase_add_test(t, what_is_noted_is_found_until_all_is_forgotten);
+    tcase_add_test(t, an_epoch_ends_when_all_is_forgotten);
     tcase_add_test(t, without_a_page_nothing_is_known);
     tcase_add_test(t, readers_cannot_write);
     suite_add_tcase(s, t);

@@ -87,11 +87,17 @@ get(const struct known *k, size_t at, void *to, size_t n)
 }
 
 bool
+known_epoch(const struct known *k, struct sipkey *epoch_r)
+{
+    return k->fd >= 0 && get(k, offsetof(struct known_page, key), epoch_r, sizeof *epoch_r);
+}
+
+bool
 known_has(const struct known *k, struct str address)
 {
     struct sipkey key;
     uint64_t noted;
-    if (k->fd < 0 || !get(k, offsetof(struct known_page, key), &key, sizeof key))
+    if (!known_epoch(k, &key))
         return false;
     uint64_t hash = hash_of(&key, address);
     size_t at = offsetof(struct known_page, slots) + slot_of(hash) * sizeof noted;

@@ -1,6 +1,7 @@
 /*
  * known: a page of memory on which authd notes the recipients it has just called known, so that
- * smtpd and submitd need not ask again for each message.
+ * smtpd and submitd need not ask again for each message; and local, which asks which account an
+ * address is, sees by the page's key whether an answer it had still stands.
  *
  * master makes the memory, once: authd maps it and writes; the others have a descriptor that only
  * reads, and read the few bytes they need (a mapping would cost each session a fork's copy of it
@@ -35,3 +36,6 @@ void known_clear(struct known *k);
 void known_note(struct known *k, struct str address);
 /* For the others. Whether authd has said so. Letter case makes no difference. */
 bool known_has(const struct known *k, struct str address);
+/* A number that changes before accounts, aliases or configuration do: what authd answered after it
+ * was read stands as long as it is the same. False: there is no page, ask. */
+bool known_epoch(const struct known *k, struct sipkey *epoch_r);
