@@ -197,7 +197,7 @@ check-queue: deps-test
 	@$(MAKE) --no-print-directory -j2 all $(B)/queue_fill
 	@QUEUE_DEAD=50000 sh tests/run.sh $(B) queue
 
-# All rigs whole: half an hour. Each ends by itself after the minutes that tests/run.sh gives it.
+# All rigs whole: about two hours. Each ends by itself after the minutes that tests/run.sh gives it.
 check-fault: deps-fault
 	@$(MAKE) --no-print-directory -j2 all $(RIGS)
 	@sh tests/run.sh $(B) fault-all

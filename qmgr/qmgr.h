@@ -153,6 +153,8 @@ int store_hold(struct entry *entry);          /* into hold/; durable after store
 int store_release(struct entry *entry);       /* out of it, into new/; the same */
 int store_sync_hold(void);
 int store_remove(const struct entry *entry, bool journaled); /* logs; -1: it is still there */
+/* A file system may do a rename in two steps, and a power cut leave both names: the others go. */
+void store_drop_twins(const struct entry *kept, uint64_t inode);
 void store_quarantine(const struct entry *entry, const char *why);
 int store_subdir(int dir, const char *id, bool make); /* dir/XX: a descriptor */
 /* A journal whose message is in no directory: false when that is not certain. */

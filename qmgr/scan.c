@@ -68,6 +68,8 @@ take_in(const char *name, enum place place)
     struct entry *entry = entry_add(name, name[ID_LEN + 1], place, due_s);
     if (!entry)
         log_fatal("out of memory for the queue");
+    if (st.st_nlink > 1)
+        store_drop_twins(entry, st.st_ino);
     if (place != PLACE_HOLD)
         entry_wait(entry);
     the.found++;

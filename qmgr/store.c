@@ -197,6 +197,63 @@ store_read_fd(const struct entry *entry)
     return fd;
 }
 
+static int
+value_of(char c)
+{
+    return c >= 'a' ? c - 'a' + 6 : c - '2';
+}
+
+static int
+sync_cur(unsigned xx)
+{
+    char id[ID_LEN];
+    id[ID_LEN - 2] = alphabet[xx >> 5];
+    id[ID_LEN - 1] = alphabet[xx & 31];
+    int dir = store_subdir(qmgr.cur, id, false);
+    if (dir < 0)
+        return 0; /* nothing was ever there */
+    int ok = fsync(dir);
+    close(dir);
+    return ok;
+}
+
+/* What was removed shall not come back after a power cut: synced within seconds, a few directories
+ * in a turn. */
+static void
+sync_removals(struct loop_timer *t)
+{
+    int left = REMOVALS_A_TURN;
+    bool failed = (removals.new &&store_sync_new() < 0) || (removals.hold && fsync(qmgr.hold) < 0);
+    removals.new = removals.hold = false;
+    for (unsigned xx = 0; xx < sizeof removals.cur * 8 && left && !failed; xx++)
+        if (removals.cur[xx / 8] & 1u << xx % 8) {
+            failed = sync_cur(xx) < 0;
+            removals.cur[xx / 8] &= (unsigned char)~(1u << xx % 8);
+            left--;
+        }
+    if (failed)
+        log_fatal("leaving after a failed sync: %s", strerror(errno));
+    if (left == 0)
+        loop_timer_set(&qmgr.loop, t, now_ms() + REMOVALS_PAUSE_MS);
+}
+
+static void
+note_removal(const struct entry *entry)
+{
+    unsigned xx =
+        (unsigned)(value_of(entry->id[ID_LEN - 2]) << 5 | value_of(entry->id[ID_LEN - 1]));
+    if (entry->place == PLACE_NEW)
+        removals.new = true;
+    else if (entry->place == PLACE_HOLD)
+        removals.hold = true;
+    else
+        removals.cur[xx / 8] |= (unsigned char)(1u << xx % 8);
+    if (!loop_timer_is_set(&removals.timer)) {
+        removals.timer.fire = sync_removals;
+        loop_timer_set(&qmgr.loop, &removals.timer, now_ms() + REMOVALS_SYNC_MS);
+    }
+}
+
 int
 store_defer(struct entry *entry)
 {
@@ -210,8 +267,10 @@ store_defer(struct entry *entry)
         /* Both names are of one message: if the move is lost in a crash, it is found in new/ and
          * tried at once. */
         ok = renameat(qmgr.new, name, dir, name);
-        if (ok == 0)
+        if (ok == 0) {
+            note_removal(entry);
             entry->place = PLACE_CUR;
+        }
     }
     if (ok == 0)
         ok = utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
@@ -272,63 +331,6 @@ remove_below(int dir, const char *id, const char *name)
     return ok;
 }
 
-static int
-value_of(char c)
-{
-    return c >= 'a' ? c - 'a' + 6 : c - '2';
-}
-
-static int
-sync_cur(unsigned xx)
-{
-    char id[ID_LEN];
-    id[ID_LEN - 2] = alphabet[xx >> 5];
-    id[ID_LEN - 1] = alphabet[xx & 31];
-    int dir = store_subdir(qmgr.cur, id, false);
-    if (dir < 0)
-        return 0; /* nothing was ever there */
-    int ok = fsync(dir);
-    close(dir);
-    return ok;
-}
-
-/* What was removed shall not come back after a power cut: synced within seconds, a few directories
- * in a turn. */
-static void
-sync_removals(struct loop_timer *t)
-{
-    int left = REMOVALS_A_TURN;
-    bool failed = (removals.new &&store_sync_new() < 0) || (removals.hold && fsync(qmgr.hold) < 0);
-    removals.new = removals.hold = false;
-    for (unsigned xx = 0; xx < sizeof removals.cur * 8 && left && !failed; xx++)
-        if (removals.cur[xx / 8] & 1u << xx % 8) {
-            failed = sync_cur(xx) < 0;
-            removals.cur[xx / 8] &= (unsigned char)~(1u << xx % 8);
-            left--;
-        }
-    if (failed)
-        log_fatal("leaving after a failed sync: %s", strerror(errno));
-    if (left == 0)
-        loop_timer_set(&qmgr.loop, t, now_ms() + REMOVALS_PAUSE_MS);
-}
-
-static void
-note_removal(const struct entry *entry)
-{
-    unsigned xx =
-        (unsigned)(value_of(entry->id[ID_LEN - 2]) << 5 | value_of(entry->id[ID_LEN - 1]));
-    if (entry->place == PLACE_NEW)
-        removals.new = true;
-    else if (entry->place == PLACE_HOLD)
-        removals.hold = true;
-    else
-        removals.cur[xx / 8] |= (unsigned char)(1u << xx % 8);
-    if (!loop_timer_is_set(&removals.timer)) {
-        removals.timer.fire = sync_removals;
-        loop_timer_set(&qmgr.loop, &removals.timer, now_ms() + REMOVALS_SYNC_MS);
-    }
-}
-
 int
 store_remove(const struct entry *entry, bool journaled)
 {
@@ -347,6 +349,25 @@ store_remove(const struct entry *entry, bool journaled)
     if (journaled)
         (void)remove_below(qmgr.journal, id, id); /* without its message it means nothing */
     return 0;
+}
+
+void
+store_drop_twins(const struct entry *kept, uint64_t inode)
+{
+    static const enum place places[] = {PLACE_NEW, PLACE_CUR, PLACE_HOLD};
+    const char *name = file_name(kept->id, kept->origin);
+    struct entry twin = *kept;
+    struct stat st;
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        twin.place = (uint8_t)places[i];
+        int dir = twin.place == kept->place ? -1 : open_place(&twin);
+        if (dir >= 0 && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == inode &&
+            remove_at(dir, name) == 0) {
+            log_info("%s: a move that was cut short is undone", name);
+            note_removal(&twin);
+        }
+        close_place(&twin, dir);
+    }
 }
 
 static bool

@@ -60,7 +60,7 @@ one() { # NAME COMMAND...
 }
 
 # Slices of the longer checks, which make check leaves to make check-slow.
-slow="exhaust failures kernels keys logins loris store_run"
+slow="exhaust full failures kernels keys logins loris store_run"
 # Of protocol, those that mostly wait: part "patient".
 patient="bad_input imap_catalogue imap_park"
 
@@ -121,12 +121,18 @@ for part in "$@"; do
         one fault/kill_peers python3 tests/fault/kill_peers.py --kills 40 --peer bulkhead,postfix,exim,opensmtpd
         one fault/store python3 tests/fault/check_store.py --all --minutes 10
         one fault/store_run python3 tests/fault/check_store_run.py --seconds 600
-        one fault/crash python3 tests/fault/check_crash.py --all --minutes 15
+        one fault/crash python3 tests/fault/check_crash.py --all --minutes 8 --model strict,twonames,journal,posix
+        one fault/crash_peers python3 tests/fault/check_crash.py --peer postfix,exim,opensmtpd --model strict,journal --states 20 --minutes 2
+        for p in postfix exim opensmtpd; do
+            one "fault/calls_$p" python3 tests/fault/check_calls.py --peer "$p" --runs 40 --minutes 3
+        done
         one fault/exhaust python3 tests/fault/check_exhaust.py --all
+        one fault/full python3 tests/fault/check_full.py --all
         one fault/failures python3 tests/fault/check_failures.py --all
         one fault/kernels python3 tests/fault/check_kernels.py --all
         one fault/sockets python3 tests/protocol/test_local_sockets.py --all
         one fault/powercut python3 tests/fault/check_powercut.py --cuts 340 --fs ext4,xfs,btrfs --minutes 15
+        one fault/powercut_more python3 tests/fault/check_powercut.py --cuts 60 --fs xfs-512,ext4-writeback,ext4-journal --minutes 5 --no-control
         continue
     fi
     [ "$part" != fault ] || one fault/model "$build/fault/model"

@@ -2,13 +2,18 @@
 """Each system call in turn goes wrong, once, in each program that a message meets: the program is killed before it, or it
 fails (EIO, ENOSPC, EDQUOT, EMFILE, ENOMEM, EINTR), or writes half. Then: what was answered with 250 arrives, whole, and in
 a mailbox once; what was not may be missing; every program is up again, the queue drains, and the next message goes through.
-Ends with "N passed, N failed".
+The same for Postfix, Exim and OpenSMTPD: of them all processes are followed, and one that does not answer or stays with mail in
+its queue is started anew, which is counted. It fails for Bulkhead only. Ends with "N passed, N failed".
 
-check_calls.py [--all] [--minutes N] [--only ROLE] [--what kill|errors]: without --all a slice."""
+check_calls.py [--all] [--minutes N] [--only ROLE] [--what kill|errors] [--peer NAME] [--runs N]: without --all a slice, or of that
+length."""
 import argparse
 import errno
+import glob
 import os
 import queue
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +21,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from rig import Instance, Traced, outcome, parents  # noqa: E402
+from peers import PEERS  # noqa: E402
+from rig import Client, Instance, Traced, compare, outcome, parents  # noqa: E402
 
 RCPTS = ("both", "gone")
 # A "+" is a process that was forked from it: a session, or a cell before its exec.
@@ -31,6 +37,10 @@ ERRORS = {
     "accept4": ("EMFILE", "ENOMEM", "EINTR"), "clone": ("EAGAIN", "ENOMEM"), "sendmsg": ("EINTR", "ENOMEM"),
     "sendto": ("EINTR",), "recvmsg": ("EINTR", "ENOMEM"), "recvfrom": ("EINTR",), "poll": ("EINTR", "ENOMEM"),
     "epoll_wait": ("EINTR",), "epoll_ctl": ("ENOMEM",), "mmap": ("ENOMEM",),
+    # What others call besides.
+    "rename": FULL, "link": FULL, "unlink": ("EIO",), "mkdir": FULL, "writev": (*FULL, "EINTR"), "fchmod": ("EIO",),
+    "fstat": ("EIO",), "flock": ("EINTR",), "pipe": ("EMFILE",), "pipe2": ("EMFILE",), "socket": ("EMFILE", "ENOMEM"),
+    "accept": ("EMFILE", "ENOMEM", "EINTR"), "fork": ("EAGAIN",), "select": ("EINTR",),
 }
 LARGE = 300_000  # so that a session writes it in pieces
 AGAIN_LARGE = {(role, call) for role in ("smtpd+", "local-cell") for call in ("write", "pwrite64", "fsync", "pread64")}
@@ -66,6 +76,12 @@ class Worker:
         open(self.suite.log, "w").close()
         self.suite.ctl("start")
         self.suite.ready()
+
+    def stop(self):
+        self.suite.stop()
+
+    def restarts(self):
+        return sum(r["restarts"] for r in self.suite.status())
 
     def run(self, options, size=200):
         """(hit, count, problem): one message with one fault."""
@@ -103,6 +119,61 @@ class Worker:
         return hit, count, answer.strip() or "connection ended", again, "; ".join(problems)
 
 
+class PeerWorker:
+    """The same for a system of Debian."""
+
+    def __init__(self, kind):
+        self.n, self.down = 0, 0
+        self.peer = self.suite = PEERS[kind]()
+        self.peer.prepare()
+        self.peer.start()
+
+    def fresh(self):
+        self.peer.stop()
+        for box in glob.glob(self.peer.disk + "/mail/*"):
+            shutil.rmtree(box)
+        self.peer.start()
+
+    def stop(self):
+        self.peer.remove()
+
+    def restarts(self):
+        return 0
+
+    def again(self):
+        self.down += 1
+        self.peer.stop()
+        self.peer.start()
+
+    def run(self, options, size=200):
+        p = self.peer
+        self.n += 1
+        p.host.seen.clear()
+        p.host.got.clear()
+        client = Client(p.port, 30)
+        t = Traced(p.processes(), *options)
+        answer = p.send(client, f"token-{self.n}", RCPTS, size)
+        p.drain(8)
+        hit, count = t.end()
+        problems = []
+        if not p.answers():
+            self.again()
+        after = Client(p.port, 20)
+        if not p.send(after, f"after-{self.n}", ("box", "bin"), 200).startswith("250"):
+            problems.append(f"the next message: {after.told}")
+        if not p.drain(8):
+            self.again()
+            if not p.drain(15):
+                problems.append("the queue does not drain")
+        client.told.update(after.told)
+        result = compare(client.told, p.boxes(), p.host.got)
+        if result.lost or result.cut:
+            problems.append(result.text())
+        token = f"token-{self.n}"
+        again = [x for x in result.again + result.twice if x[0] == token]
+        return hit, count, answer.strip() or "connection ended", again, "; ".join(problems)
+
+
 class Plan:
     """What is to be run, handed to the workers; and what came out."""
 
@@ -112,7 +183,7 @@ class Plan:
         self.rows = {}  # (role, call or "kill", what) -> [runs, 250, 4xx, ended, again]
         self.failures, self.again, self.done, self.skipped = [], 0, 0, 0
         self.jobs = queue.Queue()
-        self.only, self.what, self.everything = only, what, everything
+        self.only, self.what, self.everything, self.runs = only, what, everything, 0
 
     def note(self, key, fault, got):
         hit, _, answer, again, problem = got
@@ -155,14 +226,14 @@ def count_calls(worker, plan):
     for size in (200, LARGE) if plan.everything else (200,):
         worker.fresh()
         counts = worker.run([], size)[1]
-        for role in ROLES:
+        for role in ROLES if isinstance(worker, Worker) else sorted({r for r, _ in counts}):
             if plan.only and role != plan.only:
                 continue
             total = sum(n for (r, _), n in counts.items() if r == role)
             if plan.what != "errors" and size != LARGE:
                 jobs += [(role, "", n, "kill", size) for n in range(1, total + 1)]
             for call, errors in ERRORS.items():
-                if plan.what == "kill" or (size == LARGE and (role, call) not in AGAIN_LARGE):
+                if plan.what == "kill" or (size == LARGE and plan.runs == 0 and (role, call) not in AGAIN_LARGE):
                     continue
                 jobs += [(role, call, n, e, size) for n in range(1, counts.get((role, call), 0) + 1) for e in errors]
     return jobs
@@ -181,13 +252,16 @@ def work(worker, plan):
         if got[0] or got[4]:
             plan.note((role, call or got[0].split(" ")[0], what), fault, got)
         used += 1
-        restarts = sum(r["restarts"] for r in worker.suite.status())
-        if restarts or got[4] or used % 40 == 0:
+        if worker.restarts() or got[4] or used % 40 == 0:
             worker.fresh()
 
 
 def slice_of(jobs, plan):
-    """All of them in an order in which a part is spread over all; or every step-th."""
+    """All of them in an order in which a part is spread over all; or every step-th; or so many by chance, half of them kills."""
+    if plan.runs:
+        rng = random.Random(1)
+        kills, errors = [j for j in jobs if j[3] == "kill"], [j for j in jobs if j[3] != "kill"]
+        return [j for some in (kills, errors) for j in rng.sample(some, min(len(some), plan.runs // 2))]
     if not plan.everything:
         # A few of everything, and those that once found something.
         found = [j for j in jobs if j[0] == "qmgr" and j[1] in ("fsync", "unlinkat", "pread64") and j[3] == "EIO"]
@@ -212,14 +286,18 @@ def main():
     a.add_argument("--only")
     a.add_argument("--what", choices=("kill", "errors"))
     a.add_argument("--workers", type=int, default=2)
+    a.add_argument("--peer", default="bulkhead", choices=list(PEERS))
+    a.add_argument("--runs", type=int, default=0)
     o = a.parse_args()
     if os.geteuid() != 0:
         print("left out: following confined processes takes root\n0 passed, 0 failed")
         return
     plan = Plan(o.all, o.minutes, o.only, o.what)
-    workers = [Worker() for _ in range(o.workers)]
+    plan.runs = o.runs
+    ours = o.peer == "bulkhead"
+    workers = [Worker() if ours else PeerWorker(o.peer) for _ in range(o.workers)]
     try:
-        jobs = slice_of(count_calls(workers[0], plan), plan)
+        jobs = slice_of(all_jobs := count_calls(workers[0], plan), plan)
         for j in jobs:
             plan.jobs.put(j)
         threads = [threading.Thread(target=work, args=(w, plan), daemon=True) for w in workers]
@@ -227,12 +305,17 @@ def main():
             t.start()
         for t in threads:
             t.join()
+        down = "" if ours else f"; started anew {sum(w.down for w in workers)} times"
     finally:
         for w in workers:
-            w.suite.stop()
+            w.stop()
     table(plan)
-    print(f"{plan.done} faults of {len(jobs)} planned struck, {plan.skipped} left out for want of time; "
-          f"{plan.again} led to a second copy at another host or a second bounce")
+    print(f"{o.peer}: {plan.done} faults of {len(jobs)} planned (of {len(all_jobs)}) struck, {plan.skipped} left out for want of "
+          f"time; {plan.again} led to a second copy at another host or a second bounce{'' if ours else ' or in a mailbox'}{down}; "
+          f"{len(plan.failures)} wrong")
+    if not ours:
+        print("0 passed, 0 failed")
+        return
     print(f"{plan.done - len(plan.failures)} passed, {len(plan.failures)} failed")
     sys.exit(bool(plan.failures) or not plan.done)
 

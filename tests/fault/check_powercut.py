@@ -4,7 +4,7 @@ remembers every write and flush (blocklog.c). While clients send, all is logged 
 holds what was flushed before it and any part of what was written since, and mounted; the suite is started on it and drained,
 and what came is compared with what clients had read before the cut. Ends with "N passed, N failed".
 
-check_powercut.py [--cuts N] [--fs ext4,xfs,btrfs] [--peer bulkhead|postfix|exim|opensmtpd] [--minutes N]
+check_powercut.py [--cuts N] [--fs ext4,xfs,...] [--peer bulkhead|postfix|exim|opensmtpd] [--minutes N]: the file systems are FS.
 A file system whose tools or whose driver are missing is left out, and said; it counts as neither."""
 import argparse
 import os
@@ -19,16 +19,37 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from peers import PEERS  # noqa: E402
-from rig import BUILD, Client, compare  # noqa: E402
+from rig import BUILD, Client, alone, compare  # noqa: E402
 
 BLOCKLOG = os.path.join(BUILD, "fault", "blocklog")
 HEAD = struct.Struct("<QQq")
 FLUSH = 2 ** 64 - 1
-MAKE = {"ext4": (["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"], 128),
-        "xfs": (["mkfs.xfs", "-q", "-K", "-f"], 320), "btrfs": (["mkfs.btrfs", "-q", "-K", "-f"], 160)}
-# What the disk writes whole. XFS finds a wrong checksum, and gives up, where only some sectors of 512 bytes of a metadata
-# block have arrived (docs/RELIABILITY.md); ext4 and Btrfs bear it.
-SECTOR = {"ext4": 512, "btrfs": 512, "xfs": 4096}
+EXT4 = ["mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"]
+XFS = ["mkfs.xfs", "-q", "-K", "-f"]
+
+
+class Fs:
+    """How it is made and mounted, its size in MiB, and what the disk writes whole: units of so many bytes; blocks of
+    4,096 that begin as XFS's metadata do, if so said."""
+
+    def __init__(self, kind, make, size, options="", unit=512, blocks=False):
+        self.kind, self.make, self.size, self.unit, self.blocks = kind, make, size, unit, blocks
+        self.options = "noatime" + ("," + options if options else "")
+
+
+FS = {"ext4": Fs("ext4", EXT4, 128, "data=ordered"),
+      "ext4-writeback": Fs("ext4", EXT4, 128, "data=writeback"),
+      "ext4-journal": Fs("ext4", EXT4, 128, "data=journal"),
+      "ext4-1k": Fs("ext4", [*EXT4, "-b", "1024"], 128),
+      # XFS tells what it has to replay in a metadata block by a number in its first sector. Where only that has arrived it
+      # replays nothing, and finds a wrong checksum (docs/RELIABILITY.md); ext4 and Btrfs bear it.
+      "xfs": Fs("xfs", XFS, 320, "nouuid", 4096),
+      "xfs-512": Fs("xfs", [*XFS, "-s", "size=512", "-i", "size=512"], 320, "nouuid", 512, True),
+      "xfs-torn": Fs("xfs", [*XFS, "-s", "size=512"], 320, "nouuid", 512),
+      "btrfs": Fs("btrfs", ["mkfs.btrfs", "-q", "-K", "-f"], 160)}
+# Directory, B-tree, attribute and symbolic link blocks, by the number they begin with, or have at 8.
+XFS_MAGIC = {b"XDB3", b"XDD3", b"XDF3", b"AB3B", b"AB3C", b"IAB3", b"FIB3", b"BMA3", b"RMB3", b"R3FC", b"XSLM", b"XARM"}
+XFS_MAGIC_8 = {b"\x3e\xbe", b"\x3d\xf1", b"\x3d\xff", b"\x3b\xee"}
 RCPTS = (("box",), ("both", "gone"), ("bin", "box"), ("slow",), ("team",), ("gone",))
 FAST = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -43,9 +64,9 @@ def why_not(fs):
     """Why this file system cannot be tried here, or ''."""
     if os.geteuid() != 0:
         return "mounting takes root"
-    if not shutil.which(MAKE[fs][0][0]):
-        return f"no {MAKE[fs][0][0]}"
-    for what, where in ((fs, "/proc/filesystems"), ("fuse", "/proc/filesystems")):
+    if not shutil.which(FS[fs].make[0]):
+        return f"no {FS[fs].make[0]}"
+    for what, where in ((FS[fs].kind, "/proc/filesystems"), ("fuse", "/proc/filesystems")):
         with open(where) as f:
             if what not in f.read().split():
                 return f"the kernel has no {what}"
@@ -60,11 +81,11 @@ class Mounted:
     all = set()
 
     def __init__(self, image, at, fs):
-        self.at, self.fs = at, fs
+        self.at, self.fs = at, FS[fs]
         self.loop = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True,
                                    text=True).stdout.strip()
         try:
-            sh("mount", "-t", fs, "-o", "noatime" + (",nouuid" if fs == "xfs" else ""), self.loop, at)
+            sh("mount", "-t", self.fs.kind, "-o", self.fs.options, self.loop, at)
         except RuntimeError:
             sh("losetup", "-d", self.loop)
             raise
@@ -80,7 +101,7 @@ class Mounted:
             time.sleep(0.05)
         else:
             subprocess.run(["umount", "-l", self.at])
-        if self.fs == "btrfs":
+        if self.fs.kind == "btrfs":
             subprocess.run(["btrfs", "device", "scan", "--forget", self.loop], capture_output=True)
         subprocess.run(["losetup", "-d", self.loop], capture_output=True)
 
@@ -92,10 +113,9 @@ class Logged:
         self.peer, self.fs = peer, fs
         self.base, self.log = f"{directory}/base", f"{directory}/log"
         image, at = f"{directory}/image", f"{directory}/blocklog"
-        make, size = MAKE[fs]
         with open(self.base, "wb") as f:
-            f.truncate(size << 20)
-        sh(*make, self.base)
+            f.truncate(FS[fs].size << 20)
+        sh(*FS[fs].make, self.base)
         m = Mounted(self.base, peer.disk, fs)
         peer.prepare()
         m.end()
@@ -172,17 +192,25 @@ class Disk:
         self.f = open(self.path, "r+b")
         self.log = open(logged.log, "rb")
 
-    def put(self, f, record, sectors=None):
-        size = SECTOR[self.logged.fs]
+    def data(self, record):
         self.log.seek(record[0])
-        data = self.log.read(record[2])
-        if sectors is None:
-            f.seek(record[1])
-            f.write(data)
-            return
-        for s in sectors:
-            f.seek(record[1] + s * size)
-            f.write(data[s * size:(s + 1) * size])
+        return self.log.read(record[2])
+
+    def put(self, f, record):
+        f.seek(record[1])
+        f.write(self.data(record))
+
+    def tear(self, f, record, rng):
+        """Any part of it, in what the disk writes whole."""
+        fs, data = FS[self.logged.fs], self.data(record)
+        parts, at = [], 0
+        while at < len(data):
+            meta = fs.blocks and (data[at:at + 4] in XFS_MAGIC or data[at + 8:at + 10] in XFS_MAGIC_8)
+            parts.append((at, 4096 if meta else fs.unit))
+            at += parts[-1][1]
+        for at, n in rng.sample(parts, rng.randint(0, len(parts))):
+            f.seek(record[1] + at)
+            f.write(data[at:at + n])
 
     def cut(self, point, rng, to, lie=0):
         """Writes a disk to `to`: records up to `point` have been written. lie: so many that were flushed are lost, too."""
@@ -204,8 +232,7 @@ class Disk:
                 if how == "all" or (how == "some" and rng.random() < 0.5):
                     self.put(f, r)
                 elif how == "torn":
-                    n = -(-r[2] // SECTOR[self.logged.fs])
-                    self.put(f, r, sorted(rng.sample(range(n), rng.randint(0, n))))
+                    self.tear(f, r, rng)
         return how, len(since)
 
 
@@ -268,7 +295,7 @@ def run(peer_class, fs, cuts, minutes, messages, lie=0):
     directory = tempfile.mkdtemp(prefix="bulkhead-disk-", dir=FAST)
     os.chmod(directory, 0o755)
     # Btrfs knows file systems by their UUID: one at a time.
-    peers = [peer_class() for _ in range(1 if fs == "btrfs" else 2)]
+    peers = [peer_class() for _ in range(1 if FS[fs].kind == "btrfs" else 2)]
     try:
         logged = Logged(peers[0], fs, directory, messages, 4)
         first, last = logged.span()
@@ -296,6 +323,7 @@ def run(peer_class, fs, cuts, minutes, messages, lie=0):
 
 
 def main():
+    alone()
     a = argparse.ArgumentParser()
     a.add_argument("--cuts", type=int, default=6)
     a.add_argument("--fs", default="ext4")
@@ -305,7 +333,7 @@ def main():
     a.add_argument("--no-control", action="store_true")
     o = a.parse_args()
     passed = failed = 0
-    print(f"{'system':<10} {'disk':<10} {'cuts':>5} {'messages':>9} {'writes':>7} {'unsure':>7} {'promises':>9} {'lost':>5} "
+    print(f"{'system':<10} {'disk':<15} {'cuts':>5} {'messages':>9} {'writes':>7} {'unsure':>7} {'promises':>9} {'lost':>5} "
           f"{'twice':>6} {'again':>6} {'wrong':>6}")
     jobs = [(fs, 0) for fs in o.fs.split(",")]
     if not o.no_control:
@@ -313,10 +341,10 @@ def main():
     for fs, lie in jobs:
         reason = why_not(fs)
         if reason:
-            print(f"{o.peer:<10} {fs:<10} left out: {reason}")
+            print(f"{o.peer:<10} {fs:<15} left out: {reason}")
             continue
         c, writes, accepted = run(PEERS[o.peer], fs, o.cuts if not lie else min(o.cuts, 20), o.minutes, o.messages, lie)
-        print(f"{o.peer:<10} {fs + (' lying' if lie else ''):<10} {c.done:>5} {accepted:>9} {writes:>7} {c.unsure:>7} "
+        print(f"{o.peer:<10} {fs + (' lying' if lie else ''):<15} {c.done:>5} {accepted:>9} {writes:>7} {c.unsure:>7} "
               f"{c.promised:>9} {c.lost:>5} {c.twice:>6} {c.again:>6} {len(c.failures):>6}"
               + (f"  {c.left} left out for want of time" if c.left else ""), flush=True)
         if lie:

@@ -5,14 +5,14 @@ import shutil
 import subprocess
 
 import peers_debian
-from rig import Instance
+from rig import Instance, programs_of
 
 
 class Disked(Instance):
     """An instance whose queue and mail are below DIR/disk."""
 
-    def __init__(self):
-        super().__init__(queue="retry 1s\nretry-max 1s")
+    def __init__(self, extra=""):
+        super().__init__(queue="retry 1s\nretry-max 1s", extra=extra)
         self.disk = self.dir + "/disk"
         os.mkdir(self.disk)
         with open(self.conf) as f:
@@ -33,8 +33,8 @@ class Bulkhead:
     name = "bulkhead"
     promises_once = True
 
-    def __init__(self):
-        self.suite = Disked()
+    def __init__(self, extra=""):
+        self.suite = Disked(extra)
         self.disk, self.host, self.port = self.suite.disk, self.suite.host, self.suite.port["smtp"]
         # Accounts lie beside the disk, not on it.
         self.suite.start()
@@ -43,6 +43,24 @@ class Bulkhead:
         for name in os.listdir(self.disk):
             shutil.rmtree(f"{self.disk}/{name}")
         self.up = False
+
+    places = {}
+
+    def roots(self):
+        """Where it keeps mail."""
+        return [self.disk + "/queue", self.disk + "/mail"]
+
+    def processes(self):
+        """Those that touch mail, as trace wants them."""
+        self.suite.ready()
+        return programs_of(self.suite)
+
+    def mend(self):
+        """What an operator may have to do by hand after a crash: nothing."""
+        return False
+
+    def restarts(self):
+        return sum(r["restarts"] for r in self.suite.status())
 
     def prepare(self):
         """The empty directories on the fresh disk, as the first start makes them."""
@@ -59,6 +77,9 @@ class Bulkhead:
     def send(self, client, token, rcpts, size):
         self.host.seen.clear()
         return client.send(token, rcpts, size)
+
+    def queued(self):
+        return self.suite.queued()
 
     def drain(self, seconds):
         return self.suite.drain(seconds)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from rig import Host, wait_for
+from rig import Host, all_below, wait_for
 
 import mta  # rig has said where
 
@@ -45,6 +45,27 @@ class Peer:
         self.begin()
         self.up = True
         wait_for(self.answers)
+
+    def roots(self):
+        """Where it keeps mail."""
+        return [self.disk + "/spool", self.disk + "/mail"]
+
+    @property
+    def places(self):
+        """Where its processes see it, if elsewhere."""
+        return {}
+
+    def processes(self):
+        """All of its processes, as trace wants them."""
+        return all_below(self.pid())
+
+    def mend(self):
+        """What an operator may have to do by hand before mail goes on; whether there was anything. It runs again then."""
+        return False
+
+    def restarts(self):
+        """How often something of it was started anew: unknown."""
+        return 0
 
     def stop(self):
         if self.up:
@@ -106,14 +127,19 @@ smtpd_client_connection_count_limit = 0
     def begin(self):
         self.postfix("start")
 
+    def pid(self):
+        with open(f"{self.disk}/spool/pid/master.pid") as f:
+            return int(f.read())
+
     def queued(self):
-        """Whole ones: a file that is not executable was never finished, and waits to be swept."""
+        """Whole ones: a file that is not executable was never finished, one with a dot in its name never named; both wait to
+        be swept."""
         out = []
         for d in ("incoming", "active", "deferred", "maildrop", "hold"):
             for top, _, files in os.walk(f"{self.disk}/spool/{d}"):
                 for name in files:
                     try:
-                        if os.stat(f"{top}/{name}").st_mode & 0o100:
+                        if os.stat(f"{top}/{name}").st_mode & 0o100 and "." not in name:
                             out.append(name)
                     except OSError:
                         pass
@@ -155,11 +181,30 @@ timeout_frozen_after = 0s""")
             self.daemon = subprocess.Popen([self.exim, "-C", self.conf, "-bdf", "-q1s"], stdout=errors, stderr=errors,
                                            start_new_session=True, **self.as_exim())
 
+    def pid(self):
+        return self.daemon.pid
+
     def queued(self):
         return glob.glob(self.disk + "/spool/input/*-H") + glob.glob(self.disk + "/spool/input/*/*-H")
 
+    def mend(self):
+        """A half made hints database, which all deliveries that want it wait for (docs/RELIABILITY.md)."""
+        halves = glob.glob(self.disk + "/spool/db/__db.*")
+        self.stop()
+        for path in halves:
+            os.unlink(path)
+        self.start()
+        return bool(halves)
+
     def flush(self):
-        mta.run(self.exim, "-C", self.conf, "-qff", **self.as_exim())
+        """Deliveries may hang."""
+        p = subprocess.Popen([self.exim, "-C", self.conf, "-qff"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             start_new_session=True, **self.as_exim())
+        try:
+            p.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(p.pid, signal.SIGKILL)
+            p.wait()
 
     def end(self):
         try:
@@ -192,8 +237,15 @@ match from any for any action "others"
         os.mkdir(self.disk + "/spool")
         os.chmod(self.disk + "/spool", 0o711)
 
+    @property
+    def places(self):
+        return {"/var/spool/smtpd": self.disk + "/spool"}
+
     def begin(self):
         self.daemon = self.opensmtpd_begins()
+
+    def pid(self):
+        return self.daemon.pid
 
     def queued(self):
         """Its envelopes; an empty one, as a cut may leave it, is never tried."""

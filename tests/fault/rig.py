@@ -33,6 +33,13 @@ ENDS = {"box": {("box", "box")}, "bin": {("box", "bin")},
         "both": {("box", "box"), ("box", "bin"), ("far", "far@far.example"), ("far", "slow@far.example")}}
 
 
+def alone():
+    """In a mount namespace of our own: one that somebody else makes meanwhile would hold our disks."""
+    if os.geteuid() == 0 and "BULKHEAD_ALONE" not in os.environ:
+        os.environ["BULKHEAD_ALONE"] = "1"
+        os.execvp("unshare", ["unshare", "-m", "--propagation", "private", sys.executable, *sys.argv])
+
+
 class Host(FakeMX):
     """Another host. Takes all, but gone@ (never) and slow@ (not at the first try of a message)."""
 
@@ -195,14 +202,33 @@ def parents():
     return out
 
 
-class Traced:
-    """trace, following the programs of an instance, and the processes that they have forked ("NAME+")."""
+def programs_of(suite):
+    """What trace is to follow: the programs of an instance, and the processes that they have forked ("NAME+")."""
+    programs = {r["pid"]: r["program"] for r in suite.status() if r["program"] in FOLLOWED and r["pid"]}
+    up = parents()
+    pids = [f"{name}={pid}" for pid, name in programs.items()]
+    return pids + [f"{programs[up[pid]]}+={pid}" for pid in up if up[pid] in programs and pid not in programs]
 
-    def __init__(self, suite, *options):
-        programs = {r["pid"]: r["program"] for r in suite.status() if r["program"] in FOLLOWED and r["pid"]}
-        up = parents()
-        pids = [f"{name}={pid}" for pid, name in programs.items()]
-        pids += [f"{programs[up[pid]]}+={pid}" for pid in up if up[pid] in programs and pid not in programs]
+
+def all_below(pid):
+    """The same for any system: a process and all that descend from it, by the names of their programs."""
+    up, found = parents(), [pid]
+    for p in found:
+        found += [q for q in up if up[q] == p]
+    out = []
+    for p in found:
+        try:
+            out.append(f"{os.path.basename(os.readlink(f'/proc/{p}/exe'))}={p}")
+        except OSError:
+            pass
+    return out
+
+
+class Traced:
+    """trace, following these processes ("ROLE=PID"), or the programs of an instance."""
+
+    def __init__(self, who, *options):
+        pids = who if isinstance(who, list) else programs_of(who)
         self.p = subprocess.Popen([TRACE, *options, *pids], stdout=subprocess.PIPE, text=True)
         if self.p.stdout.readline().strip() != "ready":
             raise RuntimeError("trace cannot follow")

@@ -3,14 +3,14 @@
  *
  *   trace -o LOG [-c CALLS] [-i ROLE:N:WHAT] ROLE=PID...
  *
- * Follows the processes by ptrace (so also those that are linked statically, confined, or not
- * dumpable; it takes root) and their children, whose role is the parent's with a "+", or after an
- * exec the name of the program. In LOG: a line for each call that changes files or syncs them, with
- * its bytes, in an order that keeps causes before effects; and what is said on sockets. -i: the Nth
- * call (of CALLS, else of any) of processes of ROLE is made to fail with the error WHAT (an errno's
- * number), is "short" (a write of half the bytes), or ends the process before it is made ("kill").
- * Says "ready" on standard output once all are followed, "hit NAME PATH" when it strikes, and ends
- * at SIGTERM with "count N".
+ * Follows the processes by ptrace (so also those that are linked statically, confined, set-uid, in
+ * another root or mount namespace, or not dumpable; it takes root) and their children, whose role
+ * is the parent's with a "+", or after an exec the name of the program. In LOG: a line for each
+ * call that changes files or syncs them, with its bytes, in an order that keeps causes before
+ * effects; and what is said on sockets. -i: the Nth call (of CALLS, else of any) of processes of
+ * ROLE is made to fail with the error WHAT (an errno's number), is "short" (a write of half the
+ * bytes), or ends the process before it is made ("kill"). Says "ready" on standard output once all
+ * are followed, "hit NAME PATH" when it strikes, and ends at SIGTERM with "count N".
  *
  * A call that shall fail becomes getpid(), which every confined process may call, and its result is
  * replaced.
@@ -43,7 +43,8 @@ enum {
     TALLIES_MAX = 32
 };
 
-enum how { NOT_LOGGED, FD, FD_DATA, AT, AT_AT, OPEN, SAY, SAY_MSG }; /* what its arguments are */
+/* What its arguments are; OLD: names without a directory before them. */
+enum how { NOT_LOGGED, FD, FD_DATA, FD_VEC, AT, AT_AT, OPEN, OLD, OLD_OLD, OLD_OPEN, SAY, SAY_MSG };
 static const struct call {
     const char *name;
     long nr;
@@ -63,6 +64,20 @@ static const struct call {
     {"mkdirat", SYS_mkdirat, AT},
     {"utimensat", SYS_utimensat, AT},
     {"fchown", SYS_fchown, FD},
+    {"open", SYS_open, OLD_OPEN},
+    {"writev", SYS_writev, FD_VEC},
+    {"truncate", SYS_truncate, OLD},
+    {"rename", SYS_rename, OLD_OLD},
+    {"link", SYS_link, OLD_OLD},
+    {"unlink", SYS_unlink, OLD},
+    {"mkdir", SYS_mkdir, OLD},
+    {"rmdir", SYS_rmdir, OLD},
+    {"fchmod", SYS_fchmod, FD},
+    {"chmod", SYS_chmod, OLD},
+    {"fchmodat", SYS_fchmodat, AT},
+    {"chown", SYS_chown, OLD},
+    {"fchownat", SYS_fchownat, AT},
+    {"sync", SYS_sync, NOT_LOGGED},
     {"sendto", SYS_sendto, SAY},
     {"sendmsg", SYS_sendmsg, SAY_MSG},
     {"close", SYS_close, NOT_LOGGED},
@@ -70,6 +85,17 @@ static const struct call {
     {"pread64", SYS_pread64, NOT_LOGGED},
     {"lseek", SYS_lseek, NOT_LOGGED},
     {"newfstatat", SYS_newfstatat, NOT_LOGGED},
+    {"fstat", SYS_fstat, NOT_LOGGED},
+    {"flock", SYS_flock, NOT_LOGGED},
+    {"pipe", SYS_pipe, NOT_LOGGED},
+    {"pipe2", SYS_pipe2, NOT_LOGGED},
+    {"socket", SYS_socket, NOT_LOGGED},
+    {"accept", SYS_accept, NOT_LOGGED},
+    {"select", SYS_select, NOT_LOGGED},
+    {"fork", SYS_fork, NOT_LOGGED},
+    {"vfork", SYS_vfork, NOT_LOGGED},
+    {"execve", SYS_execve, NOT_LOGGED},
+    {"getdents", SYS_getdents, NOT_LOGGED},
     {"fstatfs", SYS_fstatfs, NOT_LOGGED},
     {"fcntl", SYS_fcntl, NOT_LOGGED},
     {"getdents64", SYS_getdents64, NOT_LOGGED},
@@ -95,6 +121,7 @@ struct proc {
     const struct call *call;
     uint64_t args[6];
     char path[PATH_SIZE], path2[PATH_SIZE];
+    char reach[PATH_SIZE]; /* where this process's path can be reached from here */
 };
 
 /* How often each role has made each call; at the end those of no name. */
@@ -184,44 +211,86 @@ path_of_fd(pid_t pid, int fd, char *to, size_t size)
 }
 
 static void
-path_at(pid_t pid, int dir, uint64_t name, char *to, size_t size)
+path_at(pid_t pid, int dir, uint64_t name, char *to, char *reach, size_t size)
 {
-    char text[1024];
+    char text[1024], link[64];
     peek_text(pid, name, text, sizeof text);
-    path_of_fd(pid, dir, to, size);
+    if (text[0] == '/') {
+        snprintf(link, sizeof link, "/proc/%d/root", pid);
+        ssize_t n = readlink(link, to, size - 1);
+        to[n < 0 ? 0 : n] = '\0';
+    } else {
+        path_of_fd(pid, dir, to, size);
+        if (dir == AT_FDCWD)
+            snprintf(link, sizeof link, "/proc/%d/cwd", pid);
+        else
+            snprintf(link, sizeof link, "/proc/%d/fd/%d", pid, dir);
+    }
     size_t n = strlen(to);
-    if (text[0] == '/')
-        n = 0;
+    if (n && to[n - 1] == '/')
+        n--;
     snprintf(to + n, size - n, "%s%s", text[0] == '/' ? "" : "/", text);
+    if (reach)
+        snprintf(reach, size, "%s/%s", link, text);
 }
 
 static void
 fill_paths(struct proc *p)
 {
-    p->path[0] = p->path2[0] = '\0';
+    int dir = (int)p->args[0];
+    p->path[0] = p->path2[0] = p->reach[0] = '\0';
     if (!p->call)
         return;
     switch (p->call->how) {
     case OPEN:
     case AT:
-        path_at(p->pid, (int)p->args[0], p->args[1], p->path, sizeof p->path);
+        path_at(p->pid, dir, p->args[1], p->path, p->reach, sizeof p->path);
         break;
     case AT_AT:
-        path_at(p->pid, (int)p->args[0], p->args[1], p->path, sizeof p->path);
-        path_at(p->pid, (int)p->args[2], p->args[3], p->path2, sizeof p->path2);
+        path_at(p->pid, dir, p->args[1], p->path, NULL, sizeof p->path);
+        path_at(p->pid, (int)p->args[2], p->args[3], p->path2, p->reach, sizeof p->path2);
+        break;
+    case OLD:
+    case OLD_OPEN:
+        path_at(p->pid, AT_FDCWD, p->args[0], p->path, p->reach, sizeof p->path);
+        break;
+    case OLD_OLD:
+        path_at(p->pid, AT_FDCWD, p->args[0], p->path, NULL, sizeof p->path);
+        path_at(p->pid, AT_FDCWD, p->args[1], p->path2, p->reach, sizeof p->path2);
         break;
     default:
-        path_of_fd(p->pid, (int)p->args[0], p->path, sizeof p->path);
+        path_of_fd(p->pid, dir, p->path, sizeof p->path);
+        snprintf(p->reach, sizeof p->reach, "/proc/%d/fd/%d", p->pid, dir);
     }
 }
 
+/* What is at a path: the inode; mode, user and group as "0644 0 0". */
 static unsigned long
-inode_of(pid_t pid, int fd)
+look(const char *path, char *owner, size_t size)
 {
-    char link[64];
     struct stat st;
-    snprintf(link, sizeof link, "/proc/%d/fd/%d", pid, fd);
-    return stat(link, &st) < 0 ? 0 : (unsigned long)st.st_ino;
+    bool there = stat(path, &st) == 0;
+    owner[0] = '\0';
+    if (there)
+        snprintf(owner, size, "%04o %u %u", (unsigned)st.st_mode & 07777, (unsigned)st.st_uid,
+                 (unsigned)st.st_gid);
+    return there ? (unsigned long)st.st_ino : 0;
+}
+
+/* Where the next write to the descriptor goes. */
+static long long
+position(pid_t pid, int fd)
+{
+    char name[64], line[128];
+    long long at = -1;
+    snprintf(name, sizeof name, "/proc/%d/fdinfo/%d", pid, fd);
+    FILE *f = fopen(name, "r");
+    if (!f)
+        return -1;
+    if (fgets(line, sizeof line, f) && strncmp(line, "pos:", 4) == 0)
+        at = strtoll(line + 4, NULL, 10);
+    fclose(f);
+    return at;
 }
 
 static void
@@ -234,8 +303,21 @@ put_hex(pid_t pid, uint64_t at, size_t n)
     free(data);
 }
 
+static void
+put_hex_vec(pid_t pid, uint64_t at, size_t parts, size_t n)
+{
+    for (size_t i = 0; i < parts && n; i++) {
+        struct iovec v;
+        if (!peek(pid, at + i * sizeof v, &v, sizeof v))
+            return;
+        size_t take = v.iov_len < n ? v.iov_len : n;
+        put_hex(pid, (uint64_t)(uintptr_t)v.iov_base, take);
+        n -= take;
+    }
+}
+
 /* Tab-separated: line, time, process, role, phase, call, result, inode, path, other path or
- * argument, bytes. */
+ * argument (of a write: its place), bytes, and of what is there now "mode user group". */
 static void
 begin_line(const struct proc *p, const char *phase, int64_t result, unsigned long inode)
 {
@@ -247,29 +329,44 @@ begin_line(const struct proc *p, const char *phase, int64_t result, unsigned lon
 }
 
 static void
+put_other(const struct proc *p, int64_t result)
+{
+    const struct call *c = p->call;
+    long long other = (long long)p->args[c->how == AT || c->how == OPEN ? 2 : 1];
+    if (c->how == AT_AT || c->how == OLD_OLD) {
+        fputs(p->path2, the.log);
+        return;
+    }
+    if (c->nr == SYS_pwrite64)
+        other = (long long)p->args[3];
+    else if (c->how == FD_DATA || c->how == FD_VEC)
+        other = position(p->pid, (int)p->args[0]) - (long long)result;
+    fprintf(the.log, "%lld", other);
+}
+
+static void
 log_exit(struct proc *p, int64_t result)
 {
     const struct call *c = p->call;
-    int fd = (int)p->args[0];
-    if (!the.log || !c || result < 0 || c->how == NOT_LOGGED || c->how == SAY || c->how == SAY_MSG)
+    char owner[64];
+    if (!the.log || !c || result < 0 || p->path[0] != '/' || c->how == NOT_LOGGED ||
+        c->how == SAY || c->how == SAY_MSG)
         return;
-    bool file = p->path[0] == '/';
-    if (!file || (c->how == OPEN && !(p->args[2] & (O_CREAT | O_TRUNC))))
+    bool opened = c->how == OPEN || c->how == OLD_OPEN;
+    if (opened && !(p->args[c->how == OPEN ? 2 : 1] & (O_CREAT | O_TRUNC)))
         return;
-    begin_line(p, "exit", result,
-               c->how == OPEN ? inode_of(p->pid, (int)result) : inode_of(p->pid, fd));
+    if (opened)
+        snprintf(p->reach, sizeof p->reach, "/proc/%d/fd/%d", p->pid, (int)result);
+    begin_line(p, "exit", result, look(p->reach, owner, sizeof owner));
     fputs(p->path, the.log);
     fputc('\t', the.log);
-    if (c->how == AT_AT)
-        fputs(p->path2, the.log);
-    else if (c->nr == SYS_pwrite64)
-        fprintf(the.log, "%lld", (long long)p->args[3]);
-    else if (c->how == OPEN || c->how == FD || c->how == AT)
-        fprintf(the.log, "%lld", (long long)(c->how == FD ? p->args[1] : p->args[2]));
+    put_other(p, result);
     fputc('\t', the.log);
     if (c->how == FD_DATA)
         put_hex(p->pid, p->args[1], (size_t)result);
-    fputc('\n', the.log);
+    else if (c->how == FD_VEC)
+        put_hex_vec(p->pid, p->args[1], p->args[2], (size_t)result);
+    fprintf(the.log, "\t%s\n", owner);
 }
 
 /* The start of a sync, and what is said: it counts from here. */
@@ -277,17 +374,21 @@ static void
 log_entry(struct proc *p)
 {
     const struct call *c = p->call;
+    char owner[64];
     if (!the.log || !c)
         return;
     bool sync = c->nr == SYS_fsync || c->nr == SYS_fdatasync || c->nr == SYS_syncfs;
-    bool socket = (c->nr == SYS_write || c->how == SAY) && p->path[0] != '/';
+    bool vec = c->nr == SYS_writev && p->path[0] != '/';
+    bool socket = vec || ((c->nr == SYS_write || c->how == SAY) && p->path[0] != '/');
     if (!sync && !socket)
         return;
-    begin_line(p, socket ? "say" : "enter", 0, inode_of(p->pid, (int)p->args[0]));
+    begin_line(p, socket ? "say" : "enter", 0, look(p->reach, owner, sizeof owner));
     fprintf(the.log, "%s\t\t", p->path);
-    if (socket)
+    if (vec)
+        put_hex_vec(p->pid, p->args[1], p->args[2], SAY_MAX);
+    else if (socket)
         put_hex(p->pid, p->args[1], p->args[2] < SAY_MAX ? p->args[2] : SAY_MAX);
-    fputc('\n', the.log);
+    fputs("\t\n", the.log);
 }
 
 /* ---- the fault ---- */
@@ -405,8 +506,11 @@ on_stop(pid_t pid, int status)
 {
     int signo = WSTOPSIG(status), event = status >> 16, deliver = 0;
     struct proc *p = find(pid);
-    if (!p) /* a child that is seen before its parent's event */
-        p = add(pid, "?");
+    if (!p) { /* a child that is seen before its parent's event */
+        p = add(pid, "");
+        on_exec(p);
+        snprintf(p->role + strnlen(p->role, ROLE_MAX - 2), 2, "+");
+    }
     if (signo == (SIGTRAP | 0x80)) {
         on_call(p);
     } else if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_CLONE ||
@@ -476,6 +580,20 @@ take_fault(char *text)
     the.nth = strtol(nth, NULL, 10);
 }
 
+/* No process any more, or one that nobody has waited for yet. */
+static bool
+gone(pid_t pid)
+{
+    char name[64], line[256] = "";
+    snprintf(name, sizeof name, "/proc/%d/stat", pid);
+    FILE *f = fopen(name, "r");
+    bool read = f && fgets(line, sizeof line, f);
+    if (f)
+        fclose(f);
+    const char *end = strrchr(line, ')');
+    return !read || !end || strchr("ZX", end[2]);
+}
+
 static void
 seize(char *text)
 {
@@ -486,8 +604,10 @@ seize(char *text)
     if (n <= 0)
         die("ROLE=PID");
     if (ptrace(PTRACE_SEIZE, n, 0, options) < 0) {
-        if (errno == ESRCH || strchr(role, '+')) /* it has just gone, or is a zombie */
+        int saved = errno;
+        if (saved == ESRCH || strchr(role, '+') || gone(n))
             return;
+        errno = saved;
         die(role);
     }
     add(n, role);

@@ -527,6 +527,34 @@ def expiry(mx):
         assert b"Status: 4.4.7" in got[0] and b"delivery time expired" in got[0], got[0]
 
 
+def two_names(suite, mx):
+    """A power cut may leave both names of a move: new/ to cur/, to hold/. One goes, and the message is delivered once."""
+    mx.answers = {"RCPT": b"450 busy\r\n"}
+    moved, held = submit(suite, "x@far.example"), submit(suite, "y@near.example")
+    wait_for(lambda: len(rows(suite)) == 2 and all(w["attempts"] and w["state"] == "deferred" for w in rows(suite)))
+    suite.ctl("queue", "hold", "--domain", "near.example")
+    wait_for(lambda: [w for w in rows(suite) if w["state"] == "hold"])
+    suite.ctl("stop")
+    q = f"{suite.dir}/queue"
+    (path,), (rest,) = glob.glob(f"{q}/cur/*/*"), glob.glob(f"{q}/hold/*")
+    for name in (path, rest):
+        os.link(name, f"{q}/new/{os.path.basename(name)}")
+    before = len(mx.messages)
+    suite.ctl("start")
+    wait_for(lambda: not os.path.exists(path) or not os.path.exists(f"{q}/new/{os.path.basename(path)}"))
+    wait_for(lambda: sorted(w["state"] == "hold" for w in rows(suite)) == [False, True])
+    assert os.path.exists(rest) and not os.path.exists(f"{q}/new/{os.path.basename(rest)}")
+    mx.answers = {}
+    suite.ctl("queue", "flush")
+    wait_for(lambda: len(rows(suite)) == 1)
+    suite.ctl("queue", "release", "--all")
+    empty(suite)
+    names = {os.path.basename(path), os.path.basename(rest)}
+    assert not names & {os.path.basename(f) for f in queue_files(suite) + glob.glob(f"{q}/hold/*")}
+    got = mx.messages[before:]
+    assert len(got) == 2 and all(sum(s.encode() in m for m in got) == 1 for s in (moved, held)), got
+
+
 def main():
     r = Report()
     mx = FakeMX()
@@ -572,6 +600,7 @@ def main():
         r.run("filters", filters, suite, mx)
         r.run("times of a wrong clock", wrong_times, suite, mx)
         r.run("orphaned journals", orphans, suite, mx)
+        r.run("both names of a move", two_names, suite, mx)
         if r.failed:
             print(suite.tail(40))
     r.run("expiry: one bounce", expiry, mx)

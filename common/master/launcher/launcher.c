@@ -77,15 +77,12 @@ make_for_user(int parent, const char *name, const struct cell_request *r)
     snprintf(fresh, sizeof fresh, ".new-%d", (int)getpid());
     int fd =
         mkdirat(parent, fresh, 0700) < 0 && errno != EEXIST ? -1 : descend(parent, fresh, false);
-    int ok = fd < 0 || fchown(fd, r->uid, r->gid) < 0 ? -1 : 0;
+    int ok = fd < 0 || fchown(fd, r->uid, r->gid) < 0 || fsync(fd) < 0 ? -1 : 0;
     if (ok == 0 && renameat2(parent, fresh, parent, name, RENAME_NOREPLACE) < 0 &&
         (errno != EINVAL || renameat(parent, fresh, parent, name) < 0)) { /* EINVAL: NFS */
         ok = errno == EEXIST || errno == ENOTEMPTY ? 0 : -1;
         unlinkat(parent, fresh, AT_REMOVEDIR);
     }
-    /* What is delivered below must be found again after a power cut. */
-    if (ok == 0 && fsync(parent) < 0)
-        ok = -1;
     if (fd >= 0)
         close(fd);
     return ok;
@@ -102,7 +99,8 @@ open_last(const struct launcher *l, int parent, const char *name, bool ours,
         made = mkdirat(parent, name, 0700) < 0 && errno != EEXIST ? -1 : 0;
     else
         made = ours ? make_for_user(parent, name, r) : make_as_user(parent, name, r);
-    return made < 0 ? -1 : descend(parent, name, false);
+    /* What is delivered below must be found again after a power cut. */
+    return made < 0 || fsync(parent) < 0 ? -1 : descend(parent, name, false);
 }
 
 /* The account's directory, component by component: an open descriptor, and it belongs to the user.
