@@ -16,22 +16,23 @@ enum {
     ICELL_BINARY_MAX = 60 * 1024 * 1024, /* of a part that is decoded */
 };
 
-enum icell_item_kind { /* those up to MODSEQ are in the record: fetch_plain.c */
-                       ICELL_ITEM_FLAGS,
-                       ICELL_ITEM_UID,
-                       ICELL_ITEM_INTERNALDATE,
-                       ICELL_ITEM_SIZE,
-                       ICELL_ITEM_MODSEQ,
-                       ICELL_ITEM_SAVEDATE, /* RFC 8514 */
-                       ICELL_ITEM_ENVELOPE,
-                       ICELL_ITEM_BODY, /* the structure without extensions */
-                       ICELL_ITEM_BODYSTRUCTURE,
-                       ICELL_ITEM_EMAILID, /* RFC 8474 */
-                       ICELL_ITEM_THREADID,
-                       ICELL_ITEM_PREVIEW, /* RFC 8970 */
-                       ICELL_ITEM_BINARY,  /* RFC 3516 */
-                       ICELL_ITEM_BINARY_SIZE,
-                       ICELL_ITEM_SECTION, /* BODY[...], RFC822... */
+enum icell_item_kind {
+    /* Those up to MODSEQ are in the record: fetch_plain.c. */
+    ICELL_ITEM_FLAGS,
+    ICELL_ITEM_UID,
+    ICELL_ITEM_INTERNALDATE,
+    ICELL_ITEM_SIZE,
+    ICELL_ITEM_MODSEQ,
+    ICELL_ITEM_SAVEDATE, /* RFC 8514 */
+    ICELL_ITEM_ENVELOPE,
+    ICELL_ITEM_BODY, /* the structure without extensions */
+    ICELL_ITEM_BODYSTRUCTURE,
+    ICELL_ITEM_EMAILID, /* RFC 8474 */
+    ICELL_ITEM_THREADID,
+    ICELL_ITEM_PREVIEW, /* RFC 8970 */
+    ICELL_ITEM_BINARY,  /* RFC 3516 */
+    ICELL_ITEM_BINARY_SIZE,
+    ICELL_ITEM_SECTION, /* BODY[...], RFC822... */
 };
 enum icell_section_text {
     ICELL_WHOLE,
