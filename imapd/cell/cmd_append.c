@@ -13,6 +13,7 @@ struct append {
     size_t n;
     struct err e; /* why nothing is stored: set when failed */
     bool failed, bad;
+    bool minus;   /* a literal was longer than RFC 7888 5 lets it be without being asked for */
     bool closing; /* "UTF8 (" was before the literal: ")" comes behind it (RFC 6855 4) */
 };
 
@@ -81,6 +82,10 @@ receive(struct append *a)
     struct err e = {0};
     if (left > ic->message_size_max)
         fail(a, ERR_LIMIT, "message too long");
+    if (icell_literal_too_long(ic, left, ic->cmd.literal.plus)) {
+        a->minus = true;
+        fail(a, ERR_PROTOCOL, "literal too long");
+    }
     if (left == 0)
         fail(a, ERR_PERMANENT, "a message of no bytes");
     if (!ic->cmd.literal.plus)
@@ -154,6 +159,8 @@ answer(struct append *a)
         a->failed = true;
     if (ic->cmd.unknown_cte)
         icell_end(ic, ICELL_NO, "[UNKNOWN-CTE] %s.", a->e.text);
+    else if (a->minus) /* RFC 7888 5: BAD, and this code */
+        icell_end(ic, ICELL_BAD, "[TOOBIG] Literal too long.");
     else if (a->bad)
         icell_end(ic, ICELL_BAD, "%s.", a->e.text);
     else if (a->failed && str_eq(str_z(a->e.text), STR("message too long")))

@@ -42,9 +42,14 @@ icell_cmd_enable(struct icell *ic)
     if (on[CONDSTORE] || on[QRESYNC])
         icell_enable_condstore(ic);
     ic->qresync |= on[QRESYNC];
-    ic->rev2 |= on[REV2];
     ic->charset_free |= on[UTF8];
     ic->utf8 |= on[UTF8] || on[REV2];
+    if (on[REV2] && !ic->rev2) { /* LITERAL+ is LITERAL- now */
+        ic->rev2 = true;
+        stream_putz(&ic->s, "* CAPABILITY ");
+        icell_put_capabilities(ic);
+        stream_putz(&ic->s, "\r\n");
+    }
     icell_end(ic, ICELL_OK, "Enabled.");
 }
 

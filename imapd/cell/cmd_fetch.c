@@ -348,15 +348,19 @@ icell_cmd_fetch(struct icell *ic)
                                     .size = icell_fetch_has(&f, ICELL_ITEM_SIZE),
                                     .date = icell_fetch_has(&f, ICELL_ITEM_INTERNALDATE),
                                     .seen = marks_seen(&f)};
-    for (size_t k = 0; k < n && !ic->s.broken; k++)
+    for (size_t k = 0; k < n && !ic->s.broken; k++) {
+        k += icell_fetch_plain(ic, &f, at + k, n - k);
+        if (k == n)
+            break;
         if (f.changed_since && ic->mb.msgs[at[k]].modseq <= f.since)
             continue;
-        else if (fetch_one(ic, at[k], &f, &plan, &e) < 0) {
+        if (fetch_one(ic, at[k], &f, &plan, &e) < 0) {
             gone |= ic->mb.msgs[at[k]].gone;
             failed |= !ic->mb.msgs[at[k]].gone;
             if (failed)
                 log_warn("UID %u: %s", ic->mb.msgs[at[k]].uid, e.text);
         }
+    }
     if (ic->cmd.unknown_cte)
         icell_end(ic, ICELL_NO, "[UNKNOWN-CTE] A part's encoding is not known.");
     else if (failed)

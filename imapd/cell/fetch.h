@@ -17,6 +17,7 @@ enum {
 };
 
 enum icell_item_kind {
+    /* Those up to MODSEQ are in the record: fetch_plain.c. */
     ICELL_ITEM_FLAGS,
     ICELL_ITEM_UID,
     ICELL_ITEM_INTERNALDATE,
@@ -72,6 +73,10 @@ struct icell_fetch {
 int icell_fetch_parse(struct icell *ic, struct cursor *c, struct icell_fetch *f_r);
 bool icell_fetch_has(const struct icell_fetch *f, enum icell_item_kind kind);
 
+/* Answers as many of the n messages as need nothing but their records, from the first on; how many.
+ */
+size_t icell_fetch_plain(struct icell *ic, const struct icell_fetch *f, const size_t *at, size_t n);
+
 /* What a section is: a range of the message, or (fields) bytes of their own. */
 struct icell_found {
     bool range;
@@ -100,5 +105,9 @@ void icell_envelope(struct buf *out, struct arena *arena, struct str header);
 /* "(M...)": what the message's bytes say, so that a copy has it, too. */
 int icell_emailid(struct buf *out, struct mailfile *f, struct err *e);
 void icell_preview(struct buf *out, const struct mime *m, const struct mailfile *f);
+struct icell_structure_how {
+    bool extensions;
+    bool utf8; /* encoded values of parameters are decoded (RFC 9051 7.5.2) */
+};
 void icell_structure(struct buf *out, struct arena *arena, const struct mime *m,
-                     const struct mailfile *f, bool extensions);
+                     const struct mailfile *f, struct icell_structure_how how);

@@ -33,6 +33,7 @@
 enum {
     ICELL_LINE_MAX = 65536,
     ICELL_LITERAL_MAX = 65536,
+    ICELL_LITERAL_MINUS_MAX = 4096, /* non-synchronising, of IMAP4rev2: RFC 9051 4.3, RFC 7888 5 */
     ICELL_COMMAND_MAX = 4 * 65536,
     ICELL_NESTING_MAX = 64,
     ICELL_APPEND_MAX = 64, /* messages at once: each has its file open */
@@ -133,6 +134,8 @@ void icell_end_err(struct icell *ic, const struct err *e);
 /* BAD: the arguments. */
 void icell_end_syntax(struct icell *ic);
 
+/* Whether a literal is non-synchronising and longer than such may be now. */
+bool icell_literal_too_long(const struct icell *ic, uint64_t size, bool plus);
 /* "{123}" or "{123+}" at the end of a line. -1: none. */
 int icell_find_literal(struct str line, struct str *head_r, uint64_t *size_r, bool *plus_r);
 /* What the loop does, apart for tests: read one command; run it and answer. 0, or -1: the session

@@ -149,7 +149,8 @@ icell_hot_header(struct icell *ic, size_t i, struct str *header_r, struct err *e
 }
 
 static int
-make_text(struct icell *ic, size_t i, enum mailcache_kind kind, struct buf *out, struct err *e)
+make_text(struct icell *ic, size_t i, enum mailcache_kind kind, bool utf8, struct buf *out,
+          struct err *e)
 {
     struct str header;
     struct arena arena = arena_new(ICELL_ARENA_MAX);
@@ -167,25 +168,40 @@ make_text(struct icell *ic, size_t i, enum mailcache_kind kind, struct buf *out,
         if (result == 0 && kind == MAILCACHE_PREVIEW)
             icell_preview(out, &ic->msg.mime, &ic->msg.file);
         else if (result == 0)
-            icell_structure(out, &arena, &ic->msg.mime, &ic->msg.file, kind == MAILCACHE_STRUCTURE);
+            icell_structure(out, &arena, &ic->msg.mime, &ic->msg.file,
+                            (struct icell_structure_how){.extensions = kind == MAILCACHE_STRUCTURE,
+                                                         .utf8 = utf8});
     }
     arena_free(&arena);
     return result;
+}
+
+/* Whether IMAP4rev2 would have it otherwise: a parameter's name ends in "*". What is kept is what
+ * IMAP4rev1 has; the other is rare, and made when it is asked for. */
+static bool
+has_encoded(enum mailcache_kind kind, struct str text)
+{
+    return (kind == MAILCACHE_BODY || kind == MAILCACHE_STRUCTURE) &&
+           str_find(text, STR("*\" ")) >= 0;
 }
 
 int
 icell_text(struct icell *ic, size_t i, enum mailcache_kind kind, struct buf *out, struct err *e)
 {
     struct str text;
+    size_t from = out->n;
     if (mailcache_get(&ic->mb, i, kind, &text) == 0) {
         buf_add(out, text);
-        return 0;
+    } else {
+        if (make_text(ic, i, kind, false, out, e) < 0)
+            return -1;
+        if (buf_ok(out))
+            mailcache_put(&ic->mb, i, kind, str_from(buf_str(out), from));
     }
-    size_t from = out->n;
-    if (make_text(ic, i, kind, out, e) < 0)
-        return -1;
-    if (!buf_ok(out))
-        return err_set(e, ERR_LIMIT, "a structure too large");
-    mailcache_put(&ic->mb, i, kind, str_from(buf_str(out), from));
-    return 0;
+    if (ic->rev2 && buf_ok(out) && has_encoded(kind, str_from(buf_str(out), from))) {
+        out->n = from;
+        if (make_text(ic, i, kind, true, out, e) < 0)
+            return -1;
+    }
+    return buf_ok(out) ? 0 : err_set(e, ERR_LIMIT, "a structure too large");
 }

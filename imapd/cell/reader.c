@@ -83,9 +83,10 @@ static int
 read_literal(struct icell *ic, uint64_t size, bool plus, struct err *e)
 {
     struct buf *text = &ic->cmd.text;
-    if (size > ICELL_LITERAL_MAX || size + 64 > buf_room(text)) {
+    if (size > ICELL_LITERAL_MAX || size + 64 > buf_room(text) ||
+        icell_literal_too_long(ic, size, plus)) {
         if (plus) /* its bytes are on the way, and cannot be told from commands */
-            return bye(ic, "Literal too long.");
+            return bye(ic, "[TOOBIG] Literal too long.");
         refuse(ic, ICELL_NO, "[TOOBIG] Literal too long.");
         return 1;
     }

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static const char capabilities[] =
-    "IMAP4rev1 IMAP4rev2 UTF8=ACCEPT LITERAL+ UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID "
+    "IMAP4rev1 IMAP4rev2 UTF8=ACCEPT UIDPLUS IDLE NAMESPACE UNSELECT CHILDREN ENABLE ID "
     "ESEARCH SEARCHRES "
     "CONDSTORE QRESYNC MOVE LIST-EXTENDED LIST-STATUS STATUS=SIZE SPECIAL-USE "
     "CREATE-SPECIAL-USE WITHIN SAVEDATE SORT SORT=DISPLAY THREAD=ORDEREDSUBJECT "
@@ -18,11 +18,20 @@ static const char capabilities[] =
 
 enum { IN_MAX = 2 * ICELL_LINE_MAX, ANSWER_MAX = 65536 };
 
+bool
+icell_literal_too_long(const struct icell *ic, uint64_t size, bool plus)
+{
+    return ic->rev2 && plus && size > ICELL_LITERAL_MINUS_MAX;
+}
+
 void
 icell_put_capabilities(struct icell *ic)
 {
-    stream_putf(&ic->s, "%s APPENDLIMIT=%llu%s", capabilities,
-                (unsigned long long)ic->message_size_max, ic->deflate ? "" : " COMPRESS=DEFLATE");
+    /* RFC 7888 5: never both of these at once. Who has enabled IMAP4rev2 has the literals of RFC
+     * 9051 4.3, which are those of LITERAL-. */
+    stream_putf(&ic->s, "%s %s APPENDLIMIT=%llu%s", capabilities,
+                ic->rev2 ? "LITERAL-" : "LITERAL+", (unsigned long long)ic->message_size_max,
+                ic->deflate ? "" : " COMPRESS=DEFLATE");
 }
 
 void

@@ -2,19 +2,31 @@
 #include "imapd/cell/args.h"
 #include "imapd/cell/fetch.h"
 #include "lib/mail/header.h"
+#include "lib/mail/rfc2231.h"
 
 struct writer {
     struct buf *out;
     struct arena *arena;
     const struct mime *m;
     const struct mailfile *f;
-    bool extensions;
+    struct icell_structure_how how;
 };
 
 static void
 put_or_nil(struct writer *w, struct str s)
 {
     icell_put_nstring(w->out, s.n ? s : str_of(NULL, 0));
+}
+
+static void
+put_value(struct writer *w, const struct mime_param *p)
+{
+    struct buf text = buf_new((size_t)4 * HEADER_FIELD_MAX);
+    if (w->how.utf8 && rfc2231_utf8(p->name, p->value, &text) == 0 && buf_ok(&text))
+        icell_put_nstring(w->out, str_of(buf_z(&text), text.n));
+    else
+        icell_put_nstring(w->out, p->value);
+    buf_free(&text);
 }
 
 static void
@@ -28,7 +40,7 @@ put_params(struct writer *w, const struct mime_param *params, size_t n)
         buf_addz(w->out, i ? " " : "(");
         icell_put_nstring(w->out, params[i].name);
         buf_addc(w->out, ' ');
-        icell_put_nstring(w->out, params[i].value);
+        put_value(w, &params[i]);
     }
     buf_addc(w->out, ')');
 }
@@ -85,7 +97,7 @@ end_basic(struct writer *w, const struct mime_part *p)
 {
     if (p->kind == MIME_MESSAGE || str_caseeq(p->type, STR("text")))
         buf_addf(w->out, " %u", p->lines);
-    if (w->extensions) {
+    if (w->how.extensions) {
         buf_addc(w->out, ' ');
         put_or_nil(w, p->md5);
         put_extensions(w, p);
@@ -98,7 +110,7 @@ end_multipart(struct writer *w, const struct mime_part *p)
 {
     buf_addc(w->out, ' ');
     icell_put_nstring(w->out, p->subtype);
-    if (w->extensions) {
+    if (w->how.extensions) {
         buf_addc(w->out, ' ');
         put_params(w, p->params, p->nparams);
         put_extensions(w, p);
@@ -130,9 +142,9 @@ begin(struct writer *w, uint32_t i)
 
 void
 icell_structure(struct buf *out, struct arena *arena, const struct mime *m,
-                const struct mailfile *f, bool extensions)
+                const struct mailfile *f, struct icell_structure_how how)
 {
-    struct writer w = {out, arena, m, f, extensions};
+    struct writer w = {out, arena, m, f, how};
     uint32_t i = 0;
     while (i != MIME_NONE && buf_ok(out)) {
         uint32_t down = begin(&w, i);

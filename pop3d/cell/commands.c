@@ -260,9 +260,7 @@ pcell_cmd_retr(struct pcell *pc, struct str args)
     mailfile_free(&f);
     pc->did.retr++;
     pc->did.retr_bytes += pc->s.bytes_out + pc->s.out.n - before;
-    /* So that an IMAP client sees what has been read; if it cannot be told, no harm. */
-    if (!pc->s.broken)
-        (void)mailbox_store(&pc->mb, i, MAILBOX_ADD, MAILBOX_SEEN, 0, NULL);
+    pc->read[i] |= !pc->s.broken && !(pc->mb.msgs[i].flags & MAILBOX_SEEN);
 }
 
 void
@@ -321,28 +319,64 @@ pcell_cmd_capa(struct pcell *pc, struct str args)
         stream_putz(&pc->s, "+OK\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nPIPELINING\r\n.\r\n");
 }
 
+/* Under one lock, but not for so long that others wait. */
+static void
+each_in_batches(struct pcell *pc, const bool *which, void (*run)(struct pcell *pc, size_t i))
+{
+    size_t done = 0;
+    bool locked = false;
+    for (size_t i = 0; i < pc->n; i++) {
+        if (!which[i])
+            continue;
+        if (!locked)
+            locked = mailbox_changes_begin(&pc->mb, NULL) == 0;
+        run(pc, i);
+        if (++done % MAILBOX_BATCH == 0 && locked) {
+            mailbox_changes_end(&pc->mb);
+            locked = false;
+        }
+    }
+    if (locked)
+        mailbox_changes_end(&pc->mb);
+}
+
+static void
+mark_one(struct pcell *pc, size_t i)
+{
+    (void)mailbox_store(&pc->mb, i, MAILBOX_ADD, MAILBOX_SEEN, 0, NULL);
+    pc->read[i] = false;
+}
+
+void
+pcell_mark_read(struct pcell *pc)
+{
+    if (pc->read)
+        each_in_batches(pc, pc->read, mark_one);
+}
+
+static void
+remove_one(struct pcell *pc, size_t i)
+{
+    struct err e = {0};
+    pc->read[i] = false;
+    if (mailbox_unlink(&pc->mb, i, &e) == 0)
+        pc->did.dele++;
+    else if (!pc->did.failed++)
+        log_error("a message could not be removed: %s", e.text);
+}
+
 /* RFC 1939 6: the UPDATE state. What could not be removed is said. */
 void
 pcell_cmd_quit(struct pcell *pc, struct str args)
 {
-    unsigned failed = 0;
-    struct err e = {0};
     if (!no_arguments(pc, args))
         return;
-    for (size_t i = 0; i < pc->n; i++) {
-        if (!pc->deleted[i])
-            continue;
-        if (mailbox_unlink(&pc->mb, i, &e) < 0)
-            failed++;
-        else
-            pc->did.dele++;
-    }
-    if (failed) {
-        log_error("%u messages could not be removed: %s", failed, e.text);
+    each_in_batches(pc, pc->deleted, remove_one);
+    pcell_mark_read(pc);
+    if (pc->did.failed)
         stream_putz(&pc->s, "-ERR [SYS/TEMP] Some deleted messages were not removed.\r\n");
-    } else {
+    else
         stream_putz(&pc->s, "+OK Logging out.\r\n");
-    }
     pc->over = true;
     pc->ended = "Logged out";
 }

@@ -29,12 +29,13 @@ struct pcell {
     struct mailbox mb;
     size_t n;      /* messages of this session: the first n of mb */
     bool *deleted; /* n of them */
+    bool *read;    /* the same: sent, and not told the mailbox yet */
     uint64_t *sizes;
     unsigned bad;
     bool over;
     const char *ended; /* for the log */
     struct {
-        unsigned top, retr, dele;
+        unsigned top, retr, dele, failed;
         uint64_t top_bytes, retr_bytes;
     } did;
 };
@@ -42,6 +43,9 @@ struct pcell {
 /* Serve the client on fd, with the input that the front had read already. */
 void pcell_run(struct pcell *pc, int client_fd, int root_fd, struct str unread);
 void pcell_free(struct pcell *pc);
+/* What was read is \Seen, so that an IMAP client knows; if it cannot be told, no harm. Renames take
+ * their time: it waits for the end of the session. */
+void pcell_mark_read(struct pcell *pc);
 /* The unique ID of a file name: 1 to 70 bytes of 0x21 to 0x7e. */
 void pcell_uidl(struct buf *out, struct str file);
 /* A message as a multi-line answer (RFC 1939 3), in pieces of any lengths: at most body_lines lines

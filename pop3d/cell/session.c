@@ -21,8 +21,9 @@ open_inbox(struct pcell *pc, int root_fd, struct err *e)
         return -1;
     pc->n = pc->mb.n;
     pc->deleted = calloc(pc->n + 1, sizeof *pc->deleted);
+    pc->read = calloc(pc->n + 1, sizeof *pc->read);
     pc->sizes = calloc(pc->n + 1, sizeof *pc->sizes);
-    if (!pc->deleted || !pc->sizes)
+    if (!pc->deleted || !pc->read || !pc->sizes)
         return err_set(e, ERR_TEMPORARY, "out of memory");
     for (size_t i = 0; i < pc->n; i++)
         if (mailbox_vsize(&pc->mb, i, &pc->sizes[i], e) < 0 && !pc->mb.msgs[i].gone)
@@ -100,6 +101,7 @@ pcell_run(struct pcell *pc, int client_fd, int root_fd, struct str unread)
     while (!pc->over)
         next_line(pc);
     (void)stream_flush(&pc->s, NULL);
+    pcell_mark_read(pc);
 }
 
 void
@@ -108,6 +110,7 @@ pcell_free(struct pcell *pc)
     if (pc->mb.lock_fd >= 0)
         mailbox_close(&pc->mb);
     free(pc->deleted);
+    free(pc->read);
     free(pc->sizes);
     stream_free(&pc->s);
 }

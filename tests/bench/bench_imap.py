@@ -4,7 +4,8 @@ varied messages; the servers take turns, row by row. Everything goes over loopba
 that say TLS. Medians; milliseconds unless the row says something else.
 
 Before the rows on one session all servers have been asked everything once, so all have their indexes and caches. "cold": the
-kernel has dropped its caches. "index gone": what can be made anew is removed before. Ratios: the best of the others to
+kernel has dropped its caches. "index gone": what can be made anew is removed before. What a server has not answered in
+--cap seconds the first time counts as that long, and is not asked again. Ratios: the best of the others to
 Bulkhead, and Dovecot to Bulkhead; above 1 Bulkhead is ahead.
 
 --messages 20000 200000 --idle 2000 is the whole, and takes an hour; the default ends in minutes."""
@@ -122,9 +123,9 @@ def drop_caches():
 class OneSession:
     """The rows of one mailbox."""
 
-    def __init__(self, peers, table, source, n, rounds):
-        self.peers, self.table, self.source, self.n, self.rounds = peers, table, source, n, rounds
-        self.sessions = {}
+    def __init__(self, peers, table, source, n, rounds, cap):
+        self.peers, self.table, self.source, self.n, self.rounds, self.cap = peers, table, source, n, rounds, cap
+        self.sessions, self.slow = {}, set()
 
     def select(self, p):
         c = p.open()
@@ -159,7 +160,32 @@ class OneSession:
             c.close()
         return times
 
+    def prepare(self, p):
+        """Everything once, and who is too slow for it is known."""
+        c = p.open()
+        c.run("SELECT INBOX")
+        c.sock.settimeout(self.cap)
+        for _, command in WARM:
+            try:
+                c.run(command)
+            except RuntimeError:
+                pass
+            except (OSError, EOFError):
+                print(f"  {p.name}: {command[:40]}: more than {self.cap} s", file=sys.stderr)
+                self.slow.add((p.name, command))
+                c.close()
+                p.end_sessions()
+                c = p.open()
+                c.run("SELECT INBOX")
+                c.sock.settimeout(self.cap)
+        while p.name == "Bulkhead" and os.path.exists(p.maildir(0) + "/bulkhead-adopt"):
+            c.run("NOOP")  # files that were taken in get their names meanwhile
+            time.sleep(0.1)
+        c.close()
+
     def ask(self, p, command):
+        if (p.name, command) in self.slow:
+            return [self.cap * 1000]
         return [self.sessions[p].run(command) for _ in range(self.rounds if self.n <= 50000 else 3)]
 
     def store(self, p):
@@ -207,17 +233,7 @@ class OneSession:
         row("SELECT, foreign Maildir, first", each(self.peers, self.first))
         row("SELECT, index gone", each(self.peers, self.index_gone))
         for p in self.peers:
-            c = p.open()
-            c.run("SELECT INBOX")
-            for _, command in WARM:
-                try:
-                    c.run(command)
-                except RuntimeError:
-                    pass
-            while p.name == "Bulkhead" and os.path.exists(p.maildir(0) + "/bulkhead-adopt"):
-                c.run("NOOP")  # files that were taken in get their names meanwhile
-                time.sleep(0.1)
-            c.close()
+            self.prepare(p)
         row("SELECT, new session, cold", each(self.peers, self.cold))
         row("SELECT, new session", each(self.peers, lambda p: [self.select(p) for _ in range(20)]))
         for p in self.peers:
@@ -320,6 +336,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, nargs="*", default=[10000])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cap", type=int, default=120)
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--idle", type=int, default=200)
     parser.add_argument("--peers", nargs="*", default=["Dovecot", "Courier", "Cyrus"])
@@ -338,7 +355,7 @@ def main():
             source = os.path.join(work, f"m{n}")
             make(source, n)
             table.head(f"{n} messages, ms")
-            OneSession(peers, table, source, n, args.rounds).run()
+            OneSession(peers, table, source, n, args.rounds, args.cap).run()
             shutil.rmtree(source)
         if args.sessions:
             many_sessions(peers, table, args, work)

@@ -209,6 +209,9 @@ class Peer:
                 os.unlink(os.path.join(self.maildir(user), f))
         return True
 
+    def end_sessions(self):
+        """What a session is still at when its client has left."""
+
     def stop(self):
         if self.process:
             self.process.terminate()
@@ -378,6 +381,12 @@ exec $tcpd {self.port} /usr/lib/courier/courier/imaplogin /usr/bin/imapd Maildir
 """)
         self.tls_port = None
         self.spawn("sh", self.dir + "/inside", namespace=True)
+
+    def end_sessions(self):
+        for pid in self.pids():
+            with open(f"/proc/{pid}/comm") as f:
+                if f.read().strip() == "imapd":
+                    os.kill(pid, signal.SIGKILL)
 
     def maildir(self, user):
         return f"{self.dir}/mail/{user}/Maildir"

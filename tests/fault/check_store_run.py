@@ -295,13 +295,17 @@ def pop3_session(world, k):
 
 
 def on_terminal(args, env):
-    """Its exit status; it has a terminal, and what it draws is thrown away. It is ended after a minute."""
+    """Its exit status; it has a terminal, and what it draws is thrown away. Who
+    has not left after ten seconds sits at a question (a file was renamed under it): it is told to leave; after a minute ended."""
     pid, fd = pty.fork()
     if pid == 0:
         os.execvpe(args[0], args, env)
-    end = time.time() + 60
+    end, nudge = time.time() + 60, time.time() + 10
     try:
         while time.time() < end:
+            if time.time() > nudge:
+                os.write(fd, b"\x07x")
+                nudge += 2
             if select.select([fd], [], [], 1)[0] and not os.read(fd, 65536):
                 break
     except OSError:

@@ -7,6 +7,7 @@
 #include "lib/mail/dsn.h"
 #include "lib/mail/header.h"
 #include "lib/mail/mime.h"
+#include "lib/mail/rfc2231.h"
 #include "lib/mail/msgid.h"
 #include "lib/mail/subject.h"
 #include "tests/fuzz/fuzz.h"
@@ -57,7 +58,8 @@ write_structure(const struct mime *m, struct str text, struct buf *out)
 {
     struct arena arena = arena_new(64 << 20);
     const struct mailfile f = {.whole = true, .text = text};
-    icell_structure(out, &arena, m, &f, true);
+    const bool utf8 = m->n % 2;
+    icell_structure(out, &arena, m, &f, (struct icell_structure_how){true, utf8});
     arena_free(&arena);
     check_structure(buf_str(out));
 }
@@ -119,13 +121,21 @@ fuzz_rfc2231(struct str in)
     struct str type, subtype;
     struct mime_param *params;
     size_t n;
+    struct buf text = buf_new(16 << 20);
     for (int k = 0; k < 2; k++)
         if (mime_parse_value(in, k, &arena, &type, &subtype, &params, &n) == 0) {
             FUZZ_CHECK(n <= MIME_PARAMS_MAX && type.n && (!k || subtype.n));
-            for (size_t i = 0; i < n; i++)
+            for (size_t i = 0; i < n; i++) {
                 FUZZ_CHECK(params[i].name.n && params[i].value.p &&
                            params[i].value.n <= 3 * in.n + 3);
+                buf_reset(&text);
+                if (rfc2231_utf8(params[i].name, params[i].value, &text) == 0)
+                    FUZZ_CHECK(str_utf8(buf_str(&text)));
+                else
+                    FUZZ_CHECK(text.n == 0);
+            }
         }
+    buf_free(&text);
     arena_free(&arena);
 }
 

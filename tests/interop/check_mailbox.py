@@ -7,6 +7,7 @@ Needs root. Ends with "N passed, N failed"."""
 import hashlib
 import imaplib
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -196,6 +197,22 @@ def there_and_back(suite, work, name, folders, option, tag):
         assert files[0] == files[1], folder
 
 
+def on_terminal(suite, *args):
+    """What bulkhead mailbox writes to one."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execv(os.path.join(BIN, "bulkhead"), ["bulkhead", "-f", suite.conf, "mailbox", *args])
+    shown = b""
+    try:
+        while more := os.read(fd, 65536):
+            shown += more
+    except OSError:
+        pass
+    os.close(fd)
+    assert os.waitpid(pid, 0)[1] == 0, shown
+    return shown
+
+
 def foreign_mbox(suite, work):
     """As UW IMAP and mutt leave it; mboxo, too."""
     uid = account(suite, "unix")
@@ -221,6 +238,8 @@ def foreign_mbox(suite, work):
     one = m.fetch("1", "(BODY.PEEK[])")[1][0][1]
     assert one.endswith(b"\r\n\r\nFrom here\r\n>>From there\r\n"), one
     m.logout()
+    shown = on_terminal(suite, "import", "-f", "Bar", "unix", path)
+    assert b"] 0 of 0 KiB" in shown and b"[" + b"#" * 40 + b"]" in shown and b"3 messages taken in" in shown, shown
     with open(path, "w") as f:
         f.write("no mbox\n")
     p = suite.ctl("mailbox", "import", "unix", path, check=False)

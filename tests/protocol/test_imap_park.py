@@ -8,13 +8,14 @@ import socket
 import ssl
 import struct
 import sys
+import threading
 import time
 import signal
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import Report, Suite, wait_for  # noqa: E402
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from cell_harness import KIND_U64, frame, text  # noqa: E402
+from cell_harness import KIND_U64, Cell, frame, text  # noqa: E402
 
 REPORT = Report()
 TLS = ssl._create_unverified_context()
@@ -363,11 +364,56 @@ def many_tls(suite):
         c.close()
 
 
+class Alive:
+    """Two who wait for two minutes beside all else, and are told that somebody is there: one is parked, one not."""
+
+    def __init__(self):
+        self.suite = Suite(blocks={"imapd": ["park 1s"]})
+        self.suite.__enter__()
+        self.suite.add("alive", "secret")
+        self.begin = time.monotonic()
+        self.parked = Client(self.suite, "alive").idle()
+        wait_for(lambda: not cells(self.suite))
+        self.cell = Cell("imapd-cell")
+        self.told, self.threads = {}, []
+        self.cell.file.readline()
+        for command, end in ((b"b SELECT INBOX", b"b OK"), (b"c IDLE", b"+")):
+            self.cell.sock.sendall(command + b"\r\n")
+            while not self.cell.file.readline().startswith(end):
+                pass
+        for name, c in (("parked", self.parked), ("not parked", self.cell)):
+            c.sock.settimeout(200)
+            self.threads.append(threading.Thread(target=self.read, args=(name, c.file)))
+            self.threads[-1].start()
+
+    def read(self, name, file):
+        try:
+            self.told[name] = (file.readline(), time.monotonic() - self.begin)
+        except OSError as e:
+            self.told[name] = (str(e), 0)
+
+    def check(self):
+        for t in self.threads:
+            t.join()
+        for name, (line, after) in self.told.items():
+            assert line == b"* OK Still here\r\n" and 119 < after < 150, (name, line, after)
+        assert not cells(self.suite)
+        for c in (self.parked, self.cell):
+            c.sock.sendall(b"DONE\r\n")
+            assert c.file.readline().startswith(b"c OK")
+
+    def end(self):
+        self.parked.close()
+        self.cell.close()
+        self.suite.stop()
+
+
 def main():
     if os.geteuid() != 0:
         print("skipped: the accounts need users of their own")
         REPORT.check("needs root", True)
         REPORT.end()
+    alive = Alive()
     with Suite(blocks={"imapd": ["park 1s", "sessions-per-address 3000"]}) as suite:
         for i in range(ACCOUNTS):
             suite.add("u%d" % i, "secret")
@@ -389,6 +435,8 @@ def main():
         run("after the half hour it is told so", time_ends, suite)
         run("many parked, what they cost, and all woken", many, suite)
         run("with TLS", many_tls, suite)
+        run("told every two minutes that somebody is there, parked or not", lambda _: alive.check(), suite)
+    alive.end()
     REPORT.end()
 
 

@@ -75,6 +75,31 @@ class Pop3(unittest.TestCase):
         p = Pop(c)
         self.assertEqual(p.uidl()[1], [b"1 2.M2.h", b"2 3.M3.h", b"3 4.lf.h"])
 
+    def test_what_is_read_is_seen(self):
+        """At the end, whatever that is; and many are removed at once."""
+        for i in range(1, 2101):
+            self.plant("cur/%d.m%d.h:2," % (i, i), b"x: y\r\n\r\n")
+        for end in ("quit", "close"):
+            c = self.cell()
+            p = Pop(c)
+            p.retr(1 if end == "quit" else 2)
+            p.dele(3)
+            p.retr(4)
+            if end == "quit":
+                p.quit()
+            self.end(c)
+        seen = sorted(x.split(".")[1] for x in os.listdir(self.dir + "/cur") if x.endswith(":2,S"))
+        self.assertEqual(seen, ["m1", "m2", "m4", "m5"])
+        c = self.cell()
+        p = Pop(c)
+        n = p.stat()[0]
+        self.assertEqual(n, 2099)
+        for i in range(1, n + 1):
+            p.dele(i)
+        p.quit()
+        self.end(c)
+        self.assertEqual(os.listdir(self.dir + "/cur"), [])
+
     def test_no_quit_deletes_nothing(self):
         self.plant("new/1.a.h")
         c = self.cell()

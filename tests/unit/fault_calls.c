@@ -1,9 +1,12 @@
 #include "tests/unit/fault_calls.h"
+#include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -45,6 +48,49 @@ openat(int dir, const char *name, int flags, ...)
     if ((flags & O_CREAT) && fault(true))
         return -1;
     return (int)syscall(SYS_openat, dir, name, flags, mode);
+}
+
+/* ---- reading directories ---- */
+
+static bool (*hide)(const char *dir, const char *name);
+
+void
+fault_readdir(bool (*hide_)(const char *dir, const char *name))
+{
+    hide = hide_;
+}
+
+static const char *
+name_of(int fd, char room[static 4096])
+{
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, room, 4095);
+    room[n < 0 ? 0 : n] = '\0';
+    const char *slash = strrchr(room, '/');
+    return slash ? slash + 1 : room;
+}
+
+DIR *
+fdopendir(int fd)
+{
+    DIR *(*real)(int) = (DIR * (*)(int)) dlsym(RTLD_NEXT, "fdopendir");
+    char room[4096];
+    if (hide)
+        (void)hide(name_of(fd, room), NULL);
+    return real(fd);
+}
+
+struct dirent *
+readdir(DIR *d)
+{
+    struct dirent *(*real)(DIR *) = (struct dirent * (*)(DIR *)) dlsym(RTLD_NEXT, "readdir");
+    char room[4096];
+    struct dirent *x;
+    do
+        x = real(d);
+    while (x && hide && hide(name_of(dirfd(d), room), x->d_name));
+    return x;
 }
 
 ssize_t

@@ -3,6 +3,7 @@
  * them. For a forked child only: what is armed stays so.
  */
 #pragma once
+#include <stdbool.h>
 
 enum fault_how { FAULT_NONE, FAULT_DIE, FAULT_FAIL };
 
@@ -10,3 +11,7 @@ enum fault_how { FAULT_NONE, FAULT_DIE, FAULT_FAIL };
  * that follow with ENOSPC (unlink and close go on working, as on a full disk). */
 enum { FAULT_STATUS = 77 };
 void fault_arm(enum fault_how how, unsigned n);
+
+/* Who reads a directory: asked with its name and NULL when the reading begins, then with each name;
+ * true hides it. Set in a process that does nothing else. */
+void fault_readdir(bool (*hide)(const char *dir, const char *name));

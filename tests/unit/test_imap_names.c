@@ -167,6 +167,43 @@ START_TEST(parameters_in_sections)
 }
 END_TEST
 
+START_TEST(encoded_values_in_utf8)
+{
+    static const struct {
+        const char *name, *value, *want; /* NULL: left as it is */
+    } cases[] = {
+        {"title*", "us-ascii'en-us'This%20is%20%2A%2A%2Afun%2A%2A%2A", "This is ***fun***"},
+        {"filename*", "UTF-8''na%C3%AFve%e2%82%ac.txt", "na\xc3\xafve\xe2\x82\xac.txt"},
+        {"filename*", "iso-8859-1'fr'caf%E9", "caf\xc3\xa9"},
+        {"filename*", "windows-1252''caf%E9", "caf\xc3\xa9"},
+        {"filename*", "windows-1252''%80", NULL},
+        {"filename*", "ISO-8859-15''%A4", NULL},
+        {"filename*", "''x%41", "xA"},
+        {"filename*", "utf-8''%", "%"},
+        {"filename*", "utf-8''%4", "%4"},
+        {"filename*", "utf-8''%4g%41", "%4gA"},
+        {"filename*", "utf-8'''", "'"},
+        {"filename*", "utf-8''", ""},
+        {"filename*", "utf-8''%FF", NULL},
+        {"filename*", "utf-8''a%00b", NULL},
+        {"filename*", "koi8-r''%C1", NULL},
+        {"filename*", "utf-8'x", NULL},
+        {"filename*", "x", NULL},
+        {"filename*", "", NULL},
+        {"filename", "utf-8''x", NULL},
+        {"", "utf-8''x", NULL},
+    };
+    struct buf out = buf_new(1000);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        buf_reset(&out);
+        int result = rfc2231_utf8(str_z(cases[i].name), str_z(cases[i].value), &out);
+        ck_assert_int_eq(result, cases[i].want ? 0 : -1);
+        ck_assert_str_eq(buf_z(&out), cases[i].want ? cases[i].want : "");
+    }
+    buf_free(&out);
+}
+END_TEST
+
 Suite *suite_imap_names(void);
 Suite *
 suite_imap_names(void)
@@ -178,6 +215,7 @@ suite_imap_names(void)
     tcase_add_test(t, names_are_normalised);
     tcase_add_test(t, characters_in_and_out);
     tcase_add_test(t, parameters_in_sections);
+    tcase_add_test(t, encoded_values_in_utf8);
     suite_add_tcase(s, t);
     return s;
 }

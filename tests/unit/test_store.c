@@ -53,12 +53,36 @@ refresh(struct mailbox *mb)
 
 /* ---- the index ---- */
 
+/* What root's other processes leave of the inotify descriptors a user may have (128) is chance: be
+ * somebody who has none. */
+static void
+be_nobody(void)
+{
+    const uid_t uid = 1000000 + (uid_t)getpid();
+    const char *const mine[] = {".", "new", "cur", "tmp"};
+    if (geteuid() != 0)
+        return;
+    for (size_t i = 0; i < sizeof mine / sizeof mine[0]; i++)
+        ck_assert_int_eq(chown(mine[i], uid, (gid_t)-1), 0);
+    ck_assert_int_eq(seteuid(uid), 0);
+}
+
+static unsigned readings; /* of directories */
+
+static bool
+count_reading(const char *dir, const char *name)
+{
+    (void)dir;
+    readings += !name;
+    return false;
+}
+
 START_TEST(an_unchanged_folder_is_not_listed)
 {
     struct mailbox mb;
+    be_nobody();
     four();
-    ck_assert_int_eq(chmod("cur", 0300), 0); /* who lists it now fails, but for root */
-    ck_assert_int_eq(chmod("new", 0300), 0);
+    fault_readdir(count_reading);
     open_box(&mb, false);
     ck_assert(mailguard_cur_same(&mb) && mailguard_new_same(&mb));
     ck_assert_uint_eq(mb.n, 4);
@@ -72,7 +96,9 @@ START_TEST(an_unchanged_folder_is_not_listed)
     ck_assert_uint_eq(mb.n, 3);
     ck_assert_uint_eq(mb.msgs[0].flags, MAILBOX_SEEN);
     mailbox_close(&mb);
-    ck_assert_int_eq(chmod("cur", 0700) + chmod("new", 0700), 0);
+    ck_assert_uint_eq(readings, 0);
+    if (getuid() == 0)
+        ck_assert_int_eq(seteuid(0), 0);
 }
 END_TEST
 

@@ -5,8 +5,11 @@
  */
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
 
 /* n elements of size bytes each; size at most SORT_SIZE_MAX. Not stable: give compare a total
  * order. */
 enum { SORT_SIZE_MAX = 512 };
 void sort_array(void *base, size_t n, size_t size, int (*compare)(const void *, const void *));
+/* Ascending, in time that grows with n only; room holds n, too. */
+void sort_u64(uint64_t *keys, uint64_t *room, size_t n);

@@ -1,6 +1,6 @@
 #include "lib/mail/rfc2231.h"
-#include "lib/base/buf.h"
 #include "lib/base/cursor.h"
+#include "lib/mail/bodytext.h"
 #include "lib/mail/header.h"
 
 struct section {
@@ -93,4 +93,74 @@ rfc2231_join(struct mime_param *params, size_t n, struct arena *arena)
         if (params[i].name.n)
             params[left++] = params[i];
     return left;
+}
+
+static int
+hex(int c)
+{
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
+}
+
+/* RFC 2231 4: "%" and two digits are a byte; what is no such pair is what it is. */
+static void
+take_encoded(struct buf *out, struct str text)
+{
+    for (size_t i = 0; i < text.n; i++) {
+        int high = i + 2 < text.n ? hex(text.p[i + 1]) : -1;
+        int low = high >= 0 ? hex(text.p[i + 2]) : -1;
+        if (text.p[i] == '%' && low >= 0) {
+            buf_addc(out, (char)(high << 4 | low));
+            i += 2;
+        } else {
+            buf_addc(out, text.p[i]);
+        }
+    }
+}
+
+/* The bytes that differ from ISO-8859-1. */
+static bool
+differs(struct str charset, unsigned char c)
+{
+    if (str_caseeq(charset, STR("windows-1252")))
+        return c >= 0x80 && c < 0xa0;
+    return str_caseeq(charset, STR("iso-8859-15")) &&
+           memchr("\xa4\xa6\xa8\xb4\xb8\xbc\xbd\xbe", c, 8);
+}
+
+static int
+to_utf8(struct str bytes, struct str charset, struct buf *out)
+{
+    bool utf8 =
+        charset.n == 0 || str_caseeq(charset, STR("utf-8")) || str_caseeq(charset, STR("us-ascii"));
+    bool latin = str_caseeq(charset, STR("iso-8859-1")) ||
+                 str_caseeq(charset, STR("iso-8859-15")) ||
+                 str_caseeq(charset, STR("windows-1252"));
+    if (!utf8 && !latin)
+        return -1;
+    for (size_t i = 0; i < bytes.n; i++)
+        if (!bytes.p[i] || differs(charset, (unsigned char)bytes.p[i]))
+            return -1;
+    if (utf8 && !str_utf8(bytes))
+        return -1;
+    bodytext_utf8(out, bytes, charset);
+    return 0;
+}
+
+int
+rfc2231_utf8(struct str name, struct str value, struct buf *out)
+{
+    struct cursor c = cursor_of(value);
+    struct str charset = cur_until(&c, '\'');
+    bool language = cur_take(&c, '\'');
+    (void)cur_until(&c, '\'');
+    if (!str_ends(name, STR("*")) || !language || !cur_take(&c, '\''))
+        return -1;
+    struct buf bytes = buf_new((size_t)4 * HEADER_FIELD_MAX);
+    take_encoded(&bytes, cur_rest(&c));
+    int result = buf_ok(&bytes) ? to_utf8(buf_str(&bytes), charset, out) : -1;
+    buf_free(&bytes);
+    return result;
 }

@@ -86,6 +86,7 @@ struct mailbox_message {
     bool recent : 1;  /* this session is the first to be told of it (RFC 3501 2.3.2) */
     bool gone : 1;    /* not on disk any more; kept until mailbox_drop_gone() */
     bool changed : 1; /* flags differ from what the session last cleared */
+    bool missed : 1;  /* the last listing did not have it */
     uint8_t zero;
     uint64_t size;     /* bytes on disk, or MAILBOX_SIZE_UNKNOWN: ask mailbox_vsize() */
     uint64_t vsize;    /* with CRLF */

@@ -71,25 +71,22 @@ watch(const struct mailbox *mb, const char *sub, int fd)
     return -1;
 }
 
-/* How many names came or went; UINT_MAX-like when that cannot be told. */
-static unsigned
-count_events(void)
+/* Count the names that came or went; very many when that cannot be told. */
+static void
+count_events(struct mailguard *g)
 {
     char room[16384] __attribute__((aligned(8)));
-    unsigned n = 0;
     for (;;) {
-        ssize_t got = read(notify_fd, room, sizeof room);
+        ssize_t got = notify_fd < 0 ? 0 : read(notify_fd, room, sizeof room);
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0)
-            return n;
+            return;
         for (ssize_t at = 0; at + (ssize_t)sizeof(struct inotify_event) <= got;) {
             struct inotify_event ev;
             memcpy(&ev, room + at, sizeof ev);
-            if (ev.mask & IN_Q_OVERFLOW)
-                n += 1u << 30;
-            else if (ev.mask & NAME_EVENTS)
-                n++;
+            g->seen += ev.mask & IN_Q_OVERFLOW ? 1u << 30 : (ev.mask & NAME_EVENTS) != 0;
+            g->left |= (ev.mask & (IN_MOVED_FROM | IN_DELETE | IN_Q_OVERFLOW)) != 0;
             at += (ssize_t)(sizeof ev + ev.len);
         }
     }
@@ -104,12 +101,31 @@ mailguard_begin(struct mailbox *mb)
         notify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     if (notify_fd < 0)
         return;
-    (void)count_events();
+    count_events(g);
+    g->seen = 0;
+    g->left = false;
     g->new_watch = watch(mb, "new", mb->new_fd);
     g->cur_watch = watch(mb, "cur", mb->cur_fd);
     g->watching = g->new_watch >= 0 && g->cur_watch >= 0;
     /* Asked once the watches stand: what came before them shows in the times. */
     g->clean = g->watching && mailguard_new_same(mb) && mailguard_cur_same(mb);
+}
+
+void
+mailguard_reading(struct mailbox *mb)
+{
+    count_events(&mb->guard);
+    mb->guard.seen = 0;
+    mb->guard.left = false;
+}
+
+bool
+mailguard_was_still(struct mailbox *mb)
+{
+    if (!mb->guard.watching)
+        return mailguard_cur_same(mb);
+    count_events(&mb->guard);
+    return !mb->guard.left;
 }
 
 void
@@ -122,7 +138,8 @@ mailguard_end(struct mailbox *mb)
             mailguard_mark(mb->new_fd, &new_);
         if (!mailguard_cur_same(mb))
             mailguard_mark(mb->cur_fd, &cur);
-        if (count_events() == g->expect) {
+        count_events(g);
+        if (g->seen == g->expect) {
             mb->ix.state.new_ = new_;
             mb->ix.state.cur = cur;
         }

@@ -22,6 +22,8 @@ struct mailbox;
 struct mailguard {
     bool clean; /* at the beginning the directories were as the index says */
     bool watching;
+    bool left;       /* some of those that were counted tell of a name that went away */
+    unsigned seen;   /* names that came or went, as far as they have been counted */
     unsigned expect; /* names that we have made or taken away since */
     int new_watch, cur_watch;
 };
@@ -32,6 +34,10 @@ bool mailguard_cur_same(const struct mailbox *mb);
 /* Before a listing: mark the directory, *time_r is what it has from now on (0: cannot be marked).
  */
 void mailguard_mark(int dir_fd, struct mailindex_time *time_r);
+/* Before new/ and cur/ are read; and after: whether no name left them meanwhile, so that none can
+ * have been passed over. Where inotify cannot be had, cur/ must be as it was marked. */
+void mailguard_reading(struct mailbox *mb);
+bool mailguard_was_still(struct mailbox *mb);
 /* Around changes of our own. */
 void mailguard_begin(struct mailbox *mb);
 /* Sets the times in the index's state, when they can be known. */

@@ -150,7 +150,7 @@ flush(struct mailimport *im, struct err *e)
         buf_free(&im->items[i].fields);
     }
     im->n = 0;
-    if (result == 0 && im->progress)
+    if (result == 0 && im->progress && !im->by_bytes)
         im->progress(im->arg, im->added + im->already);
     return result;
 }

@@ -36,7 +36,9 @@ struct mailimport {
     size_t n;
     uint64_t added, already, bytes;
     int (*sync)(void *arg); /* all that was written is on disk: 0 or -1 */
+    /* Called with the messages that are done; of an mbox, with the bytes that are read. */
     void (*progress)(void *arg, uint64_t done);
+    bool by_bytes;
     void *arg;
 };
 

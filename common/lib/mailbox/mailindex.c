@@ -144,7 +144,7 @@ apply_record(struct mailindex_rows *rows, const struct mailbox_message *r, uint3
             return -1;
         m = &rows->at[rows->n++];
         *m = *r;
-        m->recent = m->gone = m->changed = false;
+        m->recent = m->gone = m->changed = m->missed = false;
         m->name_at = name_at;
         rows->news = true;
     } else if (m) {

@@ -75,7 +75,7 @@ mailindex_put_record(struct mailindex *ix, struct mailbox_message *m, struct str
     struct mailbox_message r = *m;
     if (ix->fd < 0)
         return;
-    r.recent = r.gone = r.changed = false;
+    r.recent = r.gone = r.changed = r.missed = false;
     struct str stem = mailindex_stem(&r, name);
     m->name_at = (uint32_t)(ix->read_to + sizeof(struct mailindex_batch) + ix->batch.n +
                             sizeof(struct mailindex_entry) + sizeof r);
@@ -195,7 +195,7 @@ gather(struct mailindex *ix, const struct mailindex_rows *rows, uint64_t names_a
         if (ix->fd >= 0)
             result = mailindex_raw(ix, &m, &name);
         m.name_at = (uint32_t)(names_at + (ix->fd >= 0 ? names->n : m.name_at));
-        m.recent = m.changed = false;
+        m.recent = m.changed = m.missed = false;
         if (bump)
             m.modseq = ix->state.modseq;
         buf_add(names, buf_str(&name));

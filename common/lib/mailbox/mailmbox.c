@@ -18,6 +18,7 @@ struct reader {
     int root_fd;
     struct str folder;
     size_t expected;
+    uint64_t bytes; /* read */
     /* What is being read. */
     struct buf line; /* a line, or the start of a long one */
     bool whole;      /* the line's end is there */
@@ -53,6 +54,9 @@ next_line(struct reader *r, char *room, size_t *room_n, size_t *room_at, struct 
                 return err_errno(e, "read the mbox");
             if (n == 0)
                 return r->line.n > 0;
+            r->bytes += (uint64_t)n;
+            if (r->im->progress)
+                r->im->progress(r->im->arg, r->bytes);
             *room_n = (size_t)n;
             *room_at = 0;
         }
@@ -302,6 +306,7 @@ mailimport_mbox(struct mailimport *im, int fd, bool mboxo, int root_fd, struct s
                        .head = buf_new(MBOX_HEADER_MAX + PIECE)};
     if (fstat(fd, &st) < 0)
         return err_errno(e, "the mbox");
+    im->by_bytes = true;
     /* The shortest message has some 40 bytes with its first line. */
     r.expected = (size_t)(st.st_size > 0 ? st.st_size / 30 : 0) + 1;
     if (r.expected > MAILBOX_MESSAGES_MAX)

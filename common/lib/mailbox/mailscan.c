@@ -170,33 +170,47 @@ by_time(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-static int
-by_uid(const void *a, const void *b)
+/* Those of one second by their names. */
+static void
+sort_loose(struct order *loose, const uint64_t *keys, size_t n)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
+    for (size_t i = 0, from = 0; i < n; i = from) {
+        while (from < n && keys[from] >> 32 == keys[i] >> 32)
+            from++;
+        sort_array(loose + i, from - i, sizeof *loose, by_time);
+    }
+}
+
+static uint64_t
+time_key(const struct mailscan_entry *x)
+{
+    return x->time_s < 0 ? 0 : x->time_s > UINT32_MAX ? UINT32_MAX : (uint64_t)x->time_s;
 }
 
 /* By UID, those without one behind, by time. Keys are sorted, not entries. */
 static int
 sort_entries(struct mailscan *s)
 {
-    uint64_t *keys = calloc(s->n + 1, sizeof *keys);
+    uint64_t *keys = calloc(s->n + 1, sizeof *keys), *room = calloc(s->n + 1, sizeof *room);
     struct order *loose = calloc(s->n + 1, sizeof *loose);
     struct mailscan_entry *sorted = calloc(s->n + 1, sizeof *sorted);
     size_t n = 0, m = 0;
-    int result = keys && loose && sorted ? 0 : -1;
+    int result = keys && room && loose && sorted ? 0 : -1;
     for (size_t i = 0; result == 0 && i < s->n; i++)
-        if (s->at[i].lost)
-            continue;
-        else if (s->at[i].uid)
+        if (!s->at[i].lost && s->at[i].uid)
             /* Of two sights of one file that in new/ is the later one in the order. */
             keys[n++] = (uint64_t)s->at[i].uid << 32 | i;
-        else
-            loose[m++] = (struct order){&s->at[i], mailscan_name(s, &s->at[i])};
+    for (size_t i = 0; result == 0 && i < s->n; i++)
+        if (!s->at[i].lost && !s->at[i].uid)
+            keys[n + m++] = time_key(&s->at[i]) << 32 | i;
     if (result == 0) {
-        sort_array(keys, n, sizeof *keys, by_uid);
-        sort_array(loose, m, sizeof *loose, by_time);
+        sort_u64(keys, room, n);
+        sort_u64(keys + n, room, m);
+        for (size_t k = 0; k < m; k++) {
+            const struct mailscan_entry *x = &s->at[(uint32_t)keys[n + k]];
+            loose[k] = (struct order){x, mailscan_name(s, x)};
+        }
+        sort_loose(loose, keys + n, m);
         for (size_t k = 0; k < n; k++)
             sorted[k] = s->at[(uint32_t)keys[k]];
         for (size_t k = 0; k < m; k++)
@@ -208,6 +222,7 @@ sort_entries(struct mailscan *s)
         sorted = NULL;
     }
     free(keys);
+    free(room);
     free(loose);
     free(sorted);
     return result;
@@ -302,6 +317,7 @@ place(struct mailscan *s, struct mailscan_entry *x, struct mailbox *mb, uint32_t
             result = err_set(e, ERR_TEMPORARY, "out of memory");
     } else if (errno == ENOENT || errno == EEXIST) {
         x->lost = true;
+        s->vanished |= errno == ENOENT;
     } else {
         result = err_errno(e, "rename a message");
     }

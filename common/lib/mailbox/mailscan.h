@@ -28,6 +28,7 @@ struct mailscan {
     struct mailscan_entry *at;
     size_t n, cap;
     struct buf names;
+    bool vanished; /* a file was not there any more under the name that was just read */
 };
 
 /* whole: cur/ too, not new/ only. */

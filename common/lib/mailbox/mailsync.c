@@ -1,16 +1,21 @@
 /* The view, the index and the directories, kept in step: mailview_*(). */
+#include "lib/base/clock.h"
 #include "lib/mailbox/mailname.h"
 #include "lib/mailbox/mailscan.h"
 #include "lib/mailbox/mailview.h"
 #include "lib/mailbox/quota.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 /* Bytes of the index's batch that may wait for an occasion. */
 enum { LEARNT_MAX = 8 << 20 };
+/* How long a folder in which a foreign program renames all the time is listed anew, and the longest
+ * pause between: others wait for the lock. */
+enum { LOOK_MS = 500, LOOK_PAUSE_MS = 20 };
 
 int
 mailview_open_lock(int dir_fd, struct err *e)
@@ -345,35 +350,38 @@ append_entry(struct mailbox *mb, const struct mailscan *s, const struct mailscan
     return name_row(mb, m, mailscan_name(s, x), e);
 }
 
+/* What a row is that was not seen. */
+enum missing { MISSING_UNKNOWN, MISSING_TWICE, MISSING_GONE };
+
 static void
-miss_row(struct mailbox *mb, struct mailbox_message *m, bool whole, bool really_gone,
-         size_t *missing)
+miss_row(struct mailbox *mb, struct mailbox_message *m, bool whole, enum missing how, bool *any)
 {
     if (m->gone || (!whole && !m->in_new))
         return;
-    ++*missing;
-    if (really_gone) {
+    *any = true;
+    if (how == MISSING_GONE || (how == MISSING_TWICE && m->missed)) {
         m->gone = mb->news = true;
         mailindex_put_gone(&mb->ix, m->uid, mailview_modseq(mb));
     }
+    m->missed = true;
 }
 
-/* Bring the view up to what was listed. Messages not listed are counted, and with really_gone set
- * marked gone. */
+/* Bring the view up to what was listed. *any_r: rows were missing. */
 static int
-merge(struct mailbox *mb, struct mailscan *s, bool whole, bool really_gone, size_t *missing_r,
+merge(struct mailbox *mb, struct mailscan *s, bool whole, enum missing how, bool *any_r,
       struct err *e)
 {
     size_t old = mb->n, i = 0;
     uint32_t seen_next = mb->seen_next;
     struct buf room = buf_new(MAILNAME_MAX + 64);
     int result = 0;
-    *missing_r = 0;
+    *any_r = false;
     for (size_t k = 0; k < s->n && result == 0; k++) {
         const struct mailscan_entry *x = &s->at[k];
         for (; i < old && mb->msgs[i].uid < x->uid; i++)
-            miss_row(mb, &mb->msgs[i], whole, really_gone, missing_r);
+            miss_row(mb, &mb->msgs[i], whole, how, any_r);
         if (i < old && mb->msgs[i].uid == x->uid) {
+            mb->msgs[i].missed = false;
             if (!mb->msgs[i].gone)
                 result = take_entry(mb, &mb->msgs[i], s, x, &room, e);
             i++;
@@ -383,7 +391,7 @@ merge(struct mailbox *mb, struct mailscan *s, bool whole, bool really_gone, size
         }
     }
     for (; i < old && result == 0; i++)
-        miss_row(mb, &mb->msgs[i], whole, really_gone, missing_r);
+        miss_row(mb, &mb->msgs[i], whole, how, any_r);
     buf_free(&room);
     return result;
 }
@@ -420,29 +428,6 @@ start_over(struct mailbox *mb, struct mailscan *s, struct err *e)
     mb->ix.ngone = 0;
     mb->ix.state = (struct mailindex_state){.modseq = mb->ix.state.modseq};
     return mailscan_settle(s, mb, e);
-}
-
-static int
-list_once(struct mailbox *mb, bool whole, bool really_gone, size_t *missing_r, struct err *e)
-{
-    struct mailscan s = {0};
-    struct err why = {0};
-    if (mailscan_read(&s, mb, whole, e) < 0)
-        return -1;
-    int result = whole ? mailscan_take_adopted(&s, mb, e) : 0;
-    if (result == 0)
-        result = find_validity(mb, &s, e);
-    if (result == 0 && mailscan_settle(&s, mb, &why) < 0) {
-        if (e)
-            *e = why;
-        result = why.class == ERR_LIMIT && whole ? start_over(mb, &s, e) : -1;
-    }
-    if (result == 0 && mb->ix.fd < 0)
-        buf_reset(&mb->ix.heap);
-    if (result == 0)
-        result = merge(mb, &s, whole, really_gone, missing_r, e);
-    mailscan_free(&s);
-    return result;
 }
 
 /* From here on a change of anybody else shows in the times. */
@@ -485,16 +470,95 @@ has_new(const struct mailbox *mb)
     return false;
 }
 
+/* readdir() may pass over a file that a foreign program renames at this moment, though it is there
+ * before and after. */
+enum look { LOOK_MOVED, LOOK_STILL, LOOK_UNKNOWN };
+
 static int
-list(struct mailbox *mb, bool whole, struct err *e)
+settle_scan(struct mailbox *mb, struct mailscan *s, bool whole, struct err *e)
 {
-    size_t missing = 0;
-    mark_dirs(mb, whole);
-    if (list_once(mb, whole, false, &missing, e) < 0)
+    struct err why = {0};
+    if ((whole && mailscan_take_adopted(s, mb, e) < 0) || find_validity(mb, s, e) < 0)
         return -1;
-    /* readdir() may miss a file that a foreign program renames at this moment: look again. */
-    if (missing && list_once(mb, whole, true, &missing, e) < 0)
+    if (mailscan_settle(s, mb, &why) == 0)
+        return 0;
+    if (e)
+        *e = why;
+    return why.class == ERR_LIMIT && whole ? start_over(mb, s, e) : -1;
+}
+
+/* List once. Of new/ only: what has just been moved out of it shows in cur/, and makes it whole. */
+static int
+look_once(struct mailbox *mb, struct mailscan *s, bool *whole, enum look *look_r, struct err *e)
+{
+    mark_dirs(mb, *whole);
+    mailguard_reading(mb);
+    if (mailscan_read(s, mb, *whole, e) < 0)
         return -1;
+    *look_r = LOOK_STILL;
+    if (!*whole && !mailguard_cur_same(mb)) {
+        *look_r = LOOK_MOVED;
+        *whole = true;
+        return 0;
+    }
+    if (*whole && !mb->guard.watching && !mb->ix.state.cur.s)
+        *look_r = LOOK_UNKNOWN;
+    else if (*whole && !mailguard_was_still(mb))
+        *look_r = LOOK_MOVED;
+    if (settle_scan(mb, s, *whole, e) < 0)
+        return -1;
+    if (s->vanished)
+        *look_r = LOOK_MOVED;
+    return 0;
+}
+
+/* Until nothing moves meanwhile, as long as that can be waited for. */
+static int
+look(struct mailbox *mb, struct mailscan *s, bool *whole, enum look *look_r, struct err *e)
+{
+    const int64_t end_ms = now_ms() + LOOK_MS;
+    for (int tries = 0;; tries++) {
+        *s = (struct mailscan){0};
+        bool part = !*whole;
+        int result = look_once(mb, s, whole, look_r, e);
+        bool settled = !part || !*whole;
+        if (result == 0 && settled && (*look_r != LOOK_MOVED || now_ms() >= end_ms))
+            return 0;
+        mailscan_free(s);
+        if (result < 0)
+            return -1;
+        if (settled)
+            (void)poll(NULL, 0, tries < LOOK_PAUSE_MS ? tries : LOOK_PAUSE_MS);
+    }
+}
+
+static int
+list_once(struct mailbox *mb, bool *whole, enum missing how, enum look *look_r, bool *any_r,
+          struct err *e)
+{
+    struct mailscan s;
+    if (look(mb, &s, whole, look_r, e) < 0)
+        return -1;
+    if (mb->ix.fd < 0)
+        buf_reset(&mb->ix.heap);
+    if (*look_r == LOOK_STILL)
+        how = MISSING_GONE;
+    else if (*look_r == LOOK_MOVED)
+        how = MISSING_UNKNOWN;
+    int result = merge(mb, &s, *whole, how, any_r, e);
+    mailscan_free(&s);
+    return result;
+}
+
+static int
+list(struct mailbox *mb, bool *whole, struct err *e)
+{
+    bool any;
+    enum look look;
+    if (list_once(mb, whole, MISSING_UNKNOWN, &look, &any, e) < 0 ||
+        (any && look == LOOK_UNKNOWN && list_once(mb, whole, MISSING_TWICE, &look, &any, e) < 0))
+        return -1;
+    mb->suspect = look == LOOK_MOVED || (mb->suspect && !*whole);
     settle_state(mb);
     return 0;
 }
@@ -516,15 +580,13 @@ mailview_relist(struct mailbox *mb, struct err *e)
                      !mb->uids.validity;
         if (!whole && mailguard_new_same(mb) && (mb->read_only || !has_new(mb)))
             return 0;
-        if (list(mb, whole, e) < 0) {
+        if (list(mb, &whole, e) < 0) {
             mailindex_drop_batch(&mb->ix);
             mb->suspect = true;
             if (!whole && pass == 0)
                 continue;
             return -1;
         }
-        if (whole)
-            mb->suspect = false;
         /* Names are found through the index: it must have them now. */
         if (mb->ix.fd < 0) {
             (void)mailindex_write(&mb->ix, mb->dir_fd, &mb->rows, mb->bump);
@@ -619,7 +681,9 @@ mailbox_refresh(struct mailbox *mb, struct err *e)
         return -1;
     if (news == MAILINDEX_GREW)
         catch_up(mb, false);
-    if (news != MAILINDEX_REPLACED && mb->ix.fd >= 0 && !mb->suspect && same_times(mb))
+    /* What somebody appended without flags lies in new/ until a session is told of it. */
+    const bool first = news == MAILINDEX_GREW && !mb->read_only && has_new(mb);
+    if (!first && news != MAILINDEX_REPLACED && mb->ix.fd >= 0 && !mb->suspect && same_times(mb))
         return keywords_load(&mb->keywords, mb->dir_fd, e);
     if (mailview_begin(mb, e) < 0)
         return -1;

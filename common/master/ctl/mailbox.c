@@ -28,6 +28,7 @@ struct job {
     int other_fd;       /* the source, or where to export */
     int ask_fd, say_fd; /* of the child: to have things synced */
     bool terminal;
+    bool kib; /* these are bytes, not messages: */
     uint64_t total, shown;
 };
 
@@ -65,7 +66,11 @@ show(void *arg, uint64_t done)
     for (size_t i = 0; i < BAR; i++)
         bar[i] = i < full ? '#' : '.';
     bar[BAR] = '\0';
-    fprintf(stderr, "\r[%s] %llu", bar, (unsigned long long)done);
+    if (j->kib)
+        fprintf(stderr, "\r[%s] %llu of %llu KiB", bar, (unsigned long long)done / 1024,
+                (unsigned long long)j->total / 1024);
+    else
+        fprintf(stderr, "\r[%s] %llu", bar, (unsigned long long)done);
 }
 
 static void
@@ -87,6 +92,8 @@ import(struct job *j, struct err *e)
         j->total = mailimport_count(j->other_fd);
         result = mailimport_maildir(&im, j->other_fd, j->root_fd, e);
     } else {
+        j->kib = true;
+        j->total = (uint64_t)st.st_size;
         result = mailimport_mbox(&im, j->other_fd, j->mboxo, j->root_fd, str_z(j->folder), e);
     }
     if (j->terminal)
