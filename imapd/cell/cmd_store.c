@@ -189,6 +189,9 @@ end_copy(struct icell *ic, bool move, const size_t *at, size_t n, const char *co
     }
     if (result < 0)
         icell_end_err(ic, &e);
+    else if (ic->qresync) /* RFC 6851 4.4 */
+        icell_end(ic, ICELL_OK, "[HIGHESTMODSEQ %llu] Move completed.",
+                  (unsigned long long)ic->mb.ix.state.modseq);
     else
         icell_end(ic, ICELL_OK, "Move completed.");
 }
