@@ -351,7 +351,7 @@ def many(suite):
 
 
 def many_tls(suite):
-    clients = [Client(suite, "u%d" % (i % ACCOUNTS), True).idle() for i in range(30 if not SANITIZED else 4)]
+    clients = [Client(suite, "u%d" % (i % ACCOUNTS), True).idle() for i in range(100 if not SANITIZED else 4)]  # what they share counts in part
     wait_for(lambda: not cells(suite), 60)
     tlsd = of_suite(suite, "tlsd")
     sessions = [p for p in pids("tlsd") if parent(p) == tlsd]
