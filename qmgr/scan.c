@@ -65,8 +65,10 @@ take_in(const char *name, enum place place)
     }
     if (index_find(str_of(name, ID_LEN)) || intake_has(str_of(name, ID_LEN)))
         return;
-    if (fstatat(dirfd(the.dir), name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (fstatat(dirfd(the.dir), name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        the.partly = the.partly || errno != ENOENT; /* moved meanwhile, by us who know it */
         return;
+    }
     if (!S_ISREG(st.st_mode)) {
         log_warn("queue: %s is not a file: left alone", name);
         return;
