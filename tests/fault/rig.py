@@ -34,10 +34,13 @@ ENDS = {"box": {("box", "box")}, "bin": {("box", "bin")},
 
 
 def alone():
-    """In a mount namespace of our own: one that somebody else makes meanwhile would hold our disks."""
+    """In a mount namespace of our own, where there can be one (not in a root directory that is no mount): one that somebody else
+    makes meanwhile would hold our disks."""
+    private = ["unshare", "-m", "--propagation", "private"]
     if os.geteuid() == 0 and "BULKHEAD_ALONE" not in os.environ:
         os.environ["BULKHEAD_ALONE"] = "1"
-        os.execvp("unshare", ["unshare", "-m", "--propagation", "private", sys.executable, *sys.argv])
+        if subprocess.run([*private, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            os.execvp("unshare", [*private, sys.executable, *sys.argv])
 
 
 class Host(FakeMX):

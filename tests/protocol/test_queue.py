@@ -176,9 +176,10 @@ def no_journal_for_a_while(suite, mx):
     blocked = []
     for name in (a + b for a in letters for b in letters):
         path = f"{suite.dir}/queue/journal/{name}"
-        if not os.path.exists(path):
-            open(path, "w").close()  # a file where a directory is to be
-            blocked.append(path)
+        if os.path.isdir(path):
+            os.rmdir(path)  # of an earlier message, whose journal went with it
+        open(path, "w").close()  # a file where a directory is to be
+        blocked.append(path)
     try:
         submit(suite, "slow@far.example", "quick@far.example")
         wait_for(lambda: "journal of" in suite.tail(40), 30)
