@@ -200,16 +200,27 @@ def mpop(a):
     taken(a, a.local)
 
 
+MODULES = os.path.join(ROOT, "build", "npm", "node_modules")
+
+
+def imapflow_is_there():
+    """It is in no package of Debian: where npm's registry cannot be reached it is left out, and said so."""
+    if not os.path.isdir(os.path.join(MODULES, "imapflow")):
+        try:
+            run(["npm", "install", "--no-save", "--prefix", os.path.dirname(MODULES), "imapflow@" + IMAPFLOW])
+        except (AssertionError, subprocess.TimeoutExpired) as e:
+            print(f"     imapflow is not tried: npm cannot fetch it: {str(e)[-300:]}", flush=True)
+            return False
+    return True
+
+
 class Flow:
     """imapflow, in a process of node."""
 
     def __init__(self, a):
-        modules = os.path.join(ROOT, "build", "npm", "node_modules")
-        if not os.path.isdir(os.path.join(modules, "imapflow")):
-            run(["npm", "install", "--no-save", "--prefix", os.path.dirname(modules), "imapflow@" + IMAPFLOW])
         self.p = subprocess.Popen(["node", os.path.join(ROOT, "tests", "interop", "imapflow.js"), HOST,
                                    str(a.suite.port["imaps"]), a.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                  text=True, env=dict(os.environ, NODE_PATH=modules))
+                                  text=True, env=dict(os.environ, NODE_PATH=MODULES))
 
     def __call__(self, *command):
         self.p.stdin.write(json.dumps(command) + "\n")
@@ -393,7 +404,7 @@ def main():
                                 ("poplib", python_poplib), ("mpop", mpop), ("fetchmail-imap", fetchmail, "imap", "imaps"),
                                 ("fetchmail-pop3", fetchmail, "pop3", "pop3s"), ("getmail-imap", getmail, "IMAP", "imaps"),
                                 ("getmail-pop3", getmail, "POP3", "pop3s")):
-            if only and name not in only:
+            if (only and name not in only) or (name == "imapflow" and not imapflow_is_there()):
                 continue
             account = Account(suite, name.replace("-", ""))
             REPORT.run(name, fn, account, *args)
