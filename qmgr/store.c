@@ -135,6 +135,12 @@ file_name(const char *id, char origin, uint32_t user)
     return name;
 }
 
+static const char *
+name_of(const struct entry *entry)
+{
+    return file_name(entry->id, entry->origin, entry->user);
+}
+
 int
 store_commit_name(const char *id, char origin, uint32_t user)
 {
@@ -191,9 +197,8 @@ int
 store_read_fd(const struct entry *entry)
 {
     int dir = open_place(entry);
-    int fd = dir < 0 ? -1
-                     : openat(dir, file_name(entry->id, entry->origin, entry->user),
-                              O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int fd =
+        dir < 0 ? -1 : openat(dir, name_of(entry), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     int saved = errno;
     close_place(entry, dir);
     errno = saved;
@@ -260,7 +265,7 @@ note_removal(const struct entry *entry)
 int
 store_defer(struct entry *entry)
 {
-    const char *name = file_name(entry->id, entry->origin, entry->user);
+    const char *name = name_of(entry);
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = clock_to_wall_s(entry->due_s)}};
     int dir = store_subdir(qmgr.cur, entry->id, true);
     if (dir < 0)
@@ -284,7 +289,7 @@ store_defer(struct entry *entry)
 static int
 move(struct entry *entry, int to, enum place place)
 {
-    const char *name = file_name(entry->id, entry->origin, entry->user);
+    const char *name = name_of(entry);
     int from = open_place(entry);
     int ok = from < 0 ? -1 : renameat(from, name, to, name);
     close_place(entry, from);
@@ -337,7 +342,7 @@ remove_below(int dir, const char *id, const char *name)
 int
 store_remove(const struct entry *entry, bool journaled)
 {
-    const char *name = file_name(entry->id, entry->origin, entry->user);
+    const char *name = name_of(entry);
     char id[ID_LEN + 1];
     int dir = open_place(entry);
     /* The message before its journal: a journal without a message is nothing, a message without its
@@ -358,7 +363,7 @@ void
 store_drop_twins(const struct entry *kept, uint64_t inode)
 {
     static const enum place places[] = {PLACE_NEW, PLACE_CUR, PLACE_HOLD};
-    const char *name = file_name(kept->id, kept->origin, kept->user);
+    const char *name = name_of(kept);
     struct entry twin = *kept;
     struct stat st;
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
@@ -407,7 +412,7 @@ void
 store_quarantine(const struct entry *entry, const char *why)
 {
     char plain[ID_LEN + 3];
-    const char *name = file_name(entry->id, entry->origin, entry->user);
+    const char *name = name_of(entry);
     int from = open_place(entry);
     log_error("%.*s: %s: moved to corrupt/", ID_LEN, entry->id, why);
     snprintf(plain, sizeof plain, "%.*s.%c", ID_LEN, entry->id, entry->origin);

@@ -97,15 +97,24 @@ keyd_allow(struct keyd *k, int64_t at_ms)
     return true;
 }
 
+static const struct keyd_key *
+find_key(struct keyd *k, enum role front, uint32_t index, uint32_t *keys_r, struct err *e)
+{
+    const struct keyd_key *key = keyd_keys_of(&k->keys, front, index, keys_r);
+    if (!key)
+        err_set(e, ERR_PERMANENT, "no key %u for %s, of %u", index, role_name(front), *keys_r);
+    return key;
+}
+
 static int
 answer_chain(struct keyd *k, enum role front, struct msg *m, struct msg *reply, struct err *e)
 {
     uint32_t index = msg_get_u32(m), keys;
     if (!msg_end(m))
         return err_set(e, ERR_PROTOCOL, "bad KEY_CHAIN");
-    const struct keyd_key *key = keyd_keys_of(&k->keys, front, index, &keys);
+    const struct keyd_key *key = find_key(k, front, index, &keys, e);
     if (!key)
-        return err_set(e, ERR_PERMANENT, "no key %u for %s, of %u", index, role_name(front), keys);
+        return -1;
     msg_begin(reply, M_KEY_CHAIN_IS);
     msg_put_u32(reply, keys);
     msg_put_str(reply, buf_str(&key->chain));
@@ -120,9 +129,9 @@ answer_sign(struct keyd *k, enum role front, struct msg *m, struct msg *reply, s
     struct buf out = buf_new(2048);
     if (!msg_end(m))
         return err_set(e, ERR_PROTOCOL, "bad KEY_SIGN");
-    const struct keyd_key *key = keyd_keys_of(&k->keys, front, index, &keys);
+    const struct keyd_key *key = find_key(k, front, index, &keys, e);
     if (!key)
-        return err_set(e, ERR_PERMANENT, "no key %u for %s, of %u", index, role_name(front), keys);
+        return -1;
     if (!keyd_allow(k, now_ms()))
         return err_set(e, ERR_LIMIT, "more than %d signatures a second", KEYD_RATE);
     int r = keyd_sign(key, (enum key_how)how, data, &out, e);

@@ -1,4 +1,5 @@
 #include "tlsd/heap.h"
+#include "lib/loop/listener.h"
 #include <openssl/crypto.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -8,7 +9,6 @@
 
 enum {
     PAGE = 4096,
-    POPULATE_WRITE = 23,         /* MADV_POPULATE_WRITE, Linux 5.14 */
     SESSION_AT_ONCE = 100 << 10, /* what a handshake needs, about */
     STEP = 16,
     SMALL_MAX = 1024,
@@ -164,12 +164,12 @@ heap_session(void)
 {
     if (!heap.start)
         return;
-    uintptr_t from = (uintptr_t)heap.limit & ~(uintptr_t)(PAGE - 1);
+    const char *written = heap.limit;
     heap.session = true;
     memset(heap.free, 0, sizeof heap.free);
     heap.at = heap.middle;
     heap.limit = heap.end;
-    (void)madvise((void *)from, (uintptr_t)heap.middle + SESSION_AT_ONCE - from, POPULATE_WRITE);
+    listener_own(written, (size_t)(heap.middle + SESSION_AT_ONCE - written));
 }
 
 void

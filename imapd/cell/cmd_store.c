@@ -166,6 +166,17 @@ copyuid(struct icell *ic, const size_t *at, size_t n, uint32_t validity, uint32_
         buf_reset(code);
 }
 
+/* RFC 7162 3.2.7, 3.2.9, RFC 6851 4.4. */
+static void
+end_removal(struct icell *ic, const char *what)
+{
+    if (ic->qresync)
+        icell_end(ic, ICELL_OK, "[HIGHESTMODSEQ %llu] %s completed.",
+                  (unsigned long long)ic->mb.ix.state.modseq, what);
+    else
+        icell_end(ic, ICELL_OK, "%s completed.", what);
+}
+
 /* The messages of a COPY or MOVE are in the other mailbox; in it moved ones are not here any more.
  */
 static void
@@ -189,11 +200,8 @@ end_copy(struct icell *ic, bool move, const size_t *at, size_t n, const char *co
     }
     if (result < 0)
         icell_end_err(ic, &e);
-    else if (ic->qresync) /* RFC 6851 4.4 */
-        icell_end(ic, ICELL_OK, "[HIGHESTMODSEQ %llu] Move completed.",
-                  (unsigned long long)ic->mb.ix.state.modseq);
     else
-        icell_end(ic, ICELL_OK, "Move completed.");
+        end_removal(ic, "Move");
 }
 
 static void
@@ -289,9 +297,6 @@ icell_cmd_expunge(struct icell *ic)
     }
     if (icell_expunge(ic, at, n, &e) < 0)
         icell_end_err(ic, &e);
-    else if (ic->qresync)
-        icell_end(ic, ICELL_OK, "[HIGHESTMODSEQ %llu] Expunge completed.",
-                  (unsigned long long)ic->mb.ix.state.modseq);
     else
-        icell_end(ic, ICELL_OK, "Expunge completed.");
+        end_removal(ic, "Expunge");
 }

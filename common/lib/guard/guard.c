@@ -162,11 +162,11 @@ guard_session(enum role role)
     const struct guard_row *row = guard_row(role);
     if (!row || !row->session_sets)
         log_fatal("role %s has no sessions in the guard's table", role_name(role));
+    /* Not fewer descriptors: the kernel holds the number of those in flight over sockets, summed
+     * over all processes of the user, against this limit, and each session sends one to each
+     * service. */
     if (setrlimit(RLIMIT_NPROC, &(struct rlimit){0, 0}) < 0)
         die("setrlimit");
-        /* Not fewer descriptors: the kernel holds the number of those in flight over sockets,
-         * summed over all processes of the user, against this limit, and each session sends one to
-         * each service. */
 #ifndef BH_SANITIZE
     if (sandbox_deny() < 0)
         die("seccomp");

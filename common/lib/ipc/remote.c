@@ -21,10 +21,7 @@ int
 remote_send(struct remote *s, const struct msg *m, struct err *e)
 {
     if (s->fd < 0) {
-        int door = start_door_for(s->start, s->it, s->front);
-        if (door < 0)
-            return err_set(e, ERR_TEMPORARY, "no way to %s", role_name(s->it));
-        s->fd = chan_open(door, m, e);
+        s->fd = start_channel_for(s->start, s->it, s->front, m, e);
         return s->fd < 0 ? -1 : 0;
     }
     int sent = chan_send(s->fd, m, SEND_MS, e);

@@ -43,9 +43,8 @@ hex_value(char c)
     return ch_digit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* "=XY" at i. */
-static bool
-hex_pair(struct str in, size_t i, char *byte_r)
+bool
+bodytext_hex_pair(struct str in, size_t i, char *byte_r)
 {
     if (in.n - i < 3 || hex_value(in.p[i + 1]) < 0 || hex_value(in.p[i + 2]) < 0)
         return false;
@@ -73,7 +72,7 @@ bodytext_quoted_printable(struct buf *out, struct str in)
         size_t skip;
         if (in.p[i] != '=') {
             buf_addc(out, in.p[i++]);
-        } else if (hex_pair(in, i, &byte)) {
+        } else if (bodytext_hex_pair(in, i, &byte)) {
             buf_addc(out, byte);
             i += 3;
         } else if ((skip = soft_break(in, i)) > 0) {
@@ -123,7 +122,7 @@ q_decode(struct buf *out, struct str in)
 {
     for (size_t i = 0; i < in.n; i++) {
         char byte = in.p[i] == '_' ? ' ' : in.p[i];
-        if (in.p[i] == '=' && hex_pair(in, i, &byte))
+        if (in.p[i] == '=' && bodytext_hex_pair(in, i, &byte))
             i += 2;
         buf_addc(out, byte);
     }

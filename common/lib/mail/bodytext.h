@@ -13,6 +13,8 @@
 void bodytext_decode(struct buf *out, struct str in, struct str encoding);
 void bodytext_base64(struct buf *out, struct str in);
 void bodytext_quoted_printable(struct buf *out, struct str in);
+/* Two hexadecimal digits behind the byte at i, "=XY" or "%XY"; false: what is there is none. */
+bool bodytext_hex_pair(struct str in, size_t i, char *byte_r);
 /* To UTF-8. */
 void bodytext_utf8(struct buf *out, struct str in, struct str charset);
 /* A header value unfolded and its encoded words decoded to UTF-8. */

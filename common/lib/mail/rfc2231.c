@@ -95,28 +95,15 @@ rfc2231_join(struct mime_param *params, size_t n, struct arena *arena)
     return left;
 }
 
-static int
-hex(int c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
-}
-
 /* RFC 2231 4: "%" and two digits are a byte; what is no such pair is what it is. */
 static void
 take_encoded(struct buf *out, struct str text)
 {
     for (size_t i = 0; i < text.n; i++) {
-        int high = i + 2 < text.n ? hex(text.p[i + 1]) : -1;
-        int low = high >= 0 ? hex(text.p[i + 2]) : -1;
-        if (text.p[i] == '%' && low >= 0) {
-            buf_addc(out, (char)(high << 4 | low));
+        char byte = text.p[i];
+        if (byte == '%' && bodytext_hex_pair(text, i, &byte))
             i += 2;
-        } else {
-            buf_addc(out, text.p[i]);
-        }
+        buf_addc(out, byte);
     }
 }
 

@@ -168,12 +168,19 @@ start_door(const struct start *st, enum role service)
 }
 
 int
-start_channel(const struct start *st, enum role service, const struct msg *first, struct err *e)
+start_channel_for(const struct start *st, enum role service, enum role front,
+                  const struct msg *first, struct err *e)
 {
-    int door = start_door(st, service);
+    int door = start_door_for(st, service, front);
     if (door < 0)
         return err_set(e, ERR_TEMPORARY, "no way to %s", role_name(service));
     return chan_open(door, first, e);
+}
+
+int
+start_channel(const struct start *st, enum role service, const struct msg *first, struct err *e)
+{
+    return start_channel_for(st, service, R_NONE, first, e);
 }
 
 void

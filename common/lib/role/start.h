@@ -61,6 +61,9 @@ int start_door_for(const struct start *st, enum role service, enum role front);
  * is none. */
 int start_channel(const struct start *st, enum role service, const struct msg *first,
                   struct err *e);
+/* The same by the door for a front; R_NONE: of a service that has but one. */
+int start_channel_for(const struct start *st, enum role service, enum role front,
+                      const struct msg *first, struct err *e);
 /* Add a descriptor under a name. */
 void start_add_fd(struct start *st, int fd, const char *name);
 /* Tell master that we serve. */
