@@ -14,11 +14,12 @@ set(struct result *r, enum outcome outcome, const char *dsn, const char *text)
     snprintf(r->text, sizeof r->text, "%s", text);
 }
 
-/* RFC 9228: it has been here, for this very address. */
-static bool
-delivered_before(struct buf *header, const struct delivery *d)
+/* RFC 9228: its header tells. */
+bool
+deliver_was_here(struct local_session *s, struct delivery *d)
 {
     struct header_field field;
+    struct buf *header = &s->header;
     size_t want = d->size < HEADER_READ_MAX ? (size_t)d->size : HEADER_READ_MAX;
     buf_reset(header);
     char *to = buf_reserve(header, want);
@@ -28,8 +29,11 @@ delivered_before(struct buf *header, const struct delivery *d)
     struct header h = header_of(buf_str(header));
     while (header_next(&h, &field))
         if (str_caseeq(field.name, STR("Delivered-To")) &&
-            str_caseeq(str_trim(field.value), d->address))
+            str_caseeq(str_trim(field.value), d->address)) {
+            set(&d->result, OUTCOME_NEVER, "5.4.6",
+                "mail loop: it was delivered to this address before");
             return true;
+        }
     return false;
 }
 
@@ -156,8 +160,9 @@ has_gone(struct local_session *s, struct delivery *d, const struct err *e)
 }
 
 static void
-set_failed(struct local_session *s, const struct delivery *d, const struct err *e, struct result *r)
+set_failed(const struct local_session *s, struct delivery *d, const struct err *e)
 {
+    struct result *r = &d->result;
     log_warn("%s: to <%s>: %s", log_str(d->id), log_str(d->address), e->text);
     if (e->class == ERR_PERMANENT)
         set(r, OUTCOME_NEVER, "5.2.0", e->text);
@@ -168,25 +173,21 @@ set_failed(struct local_session *s, const struct delivery *d, const struct err *
 }
 
 int
-deliver_begin(struct local_session *s, struct delivery *d, struct result *result_r)
+deliver_begin(struct local_session *s, struct delivery *d)
 {
     struct err e = {0};
-    if (delivered_before(&s->header, d)) {
-        set(result_r, OUTCOME_NEVER, "5.4.6", "mail loop: it was delivered to this address before");
-        return -1;
-    }
     for (int tries = 0; tries < 2; tries++) {
         if (ask_cell(s, d, &e) == 0)
             return 0;
         if (!has_gone(s, d, &e))
             break;
     }
-    set_failed(s, d, &e, result_r);
+    set_failed(s, d, &e);
     return -1;
 }
 
 void
-deliver_end(struct local_session *s, struct delivery *d, struct result *result_r)
+deliver_end(struct local_session *s, struct delivery *d)
 {
     struct err e = {0};
     char room[256];
@@ -198,10 +199,10 @@ deliver_end(struct local_session *s, struct delivery *d, struct result *result_r
             (void)has_gone(s, d, &e);
     }
     if (ok < 0) {
-        set_failed(s, d, &e, result_r);
+        set_failed(s, d, &e);
         return;
     }
     char text[300];
     snprintf(text, sizeof text, "delivered to maildir as %s", buf_z(&file));
-    set(result_r, OUTCOME_DONE, "2.0.0", text);
+    set(&d->result, OUTCOME_DONE, "2.0.0", text);
 }

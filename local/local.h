@@ -36,6 +36,12 @@ struct cell { /* kept for the next message to the same account */
     unsigned started; /* the same: which one it is */
 };
 
+struct result { /* the answer for one recipient */
+    enum outcome outcome;
+    const char *dsn;
+    char text[400];
+};
+
 struct delivery { /* one DELIVER */
     struct str id, sender, address;
     uint32_t index;
@@ -44,8 +50,10 @@ struct delivery { /* one DELIVER */
     bool again;
     int fd;
     char account[128];
+    bool to_cell;
     struct cell *cell; /* asked, */
     unsigned started;  /* this one */
+    struct result result;
 };
 
 struct local_session {
@@ -56,18 +64,12 @@ struct local_session {
     unsigned clock;
     struct answer answers[ANSWERS_KEPT];
     unsigned answered;
-    struct delivery batch[BATCH_MAX]; /* that cells have and have not answered for */
+    struct delivery batch[BATCH_MAX]; /* not answered yet */
     size_t nbatch;
     unsigned stuck;         /* the cell that was given up waiting for */
     struct buf header;      /* of one message */
     struct arena arena;     /* of one batch */
     struct arena expansion; /* of one recipient */
-};
-
-struct result { /* the answer for one recipient */
-    enum outcome outcome;
-    const char *dsn;
-    char text[400];
 };
 
 /* session.c */
@@ -79,9 +81,11 @@ void local_session(const struct peer *peer, void *arg);
 int expand_address(const struct local *l, struct arena *arena, struct str address,
                    struct str **addresses_r, size_t *n_r, struct err *e);
 
-/* deliver.c: into the Maildir of d->account. 0: its cell has been asked; -1 with the result: it
- * has not, and will not be. */
-int deliver_begin(struct local_session *s, struct delivery *d, struct result *result_r);
-/* What came of it; of all that one cell was asked, in that order. */
-void deliver_end(struct local_session *s, struct delivery *d, struct result *result_r);
+/* deliver.c: into the Maildir of d->account. Whether it went through this very address before; the
+ * result says so. */
+bool deliver_was_here(struct local_session *s, struct delivery *d);
+/* 0: its cell has been asked; -1 with the result: it has not, and will not be. */
+int deliver_begin(struct local_session *s, struct delivery *d);
+/* What came of it, into the result; of all that one cell was asked, in that order. */
+void deliver_end(struct local_session *s, struct delivery *d);
 void deliver_close_cells(struct local_session *s);

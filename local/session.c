@@ -135,31 +135,31 @@ drop(struct delivery *d)
     d->fd = -1;
 }
 
-/* The answers of all that cells were asked, in the order in which they came from qmgr. */
+/* The cells of all are asked before any is waited for, and qmgr is told when all have answered: so
+ * each wakes up once. Outcomes are in the order in which the messages came. */
 static int
 settle_batch(struct local_session *s, int channel)
 {
     int ok = 0;
+    for (size_t i = 0; i < s->nbatch; i++)
+        if (s->batch[i].to_cell)
+            s->batch[i].to_cell = deliver_begin(s, &s->batch[i]) == 0;
+    for (size_t i = 0; i < s->nbatch; i++)
+        if (s->batch[i].to_cell)
+            deliver_end(s, &s->batch[i]);
     for (size_t i = 0; i < s->nbatch; i++) {
-        struct delivery *d = &s->batch[i];
-        struct result r = {0};
-        if (ok == 0) {
-            deliver_end(s, d, &r);
-            ok = send_outcome(channel, d->index, &r);
-        }
-        drop(d);
+        ok = ok == 0 ? send_outcome(channel, s->batch[i].index, &s->batch[i].result) : -1;
+        drop(&s->batch[i]);
     }
     s->nbatch = 0;
     return ok;
 }
 
-enum way { WAY_TO_CELL, WAY_ENDED, WAY_EXPANDED };
-
-/* Asks its cell; or the result says what became of it. */
-static enum way
-find_way(struct local_session *s, struct delivery *d, struct str **addresses_r, size_t *n_r,
-         struct result *r)
+/* To a cell, or what became of it otherwise; *n_r addresses where it is an alias. */
+static void
+find_way(struct local_session *s, struct delivery *d, struct str **addresses_r, size_t *n_r)
 {
+    struct result *r = &d->result;
     struct err e = {0};
     bool final = d->address.n && d->address.p[0] == '\\';
     *n_r = 0;
@@ -169,17 +169,13 @@ find_way(struct local_session *s, struct delivery *d, struct str **addresses_r, 
     if (!final && expand_address(s->local, &s->expansion, d->address, addresses_r, n_r, &e) < 0) {
         bool later = e.class != ERR_PERMANENT;
         say(r, later ? OUTCOME_LATER : OUTCOME_NEVER, later ? "4.3.5" : "5.4.6", e.text);
-        return WAY_ENDED;
-    }
-    if (*n_r) {
+    } else if (*n_r) {
         snprintf(r->text, sizeof r->text, "alias of %zu address%s", *n_r, *n_r == 1 ? "" : "es");
         r->outcome = OUTCOME_EXPANDED;
         r->dsn = "2.0.0";
-        return WAY_EXPANDED;
+    } else if (ask_account(s, d->address, final, d->account, r) == 0) {
+        d->to_cell = !deliver_was_here(s, d);
     }
-    if (ask_account(s, d->address, final, d->account, r) == 0 && deliver_begin(s, d, r) == 0)
-        return WAY_TO_CELL;
-    return WAY_ENDED;
 }
 
 /* All is copied out of the message: its place is used again. */
@@ -204,24 +200,22 @@ static int
 serve_message(struct local_session *s, int channel, struct msg *m)
 {
     struct delivery *d = &s->batch[s->nbatch];
-    struct result r = {0};
     struct str *addresses;
     size_t n;
     *d = (struct delivery){.fd = -1};
-    int ok = m->type == M_DELIVER ? read_delivery(s, m, d) : -1;
-    enum way way = ok == 0 ? find_way(s, d, &addresses, &n, &r) : WAY_ENDED;
-    if (ok == 0 && way == WAY_TO_CELL) {
-        s->nbatch++;
-        return 0;
+    if (m->type != M_DELIVER || read_delivery(s, m, d) < 0) {
+        drop(d);
+        return -1;
     }
-    if (ok == 0) /* those before it have not been answered yet */
-        ok = settle_batch(s, channel);
-    if (ok == 0 && way == WAY_EXPANDED)
-        ok = send_expansion(channel, d->index, addresses, n);
-    if (ok == 0)
-        ok = send_outcome(channel, d->index, &r);
-    drop(d);
-    return ok;
+    find_way(s, d, &addresses, &n);
+    /* Those before it are answered before it is. */
+    if (n &&
+        (settle_batch(s, channel) < 0 || send_expansion(channel, d->index, addresses, n) < 0)) {
+        drop(d);
+        return -1;
+    }
+    s->batch[s->nbatch++] = *d;
+    return 0;
 }
 
 /* One message, and what has come behind it. */

@@ -506,8 +506,10 @@ route_message(struct client *c, struct msg *in)
              : in->type == M_EXPAND  ? on_expand(lane, in)
              : in->type == M_OUTCOME ? on_outcome(lane, in)
                                      : -1;
-    if (ok == 0)
+    if (ok == 0) {
+        c->eager = lane->job; /* the next answer is often there */
         return;
+    }
     log_warn("%s answered what it was not asked", role_name(c->role));
     service_close(c);
 }

@@ -208,7 +208,7 @@ look_for(int root_fd, const char *sub, struct str base, struct buf *found, struc
 static int
 copy(struct mailbox_writer *w, const struct mailbox_delivery *d, struct err *e)
 {
-    char piece[COPY_PIECE];
+    static char piece[COPY_PIECE];
     uint64_t at = d->offset, left = d->size;
     size_t held = d->head.n < sizeof piece / 2 ? d->head.n : 0;
     if (held)
