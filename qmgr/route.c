@@ -254,7 +254,7 @@ append(struct lane *lane, struct job *job)
 static void
 hand_over(struct lane *lane, struct job *job)
 {
-    int fd = store_read_fd(job->message->entry);
+    int fd = message_file(job->message);
     if (fd < 0) {
         log_error("%.*s: cannot open it: %s", ID_LEN, job->message->entry->id, strerror(errno));
         answer_all(job, "4.3.0", "the queue file cannot be opened");

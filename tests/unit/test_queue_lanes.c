@@ -112,7 +112,8 @@ START_TEST(what_had_to_wait_is_not_tried_again)
     struct message *m = load(entry);
     struct envelope env = m->env;
     qmgr.nactive = ACTIVE_MAX; /* no place in memory */
-    message_adopt(entry, &arena, &env);
+    int fd = -1;
+    message_adopt(entry, &arena, &env, &fd);
     m->entry = NULL;
     message_free(m);
     qmgr.nactive = 0;
