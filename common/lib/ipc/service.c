@@ -104,7 +104,10 @@ static void
 on_client(struct loop_io *io, unsigned events)
 {
     (void)events;
-    (void)take_one(io->arg); /* what else there is, the next turn brings */
+    struct client *c = io->arg;
+    /* What else there is, the next turn brings. */
+    for (int i = 0; take_one(c) == 1 && c->eager && i < PER_TURN; i++)
+        ;
 }
 
 struct client *

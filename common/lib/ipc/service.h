@@ -21,6 +21,7 @@ struct client {
     enum role front; /* whose door of that role it came by, or R_NONE: see sockets_door() */
     void *state;     /* the service's own, for this client */
     struct client *next, **link;
+    bool eager; /* the owner's: more than one message may lie there, and all are read in one turn */
     bool closing;
     bool outside; /* it came by a door or a path: counted for its role */
     bool door;    /* it came by a path: it may bring further channels (DOOR_OPEN) */
