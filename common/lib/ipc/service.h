@@ -40,9 +40,12 @@ struct service {
     size_t nclients;
     size_t by_role[17]; /* that came from outside: no role may take all places */
     struct msg in;
-    struct loop_io entries[2 * 16];
-    enum role entry_roles[2 * 16], entry_fronts[2 * 16];
-    size_t nentries;
+    struct service_way {
+        struct loop_io io; /* a door, or a path to accept from */
+        struct service *service;
+        enum role role, front; /* of who comes by it */
+    } ways[2 * 16];
+    size_t nways;
 };
 
 /* Register all entries of st with the loop. */
