@@ -157,10 +157,10 @@ str_u64(struct str s, uint64_t max, uint64_t *value_r)
     if (s.n == 0)
         return -1;
     for (size_t i = 0; i < s.n; i++) {
-        if (!ch_digit(s.p[i]))
+        unsigned digit = (unsigned char)s.p[i] - (unsigned)'0';
+        if (digit > 9)
             return -1;
-        if (__builtin_mul_overflow(v, 10u, &v) ||
-            __builtin_add_overflow(v, (uint64_t)(s.p[i] - '0'), &v) || v > max)
+        if (__builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, digit, &v) || v > max)
             return -1;
     }
     *value_r = v;
@@ -210,15 +210,41 @@ str_utf8(struct str s)
     return true;
 }
 
+/* In all of 8 bytes at once: 0x80 where a byte is less than n, or is n; those from 0x80 on never.
+ */
+static uint64_t
+bytes_below(uint64_t w, unsigned char n)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    return ~(((w & 0x7f * ones) + (0x80u - n) * ones) | w) & 0x80 * ones;
+}
+
+static uint64_t
+bytes_equal(uint64_t w, unsigned char c)
+{
+    return bytes_below(w ^ c * (uint64_t)0x0101010101010101u, 1);
+}
+
+static bool
+never_in_name(uint64_t w)
+{
+    return (bytes_below(w, 0x20) | bytes_equal(w, '/') | bytes_equal(w, 0x7f)) != 0;
+}
+
 bool
 str_component(struct str s)
 {
     if (s.n == 0 || s.n > 255 || s.p[0] == '.')
         return false;
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] == '/' || (unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f)
+    uint64_t w;
+    for (; s.n >= sizeof w; s = str_of(s.p + sizeof w, s.n - sizeof w)) {
+        memcpy(&w, s.p, sizeof w);
+        if (never_in_name(w))
             return false;
-    return true;
+    }
+    w = UINT64_MAX;
+    memcpy(&w, s.p, s.n);
+    return !never_in_name(w);
 }
 
 unsigned

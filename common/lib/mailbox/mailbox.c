@@ -179,8 +179,8 @@ mailbox_drop_gone(struct mailbox *mb)
 {
     size_t n = 0;
     for (size_t i = 0; i < mb->n; i++)
-        if (!mb->msgs[i].gone)
-            mb->msgs[n++] = mb->msgs[i];
+        if (!mb->msgs[i].gone && n++ != i)
+            mb->msgs[n - 1] = mb->msgs[i];
     mb->n = n;
     mb->owed_from = 0;
 }

@@ -326,6 +326,17 @@ rows_fit(const struct mailindex_rows *rows)
     return true;
 }
 
+uint64_t
+mailindex_rows_check(const struct mailbox_message *at, size_t n)
+{
+    uint64_t check = MAILINDEX_ROWS_SEED;
+    for (size_t piece; n; n -= piece, at += piece) {
+        piece = n < MAILINDEX_PIECE ? n : MAILINDEX_PIECE;
+        check = mailindex_check(check, at, piece * sizeof *at);
+    }
+    return check;
+}
+
 static int
 load_body(struct mailindex *ix, const struct mailindex_head *h, struct mailindex_rows *rows)
 {
@@ -339,7 +350,7 @@ load_body(struct mailindex *ix, const struct mailindex_head *h, struct mailindex
         return 0;
     if (mailindex_reserve(rows, h->n + 1) < 0 ||
         read_all(ix->fd, rows->at, rows_n, sizeof *h) < 0 ||
-        h->rows_check != mailindex_check(2, rows->at, rows_n))
+        h->rows_check != mailindex_rows_check(rows->at, h->n))
         return -1;
     rows->n = h->n;
     return rows_fit(rows) && numbers_fit(ix, rows) ? 0 : -1;
@@ -516,8 +527,7 @@ struct str
 mailindex_stem(struct mailbox_message *m, struct str name)
 {
     char room[MAILNAME_SUFFIX_MAX];
-    ptrdiff_t colon = str_find(name, STR(":2,"));
-    struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon);
+    struct str head = mailname_head(name);
     m->odd = !str_eq(str_from(name, head.n), suffix_of(m, room));
     struct str kept = m->odd ? name : head;
     m->name_n = (uint8_t)kept.n;

@@ -32,7 +32,7 @@
 #include "lib/base/err.h"
 
 enum {
-    MAILINDEX_VERSION = 2,
+    MAILINDEX_VERSION = 3,
     MAILINDEX_LOG_MAX = 64 << 20,
     MAILINDEX_GONE_MAX = 8192,
     MAILINDEX_WINDOW = 16384,
