@@ -180,7 +180,7 @@ mailscan_evidence(const struct mailscan *s, struct uid_evidence *seen_r, struct 
 struct named {
     const char *name;
     size_t base_n;
-    uint64_t key;
+    struct sort_pair key;
 };
 
 /* Those of one base together. */
@@ -196,18 +196,18 @@ by_name(const void *a, const void *b)
 
 /* Those of one second by their names. */
 static int
-sort_ties(const struct mailscan *s, uint64_t *keys, size_t n)
+sort_ties(const struct mailscan *s, struct sort_pair *keys, size_t n)
 {
     struct named *ties = NULL;
     for (size_t from = 0, to = 0; from < n; from = to) {
-        while (to < n && keys[to] >> 32 == keys[from] >> 32)
+        while (to < n && keys[to].key == keys[from].key)
             to++;
         if (to - from < 2)
             continue;
         if (!ties && !(ties = calloc(n, sizeof *ties)))
             return -1;
         for (size_t k = from; k < to; k++) {
-            const struct mailscan_entry *x = &s->at[(uint32_t)keys[k]];
+            const struct mailscan_entry *x = &s->at[keys[k].value];
             ties[k] = (struct named){mailscan_name(s, x), x->base_n, keys[k]};
         }
         sort_array(ties + from, to - from, sizeof *ties, by_name);
@@ -220,24 +220,24 @@ sort_ties(const struct mailscan *s, uint64_t *keys, size_t n)
 
 /* The entries that keys tell, in their order, the others behind: each is moved once. */
 static void
-arrange(struct mailscan *s, const uint64_t *keys, size_t n, uint64_t *place)
+arrange(struct mailscan *s, const struct sort_pair *keys, size_t n, struct sort_pair *room)
 {
-    /* place[i]: where entry i belongs. */
+    /* room[i].value: where entry i belongs. */
     for (size_t i = 0; i < s->n; i++)
-        place[i] = UINT64_MAX;
+        room[i].value = UINT64_MAX;
     for (size_t k = 0; k < n; k++)
-        place[(uint32_t)keys[k]] = k;
+        room[keys[k].value].value = k;
     for (size_t i = 0, rest = n; i < s->n; i++)
-        if (place[i] == UINT64_MAX)
-            place[i] = rest++;
+        if (room[i].value == UINT64_MAX)
+            room[i].value = rest++;
     for (size_t i = 0; i < s->n; i++)
-        while (place[i] != i) {
-            size_t to = (size_t)place[i];
+        while (room[i].value != i) {
+            size_t to = (size_t)room[i].value;
             struct mailscan_entry hold = s->at[to];
             s->at[to] = s->at[i];
             s->at[i] = hold;
-            place[i] = place[to];
-            place[to] = to;
+            room[i].value = room[to].value;
+            room[to].value = to;
         }
     s->n = n;
 }
@@ -246,19 +246,20 @@ arrange(struct mailscan *s, const uint64_t *keys, size_t n, uint64_t *place)
 static int
 sort_entries(struct mailscan *s)
 {
-    uint64_t *keys = calloc(s->n + 1, sizeof *keys), *room = calloc(s->n + 1, sizeof *room);
+    struct sort_pair *keys = calloc(s->n + 1, sizeof *keys);
+    struct sort_pair *room = calloc(s->n + 1, sizeof *room);
     size_t n = 0, m = 0;
     int result = keys && room ? 0 : -1;
     for (size_t i = 0; result == 0 && i < s->n; i++)
         if (!s->at[i].lost && s->at[i].uid)
             /* Of two sights of one file that in new/ is the later one in the order. */
-            keys[n++] = (uint64_t)s->at[i].uid << 32 | i;
+            keys[n++] = (struct sort_pair){s->at[i].uid, i};
     for (size_t i = 0; result == 0 && i < s->n; i++)
         if (!s->at[i].lost && !s->at[i].uid)
-            keys[n + m++] = (uint64_t)s->at[i].time_s << 32 | i;
+            keys[n + m++] = (struct sort_pair){s->at[i].time_s, i};
     if (result == 0) {
-        sort_u64(keys, room, n);
-        sort_u64(keys + n, room, m);
+        sort_pairs(keys, room, n);
+        sort_pairs(keys + n, room, m);
         result = sort_ties(s, keys + n, m);
     }
     if (result == 0)
