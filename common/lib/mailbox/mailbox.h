@@ -174,9 +174,8 @@ uint32_t mailbox_uidnext(const struct mailbox *mb);
  *
  * The name of its file as we know it; it may have been renamed since. -1: not known. */
 int mailbox_name(struct mailbox *mb, size_t i, struct buf *name);
-/* The base of that name, up to its fields: *base_r lies in room. It is looked at less closely than
- * a name that is to be opened: it is known to be this message's. -1: not known. */
-int mailbox_base(struct mailbox *mb, size_t i, struct buf *room, struct str *base_r);
+/* The base of that name, up to its fields, valid until the next call. -1: not known. */
+int mailbox_base(struct mailbox *mb, size_t i, struct str *base_r);
 /* The message's file, opened for reading and known to be regular, or -1; marks it gone when it is.
  */
 int mailbox_open_message(struct mailbox *mb, size_t i, struct err *e);

@@ -572,25 +572,39 @@ mailindex_raw(struct mailindex *ix, const struct mailbox_message *m, struct buf 
     return text.n == m->name_n && buf_ok(stem) ? 0 : -1;
 }
 
+/* What is stored, and taken apart. -1: it is not this record's. */
+static int
+parse_stored(struct mailindex *ix, const struct mailbox_message *m, struct str *text_r,
+             struct mailname *parsed_r)
+{
+    *text_r = stored(ix, m);
+    return text_r->n != m->name_n || mailname_parse(*text_r, parsed_r) < 0 ||
+                   (!m->bare && (parsed_r->uid != m->uid ||
+                                 (ix->state.validity && parsed_r->validity != ix->state.validity)))
+               ? -1
+               : 0;
+}
+
 int
-mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem)
+mailindex_base(struct mailindex *ix, const struct mailbox_message *m, struct str *base_r)
 {
     struct mailname parsed;
-    struct str text = stored(ix, m);
-    buf_reset(stem);
-    if (text.n != m->name_n || mailname_parse(text, &parsed) < 0 ||
-        (!m->bare &&
-         (parsed.uid != m->uid || (ix->state.validity && parsed.validity != ix->state.validity))))
+    struct str text;
+    if (parse_stored(ix, m, &text, &parsed) < 0)
         return -1;
-    buf_add(stem, text);
-    return buf_ok(stem) ? 0 : -1;
+    *base_r = parsed.base;
+    return 0;
 }
 
 int
 mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name)
 {
-    if (mailindex_stored(ix, m, name) < 0)
+    struct mailname parsed;
+    struct str text;
+    buf_reset(name);
+    if (parse_stored(ix, m, &text, &parsed) < 0)
         return -1;
+    buf_add(name, text);
     char room[MAILNAME_SUFFIX_MAX];
     if (!m->odd)
         buf_add(name, suffix_of(m, room));
