@@ -429,7 +429,7 @@ START_TEST(quota_is_kept_as_maildirplusplus_has_it)
     ck_assert_int_eq(append(&mb, "x\r\n", 0, &uid), 0);
     ck_assert_int_lt(append(&mb, "x\r\n", 0, &uid), 0); /* the eighth */
     const size_t one = 0;
-    ck_assert_int_lt(mailbox_copy(&mb, &one, 1, &mb, &uid, &e), 0);
+    ck_assert_int_lt(mailbox_copy(&mb, &one, 1, false, &mb, &uid, &e), 0);
     ck_assert_int_eq(e.class, ERR_LIMIT);
     ck_assert_int_eq(mailbox_unlink(&mb, 0, NULL), 0);
     ck_assert_int_eq(quota_read(root, &q, NULL), 0);
@@ -497,7 +497,7 @@ op_copy(struct told *t)
     if (mailbox_open(&mb, root, STR("INBOX"), false, NULL) < 0)
         return;
     if (mailbox_open_target(&to, root, STR("INBOX"), NULL) == 0) {
-        if (mailbox_copy(&mb, two, 2, &to, &uid, NULL) == 0)
+        if (mailbox_copy(&mb, two, 2, false, &to, &uid, NULL) == 0)
             t->uid = uid + 1;
         mailbox_close(&to);
     }

@@ -215,9 +215,11 @@ int mailbox_unlink(struct mailbox *mb, size_t i, struct err *e);
 
 /* Copy n messages (indices into from) to another folder, flags and dates kept: all or none. The
  * copies have the UIDs *first_uid_r and following, in order; messages that are gone make it fail.
- */
-int mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, struct mailbox *to,
-                 uint32_t *first_uid_r, struct err *e);
+ * move: mailbox_unlink_moved() follows for each of them, and the account needs no room (quota.h)
+ * for those that it has already. */
+int mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, bool move,
+                 struct mailbox *to, uint32_t *first_uid_r, struct err *e);
+int mailbox_unlink_moved(struct mailbox *mb, size_t i, struct err *e);
 
 /* Serialises sessions that must be alone on a folder (POP3). Held until mailbox_close().
  * ERR_LIMIT: somebody else has it. */
