@@ -589,7 +589,14 @@ int
 mailindex_base(struct mailindex *ix, const struct mailbox_message *m, struct str *base_r)
 {
     struct mailname parsed;
-    struct str text;
+    struct str text = stored(ix, m), base = str_cut(&text, ',');
+    ptrdiff_t last = str_rchr(text, ',');
+    /* Most end in it. */
+    if (last >= 0 && mailname_uid(str_from(text, (size_t)last + 1), &parsed) == 0 &&
+        parsed.uid == m->uid && parsed.validity == ix->state.validity) {
+        *base_r = base;
+        return 0;
+    }
     if (parse_stored(ix, m, &text, &parsed) < 0)
         return -1;
     *base_r = parsed.base;

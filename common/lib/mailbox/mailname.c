@@ -13,6 +13,17 @@ static const struct {
                {'T', MAILBOX_DELETED}};
 enum { LETTERS = sizeof letters / sizeof letters[0] };
 
+int
+mailname_uid(struct str field, struct mailname *m_r)
+{
+    struct str validity = str_from(field, 2);
+    struct str uid = str_cut(&validity, '.');
+    return !str_starts(field, STR("U=")) || str_u32(uid, UINT32_MAX, &m_r->uid) < 0 ||
+                   str_u32(validity, UINT32_MAX, &m_r->validity) < 0 || !m_r->uid || !m_r->validity
+               ? -1
+               : 0;
+}
+
 static void
 parse_field(struct str field, struct mailname *m)
 {
@@ -23,13 +34,8 @@ parse_field(struct str field, struct mailname *m)
         m->size = UINT64_MAX;
     if (field.p[0] == 'W' && str_u64(value, INT64_MAX, &m->vsize) < 0)
         m->vsize = UINT64_MAX;
-    if (field.p[0] == 'U') {
-        struct str validity = value;
-        struct str uid = str_cut(&validity, '.');
-        if (str_u32(uid, UINT32_MAX, &m->uid) < 0 ||
-            str_u32(validity, UINT32_MAX, &m->validity) < 0 || !m->uid || !m->validity)
-            m->uid = m->validity = 0;
-    }
+    if (field.p[0] == 'U' && mailname_uid(field, m) < 0)
+        m->uid = m->validity = 0;
 }
 
 static void

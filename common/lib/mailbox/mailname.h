@@ -22,6 +22,8 @@ struct mailname {
 
 /* -1: not the name of a message (empty, hidden, too long, control characters). */
 int mailname_parse(struct str name, struct mailname *m_r);
+/* Only what its field "U=UID.UIDVALIDITY" says. -1: it is none. */
+int mailname_uid(struct str field, struct mailname *m_r);
 /* What to write; 0 and UINT64_MAX mean: leave out. */
 struct mailname_new {
     uint64_t size, vsize;
