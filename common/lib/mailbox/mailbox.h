@@ -35,6 +35,7 @@
 #include "lib/mailbox/mailcache.h"
 #include "lib/mailbox/mailguard.h"
 #include "lib/mailbox/mailindex.h"
+#include "lib/mailbox/quota.h"
 #include "lib/mailbox/uidfile.h"
 #include <time.h>
 
@@ -117,11 +118,11 @@ struct mailbox {
     };
     uint32_t seen_next; /* UIDs below it that are not in view stay out of it */
     struct mailindex ix;
-    bool indexed; /* ix.state tells of a listing, and which UIDs were accounted for */
-    bool told;    /* the session knows a UIDVALIDITY: it may not change any more */
-    bool suspect; /* a file was not where the index says: list whatever the times say */
-    uint64_t freed_bytes, freed; /* to be given back to the quota */
-    bool tail_lost;              /* the index's log was torn */
+    bool indexed;            /* ix.state tells of a listing, and which UIDs were accounted for */
+    bool told;               /* the session knows a UIDVALIDITY: it may not change any more */
+    bool suspect;            /* a file was not where the index says: list whatever the times say */
+    struct quota_room freed; /* to be given back to the quota */
+    bool tail_lost;          /* the index's log was torn */
     bool broken; /* the index's file does not know what this session has done: never to be read
                     again */
     struct mailcache cache;

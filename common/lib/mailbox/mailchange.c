@@ -338,11 +338,13 @@ remove_once(struct mailbox *mb, size_t i, enum removal how, struct err *e)
     int result = 1;
     if (mailbox_name(mb, i, &name) == 0) {
         uint64_t size = size_on_disk(mb, m, buf_z(&name));
+        if (!mb->freed.asked && how != REMOVE_MOVED)
+            quota_hold(mb->root_fd, &mb->freed);
         if (unlinkat(dir_of(mb, m), buf_z(&name), 0) == 0) {
             mb->guard.expect++;
             if (how != REMOVE_MOVED) {
-                mb->freed_bytes += size;
-                mb->freed++;
+                mb->freed.bytes += size;
+                mb->freed.count++;
             }
             m->gone = mb->news = true;
             mailindex_put_gone(&mb->ix, m->uid, mailview_modseq(mb));
@@ -562,12 +564,11 @@ mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, bool move, s
         for (size_t k = 0; k < n; k++)
             if (from->msgs[indices[k]].gone)
                 return err_set(e, ERR_PERMANENT, "a message has been expunged");
-        uint64_t bytes = move ? 0 : size_of(from, indices, n);
-        if (!move && quota_take(to->root_fd, bytes, n, e) < 0)
+        struct quota_room room = {0};
+        if (!move && quota_take(to->root_fd, size_of(from, indices, n), n, &room, e) < 0)
             return -1;
         int result = copy_all(from, indices, n, to, first_uid_r, e);
-        if (!move && result != 0)
-            quota_give(to->root_fd, bytes, n);
+        quota_end(&room, result == 0);
         if (result <= 0)
             return result;
         if (relist(from, e) < 0)

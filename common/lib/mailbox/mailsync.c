@@ -200,8 +200,7 @@ mailview_end(struct mailbox *mb)
     tell_index(mb);
     mb->now_modseq = 0;
     uidfile_unlock(mb->lock_fd);
-    quota_give(mb->root_fd, mb->freed_bytes, mb->freed);
-    mb->freed_bytes = mb->freed = 0;
+    quota_end(&mb->freed, false);
 }
 
 uint64_t
