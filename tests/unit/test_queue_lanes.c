@@ -112,7 +112,8 @@ START_TEST(what_had_to_wait_is_not_tried_again)
     struct message *m = load(entry);
     struct envelope env = m->env;
     qmgr.nactive = ACTIVE_MAX; /* no place in memory */
-    message_adopt(entry, &arena, &env);
+    int fd = -1;
+    message_adopt(entry, &arena, &env, &fd);
     m->entry = NULL;
     message_free(m);
     qmgr.nactive = 0;
@@ -324,6 +325,94 @@ START_TEST(one_account_holds_few_lanes)
 }
 END_TEST
 
+/* So that each process on the way wakes up for several. */
+START_TEST(one_lane_is_handed_some_at_once)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct entry *entries[6];
+    for (int i = 0; i < 6; i++) {
+        entries[i] = accept_message("s@example.com", alice, 1);
+        message_start(entries[i], 0);
+    }
+    turn();
+    int first = take_lane(), second = take_lane();
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 2);
+    for (int i = 0; i < 4; i++)
+        ck_assert_uint_eq(take_job(first, index, &again), 1);
+    for (int i = 0; i < 2; i++)
+        ck_assert_uint_eq(take_job(second, index, &again), 1);
+    outcome(second, 0, OUTCOME_DONE);
+    outcome(second, 0, OUTCOME_LATER);
+    turn();
+    ck_assert_uint_eq(index_count(), 5);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 1);
+    for (int i = 0; i < 4; i++) {
+        outcome(first, 0, OUTCOME_DONE);
+        turn();
+        ck_assert_uint_eq(index_count(), 4u - (unsigned)i);
+        ck_assert_uint_eq(sched_running(POOL_LOCAL), i < 3);
+    }
+    ck_assert_uint_eq(files("new"), 0);
+    ck_assert_uint_eq(qmgr.nactive, 0);
+}
+END_TEST
+
+/* What it had not answered for is tried again, each alone: the one it dies of is found so. */
+START_TEST(a_lane_that_dies_with_some)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    for (int i = 0; i < 4; i++)
+        message_start(accept_message("s@example.com", alice, 1), 0);
+    turn();
+    int lane = take_lane();
+    for (int i = 0; i < 4; i++)
+        take_job(lane, index, &again);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    close(lane);
+    turn_ms(130);
+    ck_assert_uint_eq(index_count(), 3);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 3);
+    for (int i = 0; i < 3; i++) {
+        struct msg m = {0};
+        struct err e;
+        lane = take_lane();
+        ck_assert_uint_eq(take_job(lane, index, &again), 1);
+        ck_assert(again);
+        ck_assert_int_lt(chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e), 0);
+        outcome(lane, 0, OUTCOME_DONE);
+    }
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+}
+END_TEST
+
+START_TEST(a_large_message_has_no_company)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct msg m = {0};
+    struct err e;
+    for (int i = 0; i < 4; i++) {
+        struct entry *entry = accept_message("s@example.com", alice, 1);
+        message_start(entry, 0);
+        if (i == 1 && entry_message(entry))
+            entry_message(entry)->env.message_size = 1 << 20;
+    }
+    turn();
+    for (int i = 0; i < 3; i++) {
+        int lane = take_lane();
+        take_job(lane, index, &again);
+        if (i == 2)
+            take_job(lane, index, &again);
+        ck_assert_int_lt(chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e), 0);
+    }
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 3);
+}
+END_TEST
+
 START_TEST(the_file_goes_while_it_waits)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
@@ -353,6 +442,9 @@ suite_queue_lanes(void)
     tcase_add_test(t, a_lane_that_has_just_gone);
     tcase_add_test(t, many_recipients_go_one_by_one);
     tcase_add_test(t, one_account_holds_few_lanes);
+    tcase_add_test(t, one_lane_is_handed_some_at_once);
+    tcase_add_test(t, a_lane_that_dies_with_some);
+    tcase_add_test(t, a_large_message_has_no_company);
     tcase_add_test(t, the_file_goes_while_it_waits);
     suite_add_tcase(s, t);
     return s;

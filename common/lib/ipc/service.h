@@ -21,6 +21,7 @@ struct client {
     enum role front; /* whose door of that role it came by, or R_NONE: see sockets_door() */
     void *state;     /* the service's own, for this client */
     struct client *next, **link;
+    bool eager; /* the owner's: more than one message may lie there, and all are read in one turn */
     bool closing;
     bool outside; /* it came by a door or a path: counted for its role */
     bool door;    /* it came by a path: it may bring further channels (DOOR_OPEN) */
@@ -55,3 +56,8 @@ int service_send(struct client *c, const struct msg *m);
 int service_fail(struct client *c, enum err_class class, const char *text);
 /* Close soon (after the current callback); gone() is called then. */
 void service_close(struct client *c);
+/* Another process has our paths from now on: nobody comes by them any more. Doors stay, for those
+ * that hold them. */
+void service_leave(struct service *s);
+/* Whether nobody holds a door or a channel any more. */
+bool service_deserted(const struct service *s);

@@ -59,6 +59,22 @@ bool mailbox_base_ok(struct str base);
 int mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_r,
                     bool *already_r, struct err *e);
 
+/* The same for several, with one sync of the directories behind them: begin with mailbox_inbox(),
+ * put each, settle, close. */
+struct mailbox_inbox {
+    int root_fd, tmp_fd, new_fd; /* the latter open from the first that is put */
+    bool already;                /* some were there before */
+};
+enum { MAILBOX_FILE_MAX = 255 };
+struct mailbox_inbox mailbox_inbox(int root_fd);
+/* In its place, and synced itself: its name is durable when mailbox_settle_inbox() says so. */
+int mailbox_put(struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf *file,
+                bool *already_r, struct err *e);
+/* -1: none of them can be called durable: mailbox_take_back() those that were not there before. */
+int mailbox_settle_inbox(struct mailbox_inbox *in, struct err *e);
+void mailbox_take_back(struct mailbox_inbox *in, const char *file);
+void mailbox_inbox_close(struct mailbox_inbox *in);
+
 /* ---- a session's view ---- */
 
 enum mailbox_flag {
