@@ -153,7 +153,7 @@ mailbox_write_commit_all(struct mailbox_writing *at, size_t n, struct mailbox *m
                          uint32_t *first_uid_r, struct err *e)
 {
     uint64_t bytes = 0;
-    bool taken = false;
+    struct quota_room room = {0};
     int result = 0;
     for (size_t i = 0; i < n && result == 0; i++) {
         at[i].name[0] = '\0';
@@ -161,15 +161,14 @@ mailbox_write_commit_all(struct mailbox_writing *at, size_t n, struct mailbox *m
         result = settle_file(&at[i], e);
     }
     if (result == 0)
-        taken = (result = quota_take(mb->root_fd, bytes, n, e)) == 0;
+        result = quota_take(mb->root_fd, bytes, n, &room, e);
     if (result == 0 && (result = mailview_reserve(mb, (uint32_t)n, first_uid_r, e)) == 0) {
         result = place_all(mb, at, n, *first_uid_r, e);
         for (size_t i = 0; i < n && result == 0; i++)
             tell_added(mb, &at[i], *first_uid_r + (uint32_t)i);
         mailview_end(mb);
     }
-    if (result < 0 && taken)
-        quota_give(mb->root_fd, bytes, n);
+    quota_end(&room, result == 0);
     for (size_t i = 0; i < n; i++)
         writer_close(&at[i].w, result < 0);
     return result;
@@ -297,7 +296,8 @@ put(const struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf
     struct mailbox_writer w;
     if (begin(&w, in, d->base, e) < 0)
         return -1;
-    if (quota_take(in->root_fd, d->head.n + d->size, 1, e) < 0) {
+    struct quota_room room;
+    if (quota_take(in->root_fd, d->head.n + d->size, 1, &room, e) < 0) {
         mailbox_write_abort(&w);
         return -1;
     }
@@ -317,12 +317,11 @@ put(const struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf
             goto fail;
         }
     }
-    if (taken)
-        quota_give(in->root_fd, d->head.n + d->size, 1);
+    quota_end(&room, !taken);
     writer_close(&w, taken);
     return taken;
 fail:
-    quota_give(in->root_fd, d->head.n + d->size, 1);
+    quota_end(&room, false);
     mailbox_write_abort(&w);
     return -1;
 }
