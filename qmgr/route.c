@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 enum {
-    JOB_RCPTS = 50,  /* in one DELIVER: they fit its 64 KiB */
+    JOB_RCPTS = 50, /* in one DELIVER: they fit its 64 KiB */
     DEATHS_MAX = 3, /* of the process that had a job */
     WINDOW_START = 5,
     ACCOUNT_SHARE = 4, /* of the local deliveries: one account has one part of so many at most */
