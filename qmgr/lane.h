@@ -12,6 +12,12 @@
 #pragma once
 #include "qmgr/qmgr.h"
 
+enum {
+    LANE_LOCAL_JOBS = 4, /* on one lane at once */
+    LANE_RELAY_JOBS = 2,
+    LANE_ALONE_SIZE = 256 * 1024, /* a message that is larger has a lane for itself */
+};
+
 struct job { /* the recipients of one message that go one way together */
     struct sched_job sched;
     struct message *message;

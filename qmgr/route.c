@@ -8,10 +8,7 @@
 #include <unistd.h>
 
 enum {
-    JOB_RCPTS = 50,  /* in one DELIVER: they fit its 64 KiB */
-    LOCAL_AHEAD = 4, /* jobs on a lane at once */
-    RELAY_AHEAD = 2,
-    ALONE_SIZE = 256 * 1024,
+    JOB_RCPTS = 50, /* in one DELIVER: they fit its 64 KiB */
     DEATHS_MAX = 3, /* of the process that had a job */
     WINDOW_START = 5,
     ACCOUNT_SHARE = 4, /* of the local deliveries: one account has one part of so many at most */
@@ -293,14 +290,14 @@ may_go_on(const struct lane *lane, const struct sched_route *route)
 static bool
 goes_alone(const struct job *job)
 {
-    return job->deaths || job->message->env.message_size > ALONE_SIZE;
+    return job->deaths || job->message->env.message_size > LANE_ALONE_SIZE;
 }
 
 /* More of the same route behind what the lane has. */
 static void
 hand_ahead(struct lane *lane)
 {
-    size_t max = lane->pool == POOL_LOCAL ? LOCAL_AHEAD : RELAY_AHEAD;
+    size_t max = lane->pool == POOL_LOCAL ? LANE_LOCAL_JOBS : LANE_RELAY_JOBS;
     while (lane->job && lane->njobs < max && !goes_alone(lane->job) && !lane->client->closing &&
            may_go_on(lane, lane->job->sched.route)) {
         struct sched_job *next = sched_pull_ahead(lane->job->sched.route, now_ms());
