@@ -141,7 +141,7 @@ class Worker:
         p = self.peer
         self.lay_out(crash.tree())
         p.host.got.clear()
-        p.host.when.clear()
+        p.host.timed.clear()
         problems = []
         try:
             p.start()
