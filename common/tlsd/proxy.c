@@ -133,7 +133,7 @@ wait_any(struct proxy *p, int idle_ms)
 }
 
 bool
-proxy_run(struct stream *client, int clear_fd, int idle_ms, int last_ms)
+proxy_run(struct stream *client, int clear_fd, int idle_ms)
 {
     static struct proxy the;
     struct proxy *p = &the;
@@ -152,7 +152,7 @@ proxy_run(struct stream *client, int clear_fd, int idle_ms, int last_ms)
             shutdown(clear_fd, SHUT_WR);
         }
         whole = p->down.ended && p->down.at == p->down.n;
-        if (whole || p->broken || (!moved && !wait_any(p, p->down.ended ? last_ms : idle_ms)))
+        if (whole || p->broken || (!moved && !wait_any(p, idle_ms)))
             break;
     }
     (void)madvise(room, sizeof room, MADV_DONTNEED); /* wiped, and not touched for it */

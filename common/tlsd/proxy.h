@@ -12,5 +12,5 @@ enum { PROXY_BUFFER = 16384 };
 
 /* client: a stream with TLS under it, whose own buffers are empty; clear_fd, the server's side, is
  * made non-blocking. When the server closes, what it sent is delivered first: true when the client
- * took all of it. */
-bool proxy_run(struct stream *client, int clear_fd, int idle_ms, int last_ms);
+ * took all of it. idle_ms: without a byte either way. */
+bool proxy_run(struct stream *client, int clear_fd, int idle_ms);

@@ -7,7 +7,7 @@
  * pair; the front may pass it on (to a cell), and we neither know nor care who speaks there.
  *
  * Limits: TLSD_ASK_MS for the front's request, TLS_HANDSHAKE_MS, TLSD_IDLE_MS of silence,
- * TLSD_LAST_MS for the client to take what is left when the other side has ended.
+ * TLSD_LAST_MS for the client's own end when it has taken all and the other side has ended.
  */
 #pragma once
 #include "lib/loop/listener.h"

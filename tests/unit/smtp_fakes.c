@@ -284,6 +284,15 @@ fakes_start(struct fakes *f, enum role role)
     }
 }
 
+size_t
+fakes_aborted(struct fakes *f)
+{
+    pthread_mutex_lock(&f->lock);
+    size_t n = f->naborted;
+    pthread_mutex_unlock(&f->lock);
+    return n;
+}
+
 void
 fakes_stop(struct fakes *f)
 {

@@ -36,6 +36,8 @@ struct fakes {
  * has the password "secret" and uid 1000; temp@ and the user temp cannot be looked up. */
 void fakes_start(struct fakes *f, enum role role);
 void fakes_stop(struct fakes *f);
+/* How many messages were given up, so far. */
+size_t fakes_aborted(struct fakes *f);
 
 struct chat {
     int fd;

@@ -38,6 +38,8 @@ teardown(void)
     keyring_stop(&ring);
 }
 
+static unsigned late_s; /* before the client reads */
+
 /* A client over TLS says something, reads until the end, and exits with 0 when it was want. */
 static pid_t
 client(int fd, const char *say, const char *want, bool cut)
@@ -53,7 +55,7 @@ client(int fd, const char *say, const char *want, bool cut)
     size_t n = 0;
     struct str data;
     close(start_door(&front, R_TLSD));
-    stream_init(&io, fd, fd, 1 << 17, 10000);
+    stream_init(&io, fd, fd, 1 << 17, 60000);
     if (tls_connect(c, &io, "ec.mail.example", &tls, &e) < 0)
         _exit(1);
     stream_putz(&io, say);
@@ -61,6 +63,7 @@ client(int fd, const char *say, const char *want, bool cut)
         _exit(2);
     if (cut)
         _exit(0);
+    sleep(late_s);
     while (stream_peek(&io, &data, &e) == 0) {
         if (n + data.n < sizeof all)
             memcpy(all + n, data.p, data.n);
@@ -87,7 +90,7 @@ begin(int *client_fd, struct stream *io)
     int pair[2];
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     *client_fd = pair[0];
-    stream_init(io, pair[1], pair[1], 1 << 17, 10000);
+    stream_init(io, pair[1], pair[1], 1 << 17, 60000);
 }
 
 START_TEST(a_front_gets_the_bytes_in_clear)
@@ -109,6 +112,31 @@ START_TEST(a_front_gets_the_bytes_in_clear)
     ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
     ck_str(line, "hello");
     /* All of it arrives, although we close at once. */
+    stream_put(&io, str_of(big, sizeof big - 1));
+    ck_assert_int_eq(stream_flush(&io, &e), 0);
+    close(io.fd_in);
+    content(pid);
+    stream_free(&io);
+}
+END_TEST
+
+/* It has read nothing yet when the server has ended, and its socket does not hold all. */
+START_TEST(a_client_that_takes_its_time)
+{
+    static char big[400001];
+    struct stream io;
+    struct err e = {0};
+    struct str line;
+    char text[STARTTLS_TEXT_MAX];
+    bool bare;
+    int fd;
+    memset(big, 'x', sizeof big - 1);
+    begin(&fd, &io);
+    late_s = TLSD_LAST_MS / 1000 + 1;
+    pid_t pid = client(fd, "hello\r\n", big, false);
+    close(fd);
+    ck_assert_msg(starttls(&front, &io, text, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
     stream_put(&io, str_of(big, sizeof big - 1));
     ck_assert_int_eq(stream_flush(&io, &e), 0);
     close(io.fd_in);
@@ -295,6 +323,7 @@ suite_tlsd(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_front_gets_the_bytes_in_clear);
+    tcase_add_test(t, a_client_that_takes_its_time);
     tcase_add_test(t, a_cut_client_is_an_end);
     tcase_add_test(t, a_handshake_that_fails_says_why);
     tcase_add_test(t, what_was_said_in_clear_ends_it);
