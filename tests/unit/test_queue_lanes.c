@@ -337,6 +337,149 @@ START_TEST(the_file_goes_while_it_waits)
 }
 END_TEST
 
+static struct entry *
+accept_from(const char *client, const char *const *to, size_t n)
+{
+    struct qfile_rcpt rcpts[2];
+    struct envelope env = {
+        .sender = STR("s@example.com"), .client = str_z(client), .rcpts = rcpts, .nrcpt = n};
+    for (size_t i = 0; i < n; i++)
+        rcpts[i] = (struct qfile_rcpt){.address = str_z(to[i])};
+    struct entry *entry = accept_envelope(&env, 's', "\r\nbody\r\n");
+    message_start(entry, 0);
+    return entry;
+}
+
+/* On a lane that waits or a new one: delivered. */
+static void
+deliver(int lane)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    outcome(lane, index[0], OUTCOME_DONE);
+    turn();
+}
+
+/* With so many in memory a route and a flow are full with few. */
+enum { MANY = ACTIVE_MAX - 40, LANES = 20 };
+static const char *const bob[] = {"bob@example.org"}, *const carol[] = {"carol@example.org"};
+
+static void
+fill(const char *client, const char *const *to, int lanes[5])
+{
+    for (int i = 0; i < 10; i++)
+        accept_from(client, to, 1);
+    turn();
+    for (int i = 0; i < 5; i++)
+        lanes[i] = take_lane();
+}
+
+/* Until the queue is empty: what was parked comes back, too. */
+static void
+deliver_all(int *lanes, int n)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    char c;
+    for (int rounds = 0; index_count() && rounds < 100; rounds++) {
+        while (recv(door, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1)
+            lanes[n++] = take_lane();
+        for (int i = 0; i < n; i++) {
+            if (recv(lanes[i], &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
+                take_job(lanes[i], index, &again);
+                outcome(lanes[i], index[0], OUTCOME_DONE);
+            }
+            turn();
+        }
+    }
+    ck_assert_uint_eq(index_count(), 0);
+}
+
+/* Parked with a destination that is full; its sender's other mail has gone meanwhile. */
+START_TEST(parked_with_a_route_it_keeps_its_flow)
+{
+    int lanes[LANES];
+    fill("[192.0.2.1]", alice, lanes);
+    qmgr.nactive += MANY;
+    struct entry *parked = accept_from("[192.0.2.2]", alice, 1);
+    ck_assert_int_eq(parked->state, ENTRY_QUEUED);
+    ck_assert_ptr_eq(parked->heap, &parked->route->parked);
+    parked->flow->weight = 7; /* to be known by */
+    accept_from("[192.0.2.2]", bob, 1);
+    turn();
+    lanes[5] = take_lane();
+    deliver(lanes[5]);
+    ck_assert_uint_eq(sched_flow(STR("[192.0.2.2]"), false)->weight, 7);
+    qmgr.nactive -= MANY;
+    deliver_all(lanes, 6);
+}
+END_TEST
+
+/* Parked with a sender who has too much; somebody else's mail for the same mailbox has gone. */
+START_TEST(parked_with_a_flow_it_keeps_its_route)
+{
+    int lanes[LANES];
+    fill("[192.0.2.1]", alice, lanes);
+    fill("[192.0.2.1]", bob, lanes + 5);
+    qmgr.nactive += MANY - 10;
+    struct entry *parked = accept_from("[192.0.2.1]", carol, 1);
+    ck_assert_int_eq(parked->state, ENTRY_QUEUED);
+    ck_assert_ptr_eq(parked->heap, &parked->flow->parked);
+    parked->route->idle_since_ms = 4711; /* to be known by */
+    accept_from("[192.0.2.2]", carol, 1);
+    turn();
+    lanes[10] = take_lane();
+    deliver(lanes[10]);
+    struct sched_route *route = sched_route(POOL_LOCAL, str_z(carol[0]));
+    ck_assert_int_eq(route->idle_since_ms, 4711);
+    qmgr.nactive -= MANY - 10;
+    deliver_all(lanes, 11);
+}
+END_TEST
+
+/* The same, and both of its recipients are one mailbox that nobody else writes to. */
+START_TEST(parked_with_two_names_of_one_mailbox)
+{
+    static const char *const names[] = {"carol@example.org", "carol+x@example.org"};
+    int lanes[LANES];
+    fill("[192.0.2.1]", alice, lanes);
+    fill("[192.0.2.1]", bob, lanes + 5);
+    qmgr.nactive += MANY - 10;
+    struct entry *parked = accept_from("[192.0.2.1]", names, 2);
+    ck_assert_ptr_eq(parked->heap, &parked->flow->parked);
+    struct sched_route *route = sched_route(POOL_LOCAL, str_z(carol[0]));
+    ck_assert_ptr_eq(parked->route, route);
+    ck_assert_uint_eq(route->pins, 1);
+    qmgr.nactive -= MANY - 10;
+    deliver_all(lanes, 10);
+}
+END_TEST
+
+/* The one whose turn it was is removed: the next ones do not wait for its end. */
+START_TEST(removed_while_it_is_unparked)
+{
+    int lanes[LANES];
+    struct entry *parked[2];
+    fill("[192.0.2.1]", alice, lanes);
+    qmgr.nactive += MANY;
+    for (int i = 0; i < 2; i++)
+        parked[i] = accept_from("[192.0.2.2]", alice, 1);
+    struct sched_route *route = parked[0]->route;
+    struct sched_flow *flow = parked[0]->flow;
+    route->njobs = 9;
+    ready_check(route, flow);
+    ck_assert_ptr_ne(parked[0]->heap, &route->parked);
+    ck_assert_ptr_eq(parked[1]->heap, &route->parked);
+    entry_detach(parked[0]);
+    ck_assert_ptr_ne(parked[1]->heap, &route->parked);
+    route->njobs++;
+    entry_drop(parked[0]);
+    qmgr.nactive -= MANY;
+    deliver_all(lanes, 5);
+}
+END_TEST
+
 Suite *suite_queue_lanes(void);
 Suite *
 suite_queue_lanes(void)
@@ -354,6 +497,10 @@ suite_queue_lanes(void)
     tcase_add_test(t, many_recipients_go_one_by_one);
     tcase_add_test(t, one_account_holds_few_lanes);
     tcase_add_test(t, the_file_goes_while_it_waits);
+    tcase_add_test(t, parked_with_a_route_it_keeps_its_flow);
+    tcase_add_test(t, parked_with_a_flow_it_keeps_its_route);
+    tcase_add_test(t, parked_with_two_names_of_one_mailbox);
+    tcase_add_test(t, removed_while_it_is_unparked);
     suite_add_tcase(s, t);
     return s;
 }
