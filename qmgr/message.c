@@ -281,9 +281,8 @@ admit(struct message *m, uint64_t tag)
         ready_add(entry);
         return;
     }
-    /* Never 0: that would be none. */
-    ready_park(entry, a == SCHED_PARK_FLOW ? &flow->parked : &route->parked, sched_tag(flow, 1) + 1,
-               route, flow);
+    ready_park(entry, a == SCHED_PARK_FLOW ? &flow->parked : &route->parked,
+               sched_tag(route, flow, 1), route, flow);
     release_pinned(route);
 }
 
