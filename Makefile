@@ -174,6 +174,10 @@ deps-fuzz:
 $(B)/queue_fill: $(B)/tests/bench/queue_fill.o $(filter-out %/main.o,$(obj_qmgr)) $(B)/libbulkhead.a
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group
 
+# What a process for each connection costs at least.
+$(B)/bare_server: $(B)/tests/bench/bare_server.o
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -static-pie -o $@ $^
+
 # Many short or idle sessions at once.
 $(B)/imap_load: $(B)/tests/bench/imap_load.o
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^
@@ -233,12 +237,12 @@ asan: deps-test
 	@sh tests/run.sh build-asan unit fuzz patient protocol
 
 bench-smtp: deps-interop
-	@$(MAKE) --no-print-directory -j2 all
+	@$(MAKE) --no-print-directory -j2 all $(B)/bare_server
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py
 
 # Every way a message can take, beside Postfix, Exim and OpenSMTPD.
 bench-smtp-all: deps-interop
-	@$(MAKE) --no-print-directory -j2 all
+	@$(MAKE) --no-print-directory -j2 all $(B)/bare_server
 	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py --all
 
 # BENCH="--messages 20000 200000 --idle 2000" for the whole; see bench_imap.py --help.

@@ -150,8 +150,9 @@ fi
 # A probe with a password of its own reads the message back: the account's we may not know any more.
 probe="bulkhead-probe"
 secret=$(openssl rand -hex 12)
-"$bulkhead" account list | grep -q "^$probe " && "$bulkhead" account remove $probe >/dev/null
-echo "$secret" | "$bulkhead" account add $probe >/dev/null
+verb=add # one that was interrupted left it behind
+"$bulkhead" account list | grep -q "^$probe " && verb=passwd
+echo "$secret" | "$bulkhead" account $verb $probe >/dev/null
 token=probe-$(openssl rand -hex 8)
 printf 'From: root@%s\nTo: %s@%s\nSubject: %s\n\nIt works.\n' "$domain" $probe "$domain" "$token" |
     "$prefix/sbin/sendmail" -i -f "root@$domain" "$probe@$domain"
@@ -163,8 +164,8 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
         openssl s_client -quiet -connect 127.0.0.1:993 2>/dev/null | grep -q "$token" && found=yes && break
     sleep 1
 done
-"$bulkhead" account remove $probe >/dev/null
 rm -rf "/var/mail/bulkhead/$domain/$probe"
+"$bulkhead" account remove $probe >/dev/null
 [ $found = yes ] || die "the message did not come through: see /var/log/bulkhead.log and: bulkhead queue list"
 say "Sent with sendmail(1), delivered to a Maildir, and read back over IMAP with TLS: Bulkhead works."
 [ -z "$password" ] || say "Account $account, password $password   (change it: bulkhead account passwd $account)"

@@ -205,6 +205,15 @@ load_line(struct accounts *a, size_t number, struct str line)
 }
 
 static void
+load_given(struct accounts *a, size_t number, struct str uid)
+{
+    if (str_u32(uid, INT32_MAX, &a->given) == 0)
+        return;
+    log_error("accounts:%zu: \"given\" wants a user ID", number);
+    a->bad_lines++;
+}
+
+static void
 load_text(struct accounts *a, struct str text)
 {
     size_t number = 1;
@@ -221,7 +230,9 @@ load_text(struct accounts *a, struct str text)
             log_error("accounts:%zu: the last line does not end", number);
             a->bad_lines++;
         }
-        if (line.n && line.p[0] != '#')
+        if (str_starts(line, STR("given ")))
+            load_given(a, number, str_from(line, 6));
+        else if (line.n && line.p[0] != '#')
             load_line(a, number, line);
     }
 }
@@ -299,6 +310,8 @@ save(struct accounts *a, struct err *e)
         return err_set(e, ERR_TEMPORARY,
                        "the accounts file was edited: take it in with bulkhead reload first");
     buf_addz(&text, "version 1\n");
+    if (a->given)
+        buf_addf(&text, "given %u\n", a->given);
     for (size_t i = 0; i < a->n; i++) {
         const struct account *x = a->list[i];
         buf_add(&text, x->name);
@@ -389,8 +402,9 @@ by_number(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-uint32_t
-accounts_free_uid(const struct accounts *a, uint32_t first, uint32_t last)
+/* The lowest that no account has. */
+static uint32_t
+unused_uid(const struct accounts *a, uint32_t first, uint32_t last)
 {
     uint32_t *used = calloc(a->n + 1, sizeof *used);
     uint32_t want = first;
@@ -404,4 +418,24 @@ accounts_free_uid(const struct accounts *a, uint32_t first, uint32_t last)
             want++;
     free(used);
     return want <= last ? want : 0;
+}
+
+uint32_t
+accounts_give_uid(struct accounts *a, uint32_t first, uint32_t last)
+{
+    uint32_t from = a->given >= first && a->given < last ? a->given + 1 : first;
+    uint32_t uid = unused_uid(a, from, last);
+    if (!uid)
+        uid = unused_uid(a, first, last);
+    if (uid && uid <= a->given && a->given <= last)
+        log_warn("user ID %u may have been a removed account's: the range was given once", uid);
+    accounts_retire_uid(a, uid, first, last);
+    return uid;
+}
+
+void
+accounts_retire_uid(struct accounts *a, uint32_t uid, uint32_t first, uint32_t last)
+{
+    if (uid >= first && uid <= last && (uid > a->given || a->given > last))
+        a->given = uid;
 }

@@ -30,9 +30,11 @@ struct account {
 
 /* accounts.c: the table, and its file "accounts" in the state directory. The file is text:
  *   version 1
+ *   given uid
  *   name:uid:gid:directory:hash
- * A file with a bad line is reported line by line; the good lines serve, unknown names are "not
- * known now", and nothing is written until it is mended: nothing bounces and nothing is lost. */
+ * "given" is the last user ID that was given from the range. A file with a bad line is reported
+ * line by line; the good lines serve, unknown names are "not known now", and nothing is written
+ * until it is mended: nothing bounces and nothing is lost. */
 struct accounts {
     int dirfd;
     struct arena arena;
@@ -42,7 +44,8 @@ struct accounts {
     size_t nbuckets;
     struct sipkey key;
     size_t bad_lines;
-    struct { /* the file as we know it */
+    uint32_t given; /* 0: none yet */
+    struct {        /* the file as we know it */
         uint64_t inode;
         int64_t size, mtime_s, mtime_ns;
     } seen;
@@ -57,8 +60,12 @@ void accounts_free(struct accounts *a);
 int accounts_add(struct accounts *a, const struct account *account, struct err *e);
 int accounts_remove(struct accounts *a, struct str name, struct err *e);
 int accounts_set_hash(struct accounts *a, struct str name, struct str hash, struct err *e);
-/* The lowest free user ID of the range, or 0. */
-uint32_t accounts_free_uid(const struct accounts *a, uint32_t first, uint32_t last);
+/* A user ID of the range for a new account, or 0. One that a removed account had, and whose files
+ * it may still own, is given again only when the whole range has been given once; then that is
+ * logged. The change that follows writes it down. */
+uint32_t accounts_give_uid(struct accounts *a, uint32_t first, uint32_t last);
+/* One of the range that an account had, and no other shall: before that is removed. */
+void accounts_retire_uid(struct accounts *a, uint32_t uid, uint32_t first, uint32_t last);
 /* Index of the first account after this name: for listing by pages. */
 size_t accounts_after(const struct accounts *a, struct str name);
 /* Whether this may be an account's name. */

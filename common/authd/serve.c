@@ -161,19 +161,6 @@ answer(struct client *c, int ok, const struct err *e)
     msg_free(&out);
 }
 
-/* mail_dir/domain/user: for accounts that name no directory. */
-static struct str
-default_directory(struct str name, struct buf *out)
-{
-    ptrdiff_t at = str_chr(name, '@');
-    buf_add(out, authd.conf->mail_dir);
-    buf_addc(out, '/');
-    buf_add(out, at < 0 ? authd.conf->domains[0] : str_from(name, (size_t)at + 1));
-    buf_addc(out, '/');
-    buf_add(out, at < 0 ? name : str_sub(name, 0, (size_t)at));
-    return buf_str(out);
-}
-
 static int
 add(struct str given, struct str password, uint32_t uid, uint32_t gid, struct str directory,
     struct err *e)
@@ -199,14 +186,15 @@ add(struct str given, struct str password, uint32_t uid, uint32_t gid, struct st
     if (uid == 0) {
         uid = authd.unprivileged
                   ? authd.own_uid
-                  : accounts_free_uid(&authd.accounts, authd.conf->uid_first, authd.conf->uid_last);
+                  : accounts_give_uid(&authd.accounts, authd.conf->uid_first, authd.conf->uid_last);
         gid = uid;
     }
     if (uid == 0)
         return err_set(e, ERR_PERMANENT, "the range of user IDs is used up");
     struct account x = {.name = name,
                         .hash = str_z(hash),
-                        .directory = directory.n ? directory : default_directory(name, &path),
+                        .directory =
+                            directory.n ? directory : conf_maildir(authd.conf, name, &path),
                         .uid = uid,
                         .gid = gid};
     int ok = accounts_add(&authd.accounts, &x, e);
@@ -224,6 +212,9 @@ on_account_change(struct client *c, struct msg *m)
     known_clear(&authd.known);
     if (m->type == M_ACCOUNT_REMOVE) {
         const struct account *account = resolve_login(name);
+        if (msg_end(m) && account)
+            accounts_retire_uid(&authd.accounts, account->uid, authd.conf->uid_first,
+                                authd.conf->uid_last);
         if (msg_end(m))
             ok = accounts_remove(&authd.accounts, account ? account->name : name, &e);
     } else if (m->type == M_ACCOUNT_PASSWD) {

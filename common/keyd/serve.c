@@ -54,32 +54,56 @@ on_day(struct loop_timer *t)
     loop_timer_set(k->loop, t, now_ms() + EXPIRY_TELL_MS);
 }
 
-/* Master speaks to us only to reload, and then starts us anew; its end tells us that it is gone. */
+/* What the event loop needs beside the keys. */
+struct serving {
+    struct loop loop;
+    struct service service;
+    struct loop_io control;
+    struct loop_timer leave;
+    int64_t until_ms; /* left by then at the latest; 0: not leaving */
+};
+
+static void
+on_leave(struct loop_timer *t)
+{
+    struct serving *s = t->arg;
+    s->loop.stop = service_deserted(&s->service) || now_ms() > s->until_ms;
+    loop_timer_set(&s->loop, t, now_ms() + KEYD_LEAVE_LOOK_MS);
+}
+
+/* Master has closed its end: it has started another keyd, with doors of its own. Ours are held by
+ * those sessions of tlsd alone that have told their clients of our certificates. */
 static void
 on_control(struct loop_io *io, unsigned events)
 {
+    struct serving *s = io->arg;
     char byte;
     (void)events;
-    if (read(io->fd, &byte, 1) <= 0)
-        loop_del(io->arg, io);
+    if (read(io->fd, &byte, 1) > 0)
+        return;
+    loop_del(&s->loop, io);
+    service_leave(&s->service);
+    s->until_ms = now_ms() + KEYD_LEAVE_MS;
+    on_leave(&s->leave);
 }
 
 void
 keyd_serve(struct keyd *k, const struct start *st)
 {
-    struct loop loop = {.arg = NULL};
+    struct serving s = {
+        .service = {.clients_max = KEYD_CHANNELS_MAX, .message = on_message, .arg = k},
+        .control = {.fd = start_fd(st, "control"), .ready = on_control, .arg = &s},
+        .leave = {.fire = on_leave, .arg = &s},
+    };
     struct loop_timer day = {.fire = on_day, .arg = k};
-    struct service service = {.clients_max = KEYD_CHANNELS_MAX, .message = on_message, .arg = k};
-    struct loop_io control = {.fd = start_fd(st, "control"), .ready = on_control, .arg = &loop};
-    k->loop = &loop;
-    /* SIGTERM ends us where we stand: when new keys come, nobody may be given a chain of old ones
-     * by a keyd that is told to go and has a few questions left. */
-    if (loop_init(&loop, NULL) < 0 || service_init(&service, &loop, st) < 0)
+    k->loop = &s.loop;
+    /* SIGTERM ends us where we stand. */
+    if (loop_init(&s.loop, NULL) < 0 || service_init(&s.service, &s.loop, st) < 0)
         log_fatal("event loop: %s", strerror(errno));
-    if (control.fd >= 0 && loop_add(&loop, &control, EPOLLIN) < 0)
+    if (s.control.fd >= 0 && loop_add(&s.loop, &s.control, EPOLLIN) < 0)
         log_fatal("cannot watch master: %s", strerror(errno));
     start_ready(st);
     log_info("ready with %u key%s", k->keys.n, k->keys.n == 1 ? "" : "s");
     on_day(&day);
-    loop_run(&loop);
+    loop_run(&s.loop);
 }

@@ -105,9 +105,7 @@ on_door_shut(struct loop_io *io, unsigned events)
     (void)events;
     log_error("the door from %s to %s was shut down by a process that holds it: made anew",
               role_name(d->client->role), role_name(d->service->role));
-    loop_del(&the.loop, io);
-    if (wires_door(&the, d) < 0)
-        log_fatal("no new door: %s", strerror(errno));
+    wires_door(&the, d);
     for (size_t i = 0; i < 2; i++)
         if (both[i]->pid) {
             kill(both[i]->pid, SIGTERM);
@@ -128,12 +126,26 @@ adopt_roles(void)
     }
 }
 
+/* A handshake that has begun has the old certificate: the old keyd keeps its doors, for the
+ * sessions that hold them, and goes when they have (it sees that its control channel is closed). */
+static void
+renew_keyd(struct child *c)
+{
+    for (size_t i = 0; i < the.ndoors; i++)
+        if (the.doors[i].service == c)
+            wires_door(&the, &the.doors[i]);
+    c->pid = 0;
+    loop_timer_set(&the.loop, &c->restart, now_ms());
+}
+
 /* In place: what keeps state that sessions depend on. Replaced (new process, then the old one stops
  * accepting and its sessions go on): all others. */
 static void
 renew(struct child *c)
 {
     struct msg m = {0};
+    if (c->role == R_KEYD)
+        renew_keyd(c);
     if (c->pid == 0)
         return;
     if (!(c->role & (R_QMGR | R_AUTHD | R_IDLED))) {
@@ -164,12 +176,10 @@ reload(void)
         wrong = "a listen line failed: see the log";
     close(made.fds[1]); /* we have one since the start */
     close(made.fds[2]);
-    if (wrong) {
-        close(made.fds[0]);
+    close(wrong ? made.fds[0] : the.config_fd);
+    if (wrong)
         return wrong;
-    }
     the.plan = made.plan;
-    close(the.config_fd);
     the.config_fd = made.fds[0];
     if (wires_log(&the) < 0)
         log_warn("the log was not reopened");

@@ -67,8 +67,8 @@ int plan_load(const struct master *m, struct plan_made *made_r);
 
 /* wires.c: directories, sockets, doors: everything a child is given. -1 with a message logged. */
 int wires_directories(struct master *m);
-int wires_doors(struct master *m);                /* between all children, once */
-int wires_door(struct master *m, struct door *d); /* a new pair in its place */
+int wires_doors(struct master *m);                 /* between all children, once */
+void wires_door(struct master *m, struct door *d); /* a new pair in its place */
 /* Listening sockets as the plan has them; closes those that went. */
 int wires_sockets(struct master *m, const struct plan *plan);
 /* Once: authd writes the page of known recipients (lib/ipc/known.h), smtpd and submitd read. It

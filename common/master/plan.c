@@ -30,25 +30,20 @@ become_planner(const struct master *m, int text_fd, int out_fd)
 }
 
 static bool
-ends(const char *text, size_t size)
-{
-    return memchr(text, '\0', size) != NULL;
-}
-
-static bool
 plan_ok(const struct plan *p)
 {
     const struct plan_fixed *f = &p->fixed;
     bool ok = p->magic == PLAN_MAGIC && p->size == sizeof *p && f->nroles <= PLAN_ROLES &&
               f->ndirs <= PLAN_DIRS && p->nlisten <= PLAN_LISTEN && p->nkeys <= PLAN_KEYS &&
-              ends(f->run_dir, sizeof f->run_dir) && ends(p->aliases, PLAN_PATH) &&
-              ends(p->log, PLAN_PATH);
+              str_fits(f->run_dir, sizeof f->run_dir) && str_fits(p->aliases, PLAN_PATH) &&
+              str_fits(p->log, PLAN_PATH);
     for (size_t i = 0; ok && i < f->ndirs; i++)
-        ok = ends(f->dirs[i].name, sizeof f->dirs[i].name) && ends(f->dirs[i].path, PLAN_PATH);
+        ok = str_fits(f->dirs[i].name, sizeof f->dirs[i].name) &&
+             str_fits(f->dirs[i].path, PLAN_PATH);
     for (size_t i = 0; ok && i < p->nlisten; i++)
-        ok = ends(p->listen[i].host, sizeof p->listen[i].host) && p->listen[i].port <= 65535;
+        ok = str_fits(p->listen[i].host, sizeof p->listen[i].host) && p->listen[i].port <= 65535;
     for (size_t i = 0; ok && i < p->nkeys; i++)
-        ok = ends(p->keys[i].chain, PLAN_PATH) && ends(p->keys[i].key, PLAN_PATH);
+        ok = str_fits(p->keys[i].chain, PLAN_PATH) && str_fits(p->keys[i].key, PLAN_PATH);
     return ok;
 }
 

@@ -119,19 +119,21 @@ path_of(struct master *m, struct child *service, enum role client, const char *m
 }
 
 /* One socket pair; both ends stay open here, so that it outlives both programs. */
-int
+void
 wires_door(struct master *m, struct door *d)
 {
     int pair[2];
     char name[32];
+    loop_del(&m->loop, &d->end);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return -1;
+        log_fatal("no new door: %s", strerror(errno));
     snprintf(name, sizeof name, "to.%s%s", role_name(d->service->role), d->more);
     wire_set(d->client, pair[0], name);
     snprintf(name, sizeof name, "from.%s%s", role_name(d->client->role), d->more);
     wire_set(d->service, pair[1], name);
     d->end = (struct loop_io){.fd = pair[1], .ready = m->on_door_shut, .arg = d};
-    return loop_add(&m->loop, &d->end, EPOLLRDHUP);
+    if (loop_add(&m->loop, &d->end, EPOLLRDHUP) < 0)
+        log_fatal("cannot watch a door: %s", strerror(errno));
 }
 
 /* All doors and paths from one program to another, when there are any. */
@@ -142,8 +144,8 @@ add_doors(struct master *m, struct child *client, struct child *service)
     for (size_t i = 0; (more = sockets_door(client->role, service->role, i)); i++) {
         struct door *d = &m->doors[m->ndoors++];
         *d = (struct door){.client = client, .service = service, .more = more};
-        if (m->ndoors > DOORS_MAX - SOCKETS_FRONTS || wires_door(m, d) < 0 ||
-            path_of(m, service, client->role, more) < 0)
+        wires_door(m, d);
+        if (m->ndoors > DOORS_MAX - SOCKETS_FRONTS || path_of(m, service, client->role, more) < 0)
             return -1;
     }
     return 0;

@@ -16,9 +16,10 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 import mta  # noqa: E402
-from harness import Suite, free_ports, wait_for  # noqa: E402
+from harness import BIN, Suite, free_ports, wait_for  # noqa: E402
 
 SINK = "sink@example.org"
+BARE = os.path.join(os.path.dirname(BIN), "bare_server")
 
 
 class Sink:
@@ -239,4 +240,30 @@ match from any for any action "far"
         time.sleep(1)
 
 
-SYSTEMS = (Bulkhead, Postfix, Exim, OpenSMTPD)
+class Bare(System):
+    """bare_server.c: no mail system, but what a process for each connection costs at least."""
+    name = "Bare"
+
+    def start(self):
+        self.dir = tempfile.mkdtemp(prefix="bench-bare-")
+        self.maildir = self.dir
+        for d in ("tmp", "new"):
+            os.mkdir(f"{self.dir}/{d}")
+        self.port, = free_ports(1)
+        self.cgroup.run(lambda: self.write_pid(subprocess.Popen([BARE, str(self.port), self.dir])))
+        with open(self.dir + "/pid") as f:
+            self.pid = int(f.read())
+
+    def write_pid(self, process):
+        with open(self.dir + "/pid", "w") as f:
+            f.write(str(process.pid))
+
+    def hold(self):
+        pass
+
+    def end(self):
+        os.kill(self.pid, signal.SIGKILL)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+SYSTEMS = (Bulkhead, Postfix, Exim, OpenSMTPD, Bare)

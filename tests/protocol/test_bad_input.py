@@ -159,6 +159,25 @@ def accounts(suite, line):
     assert login(suite, "new")
     suite.ctl("account", "remove", "new@example.org")
     assert not login(suite, "new")
+    if os.geteuid() == 0:
+        mail_is_not_inherited(suite)
+
+
+def mail_is_not_inherited(suite):
+    """Who gets the name of a removed account gets another user ID, and its mail only when that is asked for."""
+    directory = suite.dir + "/mail/example.org/new"
+    owner = str(os.stat(directory).st_uid)
+    for args in ((), ("-d", directory)):
+        p = suite.ctl("account", "add", "New@Example.org", *args, input="secret\n", check=False)
+        assert p.returncode == 73 and directory in p.stderr and f"-u {owner}" in p.stderr, p
+    suite.ctl("account", "add", "new", "-u", owner, input="secret\n")
+    assert login(suite, "new")
+    suite.ctl("account", "remove", "new")
+    os.rename(directory, f"{suite.dir}/old-mail-{owner}")
+    suite.ctl("account", "add", "new", input="secret\n")
+    assert login(suite, "new") and os.stat(directory).st_uid > int(owner)
+    suite.ctl("account", "remove", "new")
+    os.rename(directory, f"{suite.dir}/new-mail-{owner}")
 
 
 def aliases(suite, line):

@@ -104,6 +104,62 @@ def new_certificate(suite):
     assert certificate(suite.port["pop3s"]) == certificate(suite.port["imaps"])
 
 
+class Handshake:
+    """One that stops in the middle of its first message."""
+
+    def __init__(self, port):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.tcp = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.came, self.goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.came, self.goes)
+        self.step()
+        self.rest = self.goes.read()
+        self.tcp.sendall(self.rest[:100])
+
+    def step(self):
+        try:
+            self.tls.do_handshake()
+            return True
+        except ssl.SSLWantReadError:
+            return False
+
+    def finish(self):
+        """The certificate."""
+        self.tcp.sendall(self.rest[100:])
+        while not self.step():
+            data = self.tcp.recv(9999)
+            assert data, "cut off"
+            self.came.write(data)
+        self.tcp.sendall(self.goes.read())
+        with self.tcp:
+            assert self.tcp.recv(99), "no greeting"
+        return self.tls.getpeercert(True)
+
+
+def keyds(suite):
+    def argv(pid):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                return f.read().decode().split("\0")
+        except OSError:
+            return [""]
+    return [p for p in os.listdir("/proc") if p.isdigit() and argv(p)[0].endswith("/keyd") and suite.conf in argv(p)]
+
+
+def a_key_renewed_in_the_middle(suite):
+    """Who has been told of a certificate gets signatures of its key, also when there is a new one meanwhile."""
+    wait_for(lambda: len(keyds(suite)) == 1)
+    before = certificate(suite.port["imaps"])
+    begun = [Handshake(suite.port[p]) for p in ("imaps", "pop3s", "submissions")]
+    new_certificate(suite)
+    assert len(keyds(suite)) == 2, "the old one waits for them"
+    for h in begun:
+        assert ssl.DER_cert_to_PEM_cert(h.finish()) == before
+    wait_for(lambda: len(keyds(suite)) == 1)
+    assert certificate(suite.port["imaps"]) != before
+
+
 def nothing_changes(suite, old, new, said):
     with open(suite.conf) as f:
         good = f.read()
@@ -126,6 +182,7 @@ def main():
         r.run("a new alias", alias, suite)
         r.run("a new port, and away again", listen, suite)
         r.run("a new certificate", new_certificate, suite)
+        r.run("a key renewed in the middle of handshakes", a_key_renewed_in_the_middle, suite)
         for name, old, new, said in (
                 ("an unknown word", "hostname ", "hostnam ", "unknown word"),
                 ("another queue directory", "/queue\n", "/queue2\n", "only with stop and start"),

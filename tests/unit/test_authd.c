@@ -39,10 +39,12 @@ put_file(const char *text, size_t n)
     close(f);
 }
 
+/* NULL: the file as it is. */
 static size_t
 load(const char *text)
 {
-    put_file(text, strlen(text));
+    if (text)
+        put_file(text, strlen(text));
     accounts_free(&authd.accounts);
     ck_assert_int_eq(accounts_load(&authd.accounts, fd, &e), 0);
     return authd.accounts.bad_lines;
@@ -182,12 +184,12 @@ START_TEST(changes_are_kept)
         snprintf(name, sizeof name, "user%d", (i * 7919) % 300);
         snprintf(directory, sizeof directory, "/m/%d", i);
         struct account x = {.name = str_z(name), .hash = STR("h"), .directory = str_z(directory)};
-        x.uid = x.gid = accounts_free_uid(&authd.accounts, 2000, 2299);
+        x.uid = x.gid = accounts_give_uid(&authd.accounts, 2000, 2299);
         ck_assert_uint_eq(x.uid, 2000 + (unsigned)i);
         ck_assert_msg(accounts_add(&authd.accounts, &x, &e) == 0, "%s", e.text);
         ck_assert_int_eq(accounts_add(&authd.accounts, &x, &e), -1);
     }
-    ck_assert_uint_eq(accounts_free_uid(&authd.accounts, 2000, 2299), 0);
+    ck_assert_uint_eq(accounts_give_uid(&authd.accounts, 2000, 2299), 0);
     ck_assert_int_eq(accounts_remove(&authd.accounts, STR("user7"), &e), 0);
     ck_assert_int_eq(accounts_remove(&authd.accounts, STR("user7"), &e), -1);
     ck_assert_int_eq(accounts_set_hash(&authd.accounts, STR("user8"), STR("new"), &e), 0);
@@ -201,6 +203,50 @@ START_TEST(changes_are_kept)
     struct stat st;
     ck_assert_int_eq(fstatat(fd, "accounts", &st, 0), 0);
     ck_assert_uint_eq(st.st_mode & 07777, 0600);
+}
+END_TEST
+
+static uint32_t
+give(const char *name)
+{
+    struct account x = {.name = str_z(name), .hash = STR("h"), .directory = STR("/m/x")};
+    x.uid = x.gid = accounts_give_uid(&authd.accounts, 2000, 2003);
+    return x.uid && accounts_add(&authd.accounts, &x, &e) == 0 ? x.uid : 0;
+}
+
+static int
+take_away(const char *name)
+{
+    accounts_retire_uid(&authd.accounts, accounts_find(&authd.accounts, str_z(name))->uid, 2000,
+                        2003);
+    return accounts_remove(&authd.accounts, str_z(name), &e);
+}
+
+START_TEST(an_id_is_not_given_twice)
+{
+    ck_assert_uint_eq(load("version 1\nz:5000:5000:/m/z:h\n"), 0);
+    ck_assert_uint_eq(give("a"), 2000);
+    ck_assert_uint_eq(give("b"), 2001);
+    ck_assert_int_eq(take_away("b"), 0);
+    ck_assert_int_eq(take_away("z"), 0); /* not of the range */
+    ck_assert_uint_eq(load(NULL), 0);    /* also after a restart */
+    ck_assert_uint_eq(authd.accounts.given, 2001);
+    ck_assert_uint_eq(give("c"), 2002);
+    ck_assert_uint_eq(give("d"), 2003);
+    ck_assert_uint_eq(give("e"), 2001); /* the range was given once */
+    ck_assert_uint_eq(give("f"), 0);
+    ck_assert_int_eq(take_away("a"), 0);
+    ck_assert_uint_eq(give("g"), 2000);
+    /* written by hand, without a "given" */
+    ck_assert_uint_eq(load("version 1\nx:2001:2001:/m/x:h\n"), 0);
+    ck_assert_int_eq(take_away("x"), 0);
+    ck_assert_uint_eq(give("y"), 2002);
+    /* of a range that is no more */
+    ck_assert_uint_eq(load("version 1\ngiven 9000\n"), 0);
+    ck_assert_uint_eq(give("x"), 2000);
+    ck_assert_uint_eq(give("y"), 2001);
+    ck_assert_uint_eq(load("version 1\ngiven x\n"), 1);
+    ck_assert_uint_eq(load("version 1\ngiven 2147483648\n"), 1);
 }
 END_TEST
 
@@ -307,6 +353,7 @@ suite_authd(void)
     tcase_add_test(t, every_prefix_and_every_byte);
     tcase_add_test(t, names_at_their_ceiling);
     tcase_add_test(t, changes_are_kept);
+    tcase_add_test(t, an_id_is_not_given_twice);
     tcase_add_test(t, an_edited_file_is_not_written_over);
     tcase_add_test(t, no_link_is_followed);
     tcase_add_test(t, failures_are_throttled);

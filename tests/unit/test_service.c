@@ -197,6 +197,25 @@ START_TEST(one_role_cannot_take_all_places)
 }
 END_TEST
 
+/* A service that another one takes the place of: doors serve until nobody holds them. */
+START_TEST(leaving)
+{
+    int fd = channel();
+    service_leave(&service);
+    turn();
+    ck_assert_int_eq(ask(fd), 1);
+    int later = channel();
+    ck_assert_int_eq(ask(later), 1);
+    close(fd);
+    close(later);
+    turn();
+    ck_assert(!service_deserted(&service));
+    close(door);
+    turn();
+    ck_assert(service_deserted(&service));
+}
+END_TEST
+
 START_TEST(who_does_not_read_is_closed)
 {
     struct msg m = {0};
@@ -245,6 +264,10 @@ START_TEST(a_path_is_a_door_too)
     ck_assert_int_ge(chan_open(inner, NULL, &e), 0); /* but a channel through it is none */
     turn();
     ck_assert_uint_eq(service.nclients, 1);
+    service_leave(&service); /* another one listens there from now on */
+    ck_assert_int_ge(chan_connect(path, &e), 0);
+    turn();
+    ck_assert_uint_eq(service.nclients, 1);
     temp_remove(dir);
 }
 END_TEST
@@ -261,6 +284,7 @@ suite_service(void)
     tcase_add_test(t, garbage_closes_that_channel_alone);
     tcase_add_test(t, a_channel_is_no_door);
     tcase_add_test(t, one_role_cannot_take_all_places);
+    tcase_add_test(t, leaving);
     tcase_add_test(t, who_does_not_read_is_closed);
     tcase_add_test(t, a_path_is_a_door_too);
     suite_add_tcase(s, t);

@@ -34,6 +34,13 @@ str_z(const char *z)
     return (struct str){z ? z : "", z ? strlen(z) : 0};
 }
 
+/* Whether a text of bytes that somebody sent ends within its place. */
+static inline bool
+str_fits(const char *z, size_t size)
+{
+    return memchr(z, '\0', size) != NULL;
+}
+
 static inline bool
 str_eq(struct str a, struct str b)
 {

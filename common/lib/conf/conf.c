@@ -695,3 +695,18 @@ conf_is_local(const struct conf *conf, struct str domain)
             return true;
     return false;
 }
+
+struct str
+conf_maildir(const struct conf *conf, struct str account, struct buf *out)
+{
+    struct str domain = account, user = str_cut(&domain, '@');
+    size_t from = out->n;
+    buf_add(out, conf->mail_dir);
+    buf_addc(out, '/');
+    buf_add(out, domain.n ? domain : conf->domains[0]);
+    buf_addc(out, '/');
+    buf_add(out, user);
+    for (size_t i = from + conf->mail_dir.n; buf_ok(out) && i < out->n; i++)
+        out->p[i] = ch_lower(out->p[i]);
+    return str_from(buf_str(out), from);
+}

@@ -12,9 +12,6 @@
 
 enum { PER_TURN = 32 };
 
-static struct client *adopt_outside(struct service *s, int fd, enum role role, enum role front,
-                                    bool door);
-
 static size_t
 place_of(enum role role)
 {
@@ -53,6 +50,25 @@ is_seqpacket(int fd)
     int type = 0;
     socklen_t n = sizeof type;
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_SEQPACKET;
+}
+
+/* A channel that somebody else made. NULL when there is no place for it. */
+static struct client *
+adopt_outside(struct service *s, int fd, enum role role, enum role front, bool door)
+{
+    size_t *n = &s->by_role[place_of(role)];
+    if (*n >= s->clients_max - s->clients_max / 4) {
+        log_warn("%zu channels of %s: one more refused", *n, role_name(role));
+        return NULL;
+    }
+    struct client *c = service_adopt(s, fd, role, NULL);
+    if (!c)
+        return NULL;
+    c->outside = true;
+    c->front = front;
+    c->door = door;
+    ++*n;
+    return c;
 }
 
 /* One frame from a client: 1 go on, 0 nothing there now, -1 the client was dropped. */
@@ -115,25 +131,6 @@ service_adopt(struct service *s, int fd, enum role role, void *state)
         c->next->link = &c->next;
     s->clients = c;
     s->nclients++;
-    return c;
-}
-
-/* A channel that somebody else made. NULL when there is no place for it. */
-static struct client *
-adopt_outside(struct service *s, int fd, enum role role, enum role front, bool door)
-{
-    size_t *n = &s->by_role[place_of(role)];
-    if (*n >= s->clients_max - s->clients_max / 4) {
-        log_warn("%zu channels of %s: one more refused", *n, role_name(role));
-        return NULL;
-    }
-    struct client *c = service_adopt(s, fd, role, NULL);
-    if (!c)
-        return NULL;
-    c->outside = true;
-    c->front = front;
-    c->door = door;
-    ++*n;
     return c;
 }
 
@@ -220,17 +217,21 @@ service_init(struct service *s, struct loop *l, const struct start *st)
     return 0;
 }
 
+/* What came of sending. */
+static int
+sent(struct client *c, int result)
+{
+    if (result < 0 && (errno == EAGAIN || errno == EMSGSIZE))
+        log_warn("closing a channel of %s: it does not take its answers", role_name(c->role));
+    if (result < 0)
+        service_close(c);
+    return result;
+}
+
 int
 service_send(struct client *c, const struct msg *m)
 {
-    if (c->closing)
-        return -1;
-    if (msg_send(c->io.fd, m) == 0)
-        return 0;
-    if (errno == EAGAIN || errno == EMSGSIZE)
-        log_warn("closing a channel of %s: it does not take its answers", role_name(c->role));
-    service_close(c);
-    return -1;
+    return c->closing ? -1 : sent(c, msg_send(c->io.fd, m));
 }
 
 int
@@ -238,10 +239,22 @@ service_fail(struct client *c, enum err_class class, const char *text)
 {
     struct err e = {.class = class};
     snprintf(e.text, sizeof e.text, "%s", text);
-    if (c->closing)
-        return -1;
-    if (chan_fail(c->io.fd, &e) == 0)
-        return 0;
-    service_close(c);
-    return -1;
+    return c->closing ? -1 : sent(c, chan_fail(c->io.fd, &e));
+}
+
+void
+service_leave(struct service *s)
+{
+    for (size_t i = 0; i < s->nentries; i++)
+        if (s->entries[i].ready == on_path)
+            loop_del(s->loop, &s->entries[i]);
+}
+
+bool
+service_deserted(const struct service *s)
+{
+    for (size_t i = 0; i < s->nentries; i++)
+        if (s->entries[i].added)
+            return false;
+    return s->nclients == 0;
 }

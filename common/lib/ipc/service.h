@@ -55,3 +55,8 @@ int service_send(struct client *c, const struct msg *m);
 int service_fail(struct client *c, enum err_class class, const char *text);
 /* Close soon (after the current callback); gone() is called then. */
 void service_close(struct client *c);
+/* Another process has our paths from now on: nobody comes by them any more. Doors stay, for those
+ * that hold them. */
+void service_leave(struct service *s);
+/* Whether nobody holds a door or a channel any more. */
+bool service_deserted(const struct service *s);

@@ -1,10 +1,11 @@
 #include "common/master/ctl/ctl.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
-enum { PASSWORD_MAX = 512 };
+enum { PASSWORD_MAX = 512, ACCOUNT_DIRECTORY_MAX = 1024 };
 
 static int
 usage(void)
@@ -53,6 +54,28 @@ number(const char *z, uint32_t *v_r)
     return str_u32(str_z(z), INT32_MAX, v_r);
 }
 
+/* A new account gets a user ID that nobody had, so a directory that is there is not its own. */
+static bool
+is_free(const struct ctl *ctl, struct str account, const char *directory)
+{
+    struct buf path = buf_new(ACCOUNT_DIRECTORY_MAX);
+    struct stat st;
+    const char *z;
+    if (*directory)
+        buf_addz(&path, directory);
+    else
+        (void)conf_maildir(&ctl->conf, account, &path);
+    z = buf_z(&path);
+    bool there = z && geteuid() == 0 && lstat(z, &st) == 0;
+    if (there)
+        fprintf(stderr,
+                "bulkhead: %s is there and belongs to user ID %u. Is there such an account? If "
+                "not, move it, or give the account its mail with -u %u\n",
+                z, st.st_uid, st.st_uid);
+    buf_free(&path);
+    return !there;
+}
+
 /* add and passwd: the password goes to authd as it is, over a socket only root can open; authd
  * hashes. */
 static int
@@ -73,6 +96,8 @@ set(struct ctl *ctl, enum msg_type type, int argc, char **argv)
             return usage();
         directory = argv[i + 1];
     }
+    if (type == M_ACCOUNT_ADD && !uid && !is_free(ctl, str_z(argv[2]), directory))
+        return 73; /* EX_CANTCREAT */
     if (read_password(&password) < 0) {
         fprintf(stderr, "bulkhead: no password, or they differ\n");
         return 65; /* EX_DATAERR */

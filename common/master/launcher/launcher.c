@@ -14,15 +14,9 @@ enum { CHANNEL_FD = 3 };
 const char *const launcher_cells[CELL_KINDS] = {"imapd-cell", "pop3d-cell", "local-cell"};
 
 static bool
-text_ok(const char *text, size_t size)
-{
-    return memchr(text, '\0', size) && *text;
-}
-
-static bool
 path_ok(const char *path)
 {
-    return path[0] != '.' && !strstr(path, "//") && !strstr(path, "/.") &&
+    return *path && path[0] != '.' && !strstr(path, "//") && !strstr(path, "/.") &&
            path[strlen(path) - 1] != '/';
 }
 
@@ -30,8 +24,9 @@ bool
 launch_allowed(const struct launcher *l, const struct cell_request *r)
 {
     if (r->kind >= CELL_KINDS || l->programs[r->kind] < 0 ||
-        !text_ok(r->account, sizeof r->account) || !text_ok(r->directory, sizeof r->directory) ||
-        !text_ok(r->quota, sizeof r->quota) || !path_ok(r->directory))
+        !str_fits(r->account, sizeof r->account) || !str_fits(r->quota, sizeof r->quota) ||
+        !str_fits(r->directory, sizeof r->directory) || !path_ok(r->directory) || !*r->account ||
+        !*r->quota)
         return false;
     if (!l->privileged)
         return r->uid == l->own_uid;

@@ -139,9 +139,8 @@ main(int argc, char **argv)
     the.service = (struct service){.clients_max = 8, .message = on_message};
     if (loop_init(&the.loop, signals) < 0 || service_init(&the.service, &the.loop, &st) < 0)
         log_fatal("event loop: %s", strerror(errno));
-    struct guard guard = {
-        .role = R_LAUNCHER, .root_fd = -1, .keep_root_dir = true, .no_landlock = true};
-    guard_enter(&guard);
+    guard_enter(&(struct guard){
+        .role = R_LAUNCHER, .root_fd = -1, .keep_root_dir = true, .no_landlock = true});
     start_ready(&st);
     loop_run(&the.loop);
     return 0;
