@@ -396,6 +396,18 @@ START_TEST(warned_once_then_expired)
 }
 END_TEST
 
+/* Nobody has tried it while this host was down, or its clock was set: it is tried, however old. */
+START_TEST(old_and_never_tried)
+{
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    clock_shift.steady_s += 1000; /* expire is 60s */
+    message_start(entry, 0);
+    ck_assert_ptr_nonnull(entry_message(entry));
+    ck_assert_int_gt(message_age_s(entry_message(entry)), 999);
+    ck_assert_uint_eq(index_count(), 1);
+}
+END_TEST
+
 /* A crash between two removals; one whose message is there, or was put aside, is none. */
 START_TEST(orphaned_journals_are_removed)
 {
@@ -454,6 +466,7 @@ suite_queue(void)
     tcase_add_loop_test(t, clocks_that_jump, 0, 2);
     tcase_add_test(t, a_wait_beyond_the_longest);
     tcase_add_test(t, warned_once_then_expired);
+    tcase_add_test(t, old_and_never_tried);
     tcase_add_test(t, orphaned_journals_are_removed);
     tcase_add_test(t, a_domain_that_is_too_long);
     suite_add_tcase(s, t);
