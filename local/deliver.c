@@ -14,31 +14,26 @@ set(struct result *r, enum outcome outcome, const char *dsn, const char *text)
     snprintf(r->text, sizeof r->text, "%s", text);
 }
 
-static void
-read_header(struct delivery *d)
-{
-    size_t want = d->size < HEADER_READ_MAX ? (size_t)d->size : HEADER_READ_MAX;
-    if (d->header_read)
-        return;
-    d->header_read = true;
-    d->header = buf_new(HEADER_READ_MAX);
-    char *to = buf_reserve(&d->header, want);
-    ssize_t n = to ? pread(d->fd, to, want, (off_t)d->offset) : -1;
-    if (n > 0)
-        buf_commit(&d->header, (size_t)n);
-}
-
-/* RFC 9228: it has been here, for this very address. */
-static bool
-delivered_before(struct delivery *d, struct str address)
+/* RFC 9228: its header tells. */
+bool
+deliver_was_here(struct local_session *s, struct delivery *d)
 {
     struct header_field field;
-    read_header(d);
-    struct header h = header_of(buf_str(&d->header));
+    struct buf *header = &s->header;
+    size_t want = d->size < HEADER_READ_MAX ? (size_t)d->size : HEADER_READ_MAX;
+    buf_reset(header);
+    char *to = buf_reserve(header, want);
+    ssize_t n = to ? pread(d->fd, to, want, (off_t)d->offset) : -1;
+    if (n > 0)
+        buf_commit(header, (size_t)n);
+    struct header h = header_of(buf_str(header));
     while (header_next(&h, &field))
         if (str_caseeq(field.name, STR("Delivered-To")) &&
-            str_caseeq(str_trim(field.value), address))
+            str_caseeq(str_trim(field.value), d->address)) {
+            set(&d->result, OUTCOME_NEVER, "5.4.6",
+                "mail loop: it was delivered to this address before");
             return true;
+        }
     return false;
 }
 
@@ -91,81 +86,123 @@ get_cell(struct local_session *s, struct str account, struct err *e)
     }
     close_cell(place);
     place->fd = pair[0];
-    place->used = ++s->clock;
+    place->used = place->started = ++s->clock;
     memcpy(place->account, account.p, account.n);
     place->account[account.n] = '\0';
     return place;
 }
 
 static void
-add_head(struct buf *head, const struct delivery *d, struct str address)
+add_head(struct buf *head, const struct delivery *d)
 {
     buf_addz(head, "Return-Path: <");
     buf_add(head, d->sender);
     buf_addz(head, ">\r\nDelivered-To: ");
-    buf_add(head, address);
+    buf_add(head, d->address);
     buf_addz(head, "\r\n");
 }
 
 static int
-ask_cell(struct cell *cell, struct delivery *d, uint32_t index, struct str address, bool again,
-         struct buf *file, struct err *e)
+ask_cell(struct local_session *s, struct delivery *d, struct err *e)
 {
     struct msg m = {0};
-    struct buf head = buf_new(2048);
-    add_head(&head, d, address);
+    char room[2048];
+    struct buf head = buf_on(room, sizeof room, sizeof room - 1);
+    d->cell = get_cell(s, str_z(d->account), e);
+    if (!d->cell)
+        return -1;
+    d->started = d->cell->started;
+    add_head(&head, d);
     msg_begin(&m, M_CELL_DELIVER);
     msg_put_str(&m, d->id);
-    msg_put_u32(&m, index);
+    msg_put_u32(&m, d->index);
     msg_put_u64(&m, (uint64_t)d->arrived_us);
     msg_put_u64(&m, d->offset);
     msg_put_u64(&m, d->size);
-    msg_put_bool(&m, again);
+    msg_put_bool(&m, d->again);
     msg_put_str(&m, buf_str(&head));
     msg_add_fd(&m, d->fd);
-    int ok = chan_ask(cell->fd, &m, M_CELL_DELIVERED, R_LOCAL, R_CELL, CELL_MS, e);
-    if (ok == 0)
-        buf_add(file, msg_get_str(&m));
+    int ok = buf_ok(&head) ? chan_send(d->cell->fd, &m, CELL_MS, e)
+                           : err_set(e, ERR_PERMANENT, "the addresses are too long");
     msg_free(&m);
-    buf_free(&head);
     return ok;
 }
 
+static int
+hear_cell(struct local_session *s, struct delivery *d, struct buf *file, struct err *e)
+{
+    struct msg m = {0};
+    if (d->started == s->stuck) /* it may have been the last that the stuck one did */
+        return err_set(e, ERR_TIMEOUT, "no answer in time");
+    if (d->cell->fd < 0 || d->cell->started != d->started)
+        return err_set(e, ERR_CLOSED, "the cell has gone");
+    int ok = chan_answer(d->cell->fd, &m, M_CELL_DELIVERED, R_LOCAL, R_CELL, CELL_MS, e);
+    if (ok == 0)
+        buf_add(file, msg_get_str(&m));
+    msg_free(&m);
+    return ok;
+}
+
+/* Whether it is worth another try at once: a cell that was kept may have gone meanwhile. A channel
+ * that has failed is of no more use. */
+static bool
+has_gone(struct local_session *s, struct delivery *d, const struct err *e)
+{
+    if (!d->cell || e->class == ERR_TEMPORARY || e->class == ERR_PERMANENT || e->class == ERR_LIMIT)
+        return false;
+    if (d->cell->started == d->started)
+        close_cell(d->cell);
+    d->again = true;
+    if (e->class != ERR_TIMEOUT)
+        return true;
+    s->stuck = d->started; /* the next would wait as long, and others wait for us */
+    return false;
+}
+
+static void
+set_failed(const struct local_session *s, struct delivery *d, const struct err *e)
+{
+    struct result *r = &d->result;
+    log_warn("%s: to <%s>: %s", log_str(d->id), log_str(d->address), e->text);
+    if (e->class == ERR_PERMANENT)
+        set(r, OUTCOME_NEVER, "5.2.0", e->text);
+    else if (e->class == ERR_LIMIT && !s->local->conf->quota_wait)
+        set(r, OUTCOME_NEVER, "5.2.2", e->text);
+    else
+        set(r, OUTCOME_LATER, e->class == ERR_LIMIT ? "4.2.2" : "4.3.0", e->text);
+}
+
+int
+deliver_begin(struct local_session *s, struct delivery *d)
+{
+    struct err e = {0};
+    for (int tries = 0; tries < 2; tries++) {
+        if (ask_cell(s, d, &e) == 0)
+            return 0;
+        if (!has_gone(s, d, &e))
+            break;
+    }
+    set_failed(s, d, &e);
+    return -1;
+}
+
 void
-deliver_to(struct local_session *s, struct delivery *d, uint32_t index, struct str address,
-           struct str account, struct result *result_r)
+deliver_end(struct local_session *s, struct delivery *d)
 {
     struct err e = {0};
     char room[256];
     struct buf file = buf_on(room, sizeof room, sizeof room - 1);
-    bool again = d->again;
-    if (delivered_before(d, address)) {
-        set(result_r, OUTCOME_NEVER, "5.4.6", "mail loop: it was delivered to this address before");
+    int ok = hear_cell(s, d, &file, &e);
+    if (ok < 0 && has_gone(s, d, &e)) {
+        ok = ask_cell(s, d, &e) < 0 ? -1 : hear_cell(s, d, &file, &e);
+        if (ok < 0)
+            (void)has_gone(s, d, &e);
+    }
+    if (ok < 0) {
+        set_failed(s, d, &e);
         return;
     }
-    /* A cell that was kept may have gone meanwhile: once more with a fresh one. */
-    for (int tries = 0; tries < 2; tries++) {
-        struct cell *cell = get_cell(s, account, &e);
-        if (!cell)
-            break;
-        if (ask_cell(cell, d, index, address, again, &file, &e) == 0) {
-            char text[300];
-            snprintf(text, sizeof text, "delivered to maildir as %s", buf_z(&file));
-            set(result_r, OUTCOME_DONE, "2.0.0", text);
-            return;
-        }
-        if (e.class == ERR_TEMPORARY || e.class == ERR_PERMANENT || e.class == ERR_LIMIT)
-            break;
-        close_cell(cell);
-        if (e.class == ERR_TIMEOUT) /* the next would wait as long, and others wait for us */
-            break;
-        again = true;
-    }
-    log_warn("%s: to <%s>: %s", log_str(d->id), log_str(address), e.text);
-    if (e.class == ERR_PERMANENT)
-        set(result_r, OUTCOME_NEVER, "5.2.0", e.text);
-    else if (e.class == ERR_LIMIT && !s->local->conf->quota_wait)
-        set(result_r, OUTCOME_NEVER, "5.2.2", e.text);
-    else
-        set(result_r, OUTCOME_LATER, e.class == ERR_LIMIT ? "4.2.2" : "4.3.0", e.text);
+    char text[300];
+    snprintf(text, sizeof text, "delivered to maildir as %s", buf_z(&file));
+    set(&d->result, OUTCOME_DONE, "2.0.0", text);
 }

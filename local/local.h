@@ -2,8 +2,9 @@
  * local: the delivery agent: aliases, then Maildirs, each by a cell of the account's own user.
  *
  * A listener whose connections are channels that qmgr opens; each gets a process, which serves one
- * message after another in a straight line. Trusts: the operator's aliases. Reads of a stranger's
- * message only its header, for the loop check. Opens nothing: cells come from authd.
+ * message after another in a straight line. Those that lie in the channel together go to their
+ * cells together, and are answered in the order they came. Trusts: the operator's aliases. Reads of
+ * a stranger's message only its header, for the loop check. Opens nothing: cells come from authd.
  */
 #pragma once
 #include "lib/conf/conf.h"
@@ -13,6 +14,7 @@
 #include "lib/mail/aliases.h"
 
 enum { CELLS_KEPT = 8, ANSWERS_KEPT = 8, EXPAND_MAX = 5000, HEADER_READ_MAX = 256 * 1024 };
+enum { BATCH_MAX = CELLS_KEPT }; /* no cell that one of a batch waits for is closed for another */
 
 struct local {
     const struct start *start;
@@ -30,17 +32,28 @@ struct answer { /* of authd: this address is this account's */
 struct cell { /* kept for the next message to the same account */
     int fd;   /* channel; -1: none */
     char account[128];
-    unsigned used; /* by the session's counter */
+    unsigned used;    /* by the session's counter */
+    unsigned started; /* the same: which one it is */
+};
+
+struct result { /* the answer for one recipient */
+    enum outcome outcome;
+    const char *dsn;
+    char text[400];
 };
 
 struct delivery { /* one DELIVER */
-    struct str id, sender;
+    struct str id, sender, address;
+    uint32_t index;
     int64_t arrived_us;
     uint64_t offset, size;
     bool again;
     int fd;
-    struct buf header; /* of the message, read at the first recipient */
-    bool header_read;
+    char account[128];
+    bool to_cell;
+    struct cell *cell; /* asked, */
+    unsigned started;  /* this one */
+    struct result result;
 };
 
 struct local_session {
@@ -51,14 +64,12 @@ struct local_session {
     unsigned clock;
     struct answer answers[ANSWERS_KEPT];
     unsigned answered;
-    struct arena arena;     /* of one message */
+    struct delivery batch[BATCH_MAX]; /* not answered yet */
+    size_t nbatch;
+    unsigned stuck;         /* the cell that was given up waiting for */
+    struct buf header;      /* of one message */
+    struct arena arena;     /* of one batch */
     struct arena expansion; /* of one recipient */
-};
-
-struct result { /* the answer for one recipient */
-    enum outcome outcome;
-    const char *dsn;
-    char text[400];
 };
 
 /* session.c */
@@ -70,7 +81,11 @@ void local_session(const struct peer *peer, void *arg);
 int expand_address(const struct local *l, struct arena *arena, struct str address,
                    struct str **addresses_r, size_t *n_r, struct err *e);
 
-/* deliver.c: into the Maildir of an account. */
-void deliver_to(struct local_session *s, struct delivery *d, uint32_t index, struct str address,
-                struct str account, struct result *result_r);
+/* deliver.c: into the Maildir of d->account. Whether it went through this very address before; the
+ * result says so. */
+bool deliver_was_here(struct local_session *s, struct delivery *d);
+/* 0: its cell has been asked; -1 with the result: it has not, and will not be. */
+int deliver_begin(struct local_session *s, struct delivery *d);
+/* What came of it, into the result; of all that one cell was asked, in that order. */
+void deliver_end(struct local_session *s, struct delivery *d);
 void deliver_close_cells(struct local_session *s);

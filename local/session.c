@@ -1,5 +1,6 @@
 #include "lib/log/log.h"
 #include "local/local.h"
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -8,7 +9,6 @@ enum {
     SEND_MS = 30000,
     AUTH_MS = 30000,
     ADDRESSES_A_MESSAGE = 100,
-    RCPTS_MAX = 100
 };
 
 static int
@@ -127,44 +127,60 @@ ask_account(struct local_session *s, struct str address, bool final, char accoun
     return ok;
 }
 
-static int
-serve_rcpt(struct local_session *s, int channel, struct delivery *d, uint32_t index,
-           struct str address)
+static void
+drop(struct delivery *d)
 {
-    struct result r = {0};
-    struct err e = {0};
-    struct str *addresses = NULL;
-    size_t n = 0;
-    char account[128];
-    bool final = address.n && address.p[0] == '\\';
-    if (final)
-        address = str_from(address, 1);
-    forget_if_old(s);
-    arena_reset(&s->expansion);
-    if (!final && expand_address(s->local, &s->expansion, address, &addresses, &n, &e) < 0) {
-        bool later = e.class != ERR_PERMANENT;
-        say(&r, later ? OUTCOME_LATER : OUTCOME_NEVER, later ? "4.3.5" : "5.4.6", e.text);
-    } else if (n) {
-        snprintf(r.text, sizeof r.text, "alias of %zu address%s", n, n == 1 ? "" : "es");
-        r.outcome = OUTCOME_EXPANDED;
-        r.dsn = "2.0.0";
-        if (send_expansion(channel, index, addresses, n) < 0)
-            return -1;
-    } else if (ask_account(s, address, final, account, &r) == 0) {
-        deliver_to(s, d, index, address, str_z(account), &r);
-    }
-    return send_outcome(channel, index, &r);
+    if (d->fd >= 0)
+        close(d->fd);
+    d->fd = -1;
 }
 
-struct wanted {
-    uint32_t index;
-    struct str address;
-};
-
-/* All is copied out of the message first: its place is used again. */
+/* The cells of all are asked before any is waited for, and qmgr is told when all have answered: so
+ * each wakes up once. Outcomes are in the order in which the messages came. */
 static int
-read_delivery(struct local_session *s, struct msg *m, struct delivery *d, struct wanted *rcpts,
-              uint32_t *n_r)
+settle_batch(struct local_session *s, int channel)
+{
+    int ok = 0;
+    for (size_t i = 0; i < s->nbatch; i++)
+        if (s->batch[i].to_cell)
+            s->batch[i].to_cell = deliver_begin(s, &s->batch[i]) == 0;
+    for (size_t i = 0; i < s->nbatch; i++)
+        if (s->batch[i].to_cell)
+            deliver_end(s, &s->batch[i]);
+    for (size_t i = 0; i < s->nbatch; i++) {
+        ok = ok == 0 ? send_outcome(channel, s->batch[i].index, &s->batch[i].result) : -1;
+        drop(&s->batch[i]);
+    }
+    s->nbatch = 0;
+    return ok;
+}
+
+/* To a cell, or what became of it otherwise; *n_r addresses where it is an alias. */
+static void
+find_way(struct local_session *s, struct delivery *d, struct str **addresses_r, size_t *n_r)
+{
+    struct result *r = &d->result;
+    struct err e = {0};
+    bool final = d->address.n && d->address.p[0] == '\\';
+    *n_r = 0;
+    if (final)
+        d->address = str_from(d->address, 1);
+    arena_reset(&s->expansion);
+    if (!final && expand_address(s->local, &s->expansion, d->address, addresses_r, n_r, &e) < 0) {
+        bool later = e.class != ERR_PERMANENT;
+        say(r, later ? OUTCOME_LATER : OUTCOME_NEVER, later ? "4.3.5" : "5.4.6", e.text);
+    } else if (*n_r) {
+        snprintf(r->text, sizeof r->text, "alias of %zu address%s", *n_r, *n_r == 1 ? "" : "es");
+        r->outcome = OUTCOME_EXPANDED;
+        r->dsn = "2.0.0";
+    } else if (ask_account(s, d->address, final, d->account, r) == 0) {
+        d->to_cell = !deliver_was_here(s, d);
+    }
+}
+
+/* All is copied out of the message: its place is used again. */
+static int
+read_delivery(struct local_session *s, struct msg *m, struct delivery *d)
 {
     d->id = arena_str(&s->arena, msg_get_str(m));
     d->sender = arena_str(&s->arena, msg_get_str(m));
@@ -172,41 +188,59 @@ read_delivery(struct local_session *s, struct msg *m, struct delivery *d, struct
     d->offset = msg_get_u64(m);
     d->size = msg_get_u64(m);
     d->again = msg_get_bool(m);
-    (void)msg_get_u32(m); /* 8-bit or not: stored as it is */
-    *n_r = msg_get_u32(m);
-    if (*n_r == 0 || *n_r > RCPTS_MAX)
-        return -1;
-    for (uint32_t i = 0; i < *n_r; i++) {
-        rcpts[i].index = msg_get_u32(m);
-        rcpts[i].address = arena_str(&s->arena, msg_get_str(m));
-        if (!rcpts[i].address.p)
-            return -1;
-    }
+    (void)msg_get_u32(m);           /* 8-bit or not: stored as it is */
+    bool one = msg_get_u32(m) == 1; /* recipient: qmgr gives local no more */
+    d->index = msg_get_u32(m);
+    d->address = arena_str(&s->arena, msg_get_str(m));
     d->fd = msg_take_fd(m, 0);
-    return msg_end(m) && d->id.p && d->sender.p ? 0 : -1;
+    return one && msg_end(m) && d->id.p && d->sender.p && d->address.p ? 0 : -1;
 }
 
 static int
 serve_message(struct local_session *s, int channel, struct msg *m)
 {
-    struct delivery d = {.fd = -1};
-    struct wanted rcpts[RCPTS_MAX];
-    uint32_t n = 0;
-    int ok = read_delivery(s, m, &d, rcpts, &n);
-    for (uint32_t i = 0; ok == 0 && i < n; i++)
-        ok = serve_rcpt(s, channel, &d, rcpts[i].index, rcpts[i].address);
-    if (d.fd >= 0)
-        close(d.fd);
-    buf_free(&d.header);
+    struct delivery *d = &s->batch[s->nbatch];
+    struct str *addresses;
+    size_t n;
+    *d = (struct delivery){.fd = -1};
+    if (m->type != M_DELIVER || read_delivery(s, m, d) < 0) {
+        drop(d);
+        return -1;
+    }
+    find_way(s, d, &addresses, &n);
+    /* Those before it are answered before it is. */
+    if (n &&
+        (settle_batch(s, channel) < 0 || send_expansion(channel, d->index, addresses, n) < 0)) {
+        drop(d);
+        return -1;
+    }
+    s->batch[s->nbatch++] = *d;
+    return 0;
+}
+
+/* One message, and what has come behind it. */
+static int
+serve_batch(struct local_session *s, int channel, struct msg *m)
+{
+    int n, ok;
+    forget_if_old(s);
     arena_reset(&s->arena);
-    return ok;
+    do {
+        ok = serve_message(s, channel, m);
+        n = ok == 0 && s->nbatch < BATCH_MAX ? msg_recv(channel, m, R_QMGR, R_LOCAL) : 0;
+    } while (n == 1);
+    if (n < 0 && errno == EPROTO)
+        ok = -1;
+    return settle_batch(s, channel) < 0 ? -1 : ok;
 }
 
 void
 local_session(const struct peer *peer, void *arg)
 {
-    struct local_session s = {
-        .local = arg, .arena = arena_new(8 << 20), .expansion = arena_new(8 << 20)};
+    struct local_session s = {.local = arg,
+                              .header = buf_new(HEADER_READ_MAX),
+                              .arena = arena_new(8 << 20),
+                              .expansion = arena_new(8 << 20)};
     struct msg m = {0};
     struct err e = {0};
     int n;
@@ -216,7 +250,7 @@ local_session(const struct peer *peer, void *arg)
     n = chan_recv(peer->fd_in, &m, R_QMGR, R_LOCAL, IDLE_MS, &e);
     if (n == 1 && m.type == M_ROUTE)
         while ((n = chan_recv(peer->fd_in, &m, R_QMGR, R_LOCAL, IDLE_MS, &e)) == 1)
-            if (m.type != M_DELIVER || serve_message(&s, peer->fd_in, &m) < 0)
+            if (serve_batch(&s, peer->fd_in, &m) < 0)
                 break;
     if (n < 0 && e.class != ERR_TIMEOUT)
         log_warn("channel to qmgr: %s", e.text);
@@ -224,5 +258,6 @@ local_session(const struct peer *peer, void *arg)
     remote_close(&s.authd);
     arena_free(&s.arena);
     arena_free(&s.expansion);
+    buf_free(&s.header);
     msg_free(&m);
 }

@@ -10,6 +10,7 @@ struct intake {
     char id[ID_LEN + 1];
     bool committing; /* renamed, waits for a sync */
     char origin;
+    int fd;             /* the file, read-only, from its commit on; or -1 */
     uint32_t user, kib; /* counted for this user (users.c); 0: nobody */
     struct arena arena;
     struct envelope env;
@@ -33,6 +34,8 @@ static void
 forget(struct intake *in)
 {
     open_intakes--;
+    if (in->fd >= 0)
+        close(in->fd);
     users_drop(in->user, 1, in->kib);
     arena_free(&in->arena);
     free(in);
@@ -75,6 +78,7 @@ on_new(struct client *c, uint32_t user)
         service_fail(c, ERR_TEMPORARY, "out of memory");
         return;
     }
+    in->fd = -1;
     in->arena = arena_new((size_t)2 * QFILE_ENVELOPE_MAX);
     store_new_id(in->id);
     int fd = store_create(in->id, &e);
@@ -113,15 +117,18 @@ may_go(char origin, const struct envelope *env)
 static int
 check(struct intake *in, struct err *e)
 {
-    int fd = store_reopen(in->id);
-    if (fd < 0)
+    in->fd = store_reopen(in->id);
+    if (in->fd < 0)
         return err_errno(e, "cannot read the queue file");
     /* From here on it never changes: a session that kept it open could put other recipients into
      * it, or other content, behind our back. */
-    int ok = store_is_written(fd)
+    int ok = store_is_written(in->fd)
                  ? err_set(e, ERR_TEMPORARY, "the session has not let go of the file")
-                 : qfile_read(fd, &in->arena, &in->env, e);
-    close(fd);
+                 : qfile_read(in->fd, &in->arena, &in->env, e);
+    if (qmgr.nactive >= FILES_KEPT || qmgr.service.nclients > FILES_CLIENTS) {
+        close(in->fd);
+        in->fd = -1;
+    }
     if (ok == 0 && in->env.message_size > qmgr.conf->message_size_max)
         ok = err_set(e, ERR_PERMANENT, "message too large");
     if (ok == 0 && !may_go(in->origin, &in->env))
@@ -195,7 +202,7 @@ accepted(struct intake *in)
         entry_own(entry, in->user, in->kib);
     stats_add(STAT_ACCEPTED, 1);
     stats_add(STAT_ACCEPTED_BYTES, in->env.message_size);
-    message_adopt(entry, &in->arena, &in->env);
+    message_adopt(entry, &in->arena, &in->env, &in->fd);
 }
 
 static bool

@@ -29,6 +29,8 @@ message_free(struct message *m)
     }
     if (loop_timer_is_set(&m->record_again))
         loop_timer_del(&qmgr.loop, &m->record_again);
+    if (m->fd >= 0)
+        close(m->fd);
     free(m->rcpts);
     arena_free(&m->arena);
     free(m);
@@ -103,6 +105,7 @@ new_message(struct entry *entry)
     struct message *m = calloc(1, sizeof *m);
     if (m) {
         m->entry = entry;
+        m->fd = -1;
         m->arena = arena_new(ARENA_MAX);
         m->loaded_ms = now_ms();
     }
@@ -287,7 +290,7 @@ admit(struct message *m, uint64_t tag)
 }
 
 void
-message_adopt(struct entry *entry, struct arena *arena, struct envelope *env)
+message_adopt(struct entry *entry, struct arena *arena, struct envelope *env, int *fd)
 {
     struct err e;
     struct message *m = qmgr.nactive < ACTIVE_MAX ? new_message(entry) : NULL;
@@ -299,6 +302,8 @@ message_adopt(struct entry *entry, struct arena *arena, struct envelope *env)
     m->arena = *arena;
     m->arena.max = ARENA_MAX;
     *arena = arena_new(0);
+    m->fd = *fd;
+    *fd = -1;
     m->env = *env;
     if (take_envelope(m, &e) < 0) {
         message_free(m);
@@ -308,6 +313,14 @@ message_adopt(struct entry *entry, struct arena *arena, struct envelope *env)
     }
     shape_learn(entry, m);
     admit(m, 0);
+}
+
+int
+message_file(struct message *m)
+{
+    int fd = m->fd;
+    m->fd = -1;
+    return fd >= 0 ? fd : store_read_fd(m->entry);
 }
 
 void

@@ -27,9 +27,11 @@
 
 enum {
     ID_LEN = 20,
-    ACTIVE_MAX = 5000,   /* messages in delivery at once */
-    BULK_RCPTS = 50,     /* a message to so many is a mailing */
-    EXPANDED_MAX = 5000, /* recipients of one message, with those that aliases led to */
+    ACTIVE_MAX = 5000,    /* messages in delivery at once */
+    FILES_KEPT = 500,     /* open, of messages that are about to be delivered, */
+    FILES_CLIENTS = 2000, /* and only while there are no more channels than that */
+    BULK_RCPTS = 50,      /* a message to so many is a mailing */
+    EXPANDED_MAX = 5000,  /* recipients of one message, with those that aliases led to */
     REASON_MAX = 400,
     RECORD_AGAIN_MS = 5000, /* a journal that could not be written is tried again */
 };
@@ -104,6 +106,7 @@ struct rcpt {
 
 struct message {
     struct entry *entry;
+    int fd; /* its file, open since it was accepted, for its first job; or -1 */
     struct arena arena;
     struct envelope env;
     struct rcpt **rcpts; /* the envelope's first, then those that expansion added */
@@ -242,8 +245,10 @@ void intake_synced(int synced); /* the syncer's answer */
 struct message *message_load(struct entry *entry, struct err *e); /* reads file and journal */
 void message_free(struct message *m);
 void message_start(struct entry *entry, uint64_t tag); /* its time has come; tag: or 0 */
-/* The same for one just accepted: arena and envelope become the message's. */
-void message_adopt(struct entry *entry, struct arena *arena, struct envelope *env);
+/* The same for one just accepted: arena and envelope become the message's, and so may *fd, its
+ * file, or -1: *fd is -1 then. */
+void message_adopt(struct entry *entry, struct arena *arena, struct envelope *env, int *fd);
+int message_file(struct message *m);    /* to be closed by the caller; -1 with errno */
 void message_mark(struct message *m);   /* on record what is done, while others are open */
 void message_settle(struct message *m); /* conclude this attempt if no recipient is open any more */
 int message_add_rcpt(struct message *m, struct str address); /* by expansion; 0 also when known */

@@ -235,19 +235,29 @@ send_job(struct lane *lane, struct job *job, int fd)
     return ok;
 }
 
+static void
+append(struct lane *lane, struct job *job)
+{
+    struct job **last = &lane->job;
+    while (*last)
+        last = &(*last)->next;
+    *last = job;
+    job->next = NULL;
+    lane->njobs++;
+}
+
 /* The lane has the job from here on, and if its channel turns out to be dead (the process at its
  * other end has just gone, idle), route_gone() takes it back. */
 static void
 hand_over(struct lane *lane, struct job *job)
 {
-    int fd = store_read_fd(job->message->entry);
+    int fd = message_file(job->message);
     if (fd < 0) {
         log_error("%.*s: cannot open it: %s", ID_LEN, job->message->entry->id, strerror(errno));
-        lane_rest(lane);
         answer_all(job, "4.3.0", "the queue file cannot be opened");
         return;
     }
-    lane->job = job;
+    append(lane, job);
     if (send_job(lane, job, fd) < 0) {
         log_debug("%.*s: cannot hand it over: %s", ID_LEN, job->message->entry->id,
                   strerror(errno));
@@ -269,6 +279,47 @@ push_back(struct job *job)
         log_fatal("out of memory for the queue");
 }
 
+/* Whether the lane's route may have another job on it while others wait for a place. */
+static bool
+may_go_on(const struct lane *lane, const struct sched_route *route)
+{
+    return lane->burst + lane->njobs < SCHED_BURST || !sched_others_wait(route);
+}
+
+/* A job that a process died of, which is then found out, and one that takes long. */
+static bool
+goes_alone(const struct job *job)
+{
+    return job->deaths || job->message->env.message_size > LANE_ALONE_SIZE;
+}
+
+/* More of the same route behind what the lane has. */
+static void
+hand_ahead(struct lane *lane)
+{
+    size_t max = lane->pool == POOL_LOCAL ? LANE_LOCAL_JOBS : LANE_RELAY_JOBS;
+    while (lane->job && lane->njobs < max && !goes_alone(lane->job) && !lane->client->closing &&
+           may_go_on(lane, lane->job->sched.route)) {
+        struct sched_job *next = sched_pull_ahead(lane->job->sched.route, now_ms());
+        if (next && goes_alone(job_of(next))) {
+            push_back(job_of(next));
+            next = NULL;
+        }
+        if (!next)
+            break;
+        hand_over(lane, job_of(next));
+    }
+}
+
+static void
+set_off(struct lane *lane, struct job *job)
+{
+    hand_over(lane, job);
+    hand_ahead(lane);
+    if (!lane->job)
+        lane_rest(lane);
+}
+
 static void
 pump_pool(enum sched_pool pool)
 {
@@ -276,7 +327,7 @@ pump_pool(enum sched_pool pool)
     while (!lane_trouble(pool, now_ms()) && (next = sched_pull(pool, now_ms()))) {
         struct lane *lane = lane_get(next->route);
         if (lane)
-            hand_over(lane, job_of(next));
+            set_off(lane, job_of(next));
         else
             push_back(job_of(next));
     }
@@ -383,24 +434,37 @@ learn(struct job *job)
 /* Another job of the same route goes on over the same connection, for a while even when other
  * routes wait for one. */
 static void
+go_on(struct lane *lane)
+{
+    struct sched_job *next = NULL;
+    lane->burst++;
+    if (lane->job) {
+        sched_step_up(&lane->job->sched);
+        if (lane->route)
+            hand_ahead(lane);
+        return;
+    }
+    if (lane->route && may_go_on(lane, lane->route))
+        next = sched_pull_from(lane->route, now_ms());
+    if (next)
+        set_off(lane, job_of(next));
+    else
+        lane_rest(lane);
+}
+
+static void
 finish_job(struct lane *lane)
 {
     struct job *job = lane->job;
-    struct sched_route *route = job->sched.route;
-    lane->job = NULL;
+    lane->job = job->next;
+    lane->njobs--;
     /* A local delivery that is done again finds itself by its name: not worth a journal unless the
      * message is with us for long. */
     if (lane->route || now_ms() - job->message->loaded_ms > LOCAL_MARK_MS)
         message_mark(job->message);
     learn(job);
     end_job(job);
-    struct sched_job *next = NULL;
-    if (lane->route && (lane->burst++ < SCHED_BURST || !sched_others_wait(route)))
-        next = sched_pull_from(lane->route, now_ms());
-    if (next)
-        hand_over(lane, job_of(next));
-    else
-        lane_rest(lane);
+    go_on(lane);
 }
 
 static int
@@ -447,8 +511,10 @@ route_message(struct client *c, struct msg *in)
              : in->type == M_EXPAND  ? on_expand(lane, in)
              : in->type == M_OUTCOME ? on_outcome(lane, in)
                                      : -1;
-    if (ok == 0)
+    if (ok == 0) {
+        c->eager = lane->job; /* the next answer is often there */
         return;
+    }
     log_warn("%s answered what it was not asked", role_name(c->role));
     service_close(c);
 }
@@ -478,12 +544,14 @@ route_gone(struct client *c)
     struct lane *lane = c->state;
     if (!lane)
         return;
-    struct job *job = lane->job;
-    if (job)
+    bool busy = lane->job;
+    for (struct job *job = lane->job, *next; job; job = next) {
+        next = job->next;
         take_back(job);
+    }
     lane_gone(lane);
     /* Not at once: a process that dies at every job must not make us spin. */
-    if (job)
+    if (busy)
         loop_timer_set(&qmgr.loop, &pause, now_ms() + DEATH_PAUSE_MS);
     else
         route_pump();

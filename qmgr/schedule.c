@@ -513,14 +513,21 @@ take_first(struct sched_route *route)
 }
 
 static struct sched_job *
-start(struct sched_route *route)
+take_next(struct sched_route *route, bool runs)
 {
     struct sched_job *job = take_first(route);
-    count_running(job, route->site);
+    if (runs)
+        count_running(job, route->site);
     if (job->node.key > the.now)
         the.now = job->node.key;
     reopen(route);
     return job;
+}
+
+static struct sched_job *
+start(struct sched_route *route)
+{
+    return take_next(route, true);
 }
 
 /* Whether a route may start a job; if not it is put where it waits for that. */
@@ -583,6 +590,22 @@ sched_pull_from(struct sched_route *route, int64_t now_ms)
     return may_start(route, now_ms) ? start(route) : NULL;
 }
 
+struct sched_job *
+sched_pull_ahead(struct sched_route *route, int64_t now_ms)
+{
+    const struct sched_site *site = route->site;
+    bool well = site->fixed || (site->proven && site->cohort == 0);
+    if (route->jobs.n == 0 || !well || is_dead(site, now_ms))
+        return NULL;
+    return take_next(route, false);
+}
+
+void
+sched_step_up(struct sched_job *job)
+{
+    count_running(job, job->route->site);
+}
+
 bool
 sched_others_wait(const struct sched_route *route)
 {
@@ -627,7 +650,8 @@ sched_end(struct sched_job *job)
 int
 sched_push_back(struct sched_job *job)
 {
-    uncount_running(job);
+    if (job->site)
+        uncount_running(job);
     return queue_job(job);
 }
 

@@ -114,12 +114,17 @@ struct heap_node *sched_parked(struct sched_route *route, struct sched_flow *flo
 /* A job waits on its route, with the tag in job->node.key. -1: out of memory. */
 int sched_push(struct sched_job *job, struct sched_route *route, struct sched_flow *flow,
                size_t cost);
-/* A job that has not ended well goes back, with the tag that it had. */
+/* A job that has not ended well, or was pulled ahead, goes back, with the tag that it had. */
 int sched_push_back(struct sched_job *job);
 /* The next job of the pool that may start now; it counts as running. NULL: none. */
 struct sched_job *sched_pull(enum sched_pool pool, int64_t now_ms);
 /* The same of this one route. */
 struct sched_job *sched_pull_from(struct sched_route *route, int64_t now_ms);
+/* One more of a route that a job runs on, to wait behind that one in the same hands: it takes no
+ * place and does not count as running. Not of a site that fails, or of which nothing is known. */
+struct sched_job *sched_pull_ahead(struct sched_route *route, int64_t now_ms);
+/* The one before it has ended: it takes that one's place. */
+void sched_step_up(struct sched_job *job);
 /* A job whose destination is left alone, and why; it does not count as running. */
 struct sched_job *sched_pull_dead(int64_t now_ms, const char **reason_r);
 /* It has ended; it is the caller's to free. Its route and flow may be released now. */

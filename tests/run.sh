@@ -32,12 +32,16 @@ failed=0
 table=""
 show=""
 
+# One that hangs has failed; those of the long parts have limits of their own.
+limit=900
+
 one() { # NAME COMMAND...
     name=$1
     shift
     start=$(date +%s)
-    "$@" >"$out" 2>&1
+    timeout -k 10 "$limit" "$@" >"$out" 2>&1
     status=$?
+    [ $status -lt 124 ] || echo "stopped after $limit seconds" >>"$out"
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$out" | tail -n 1)
     p=${line%% passed*}
     f=${line#*, }
@@ -76,7 +80,9 @@ if [ -n "$beside_parts" ]; then
 fi
 for part in "$@"; do
     if [ "$part" = unit ]; then
+        limit=3600 # sanitized, they are slow
         one unit "$build/unit"
+        limit=900
         continue
     fi
     if [ "$part" = patient ]; then
@@ -108,16 +114,19 @@ for part in "$@"; do
     fi
     if [ "$part" = keys ] || [ "$part" = logins ] || [ "$part" = loris ]; then
         show=1
+        limit=3600
         one "fault/check_$part" python3 "tests/fault/check_$part.py" --all
         continue
     fi
     if [ "$part" = breach-all ]; then
         show=1
+        limit=3600
         one fault/breach python3 tests/fault/check_breach.py --all
         continue
     fi
     if [ "$part" = fault-all ]; then
         show=1 # their tables are what they are run for
+        limit=7200
         one fault/model "$build/fault/model"
         one protocol/imap_park python3 tests/protocol/test_imap_park.py --all
         one fault/flips python3 tests/fault/check_flips.py --all

@@ -142,9 +142,12 @@ rename_inbox(struct icell *ic, struct str to, struct err *e)
 {
     struct mailbox from, into;
     uint32_t first;
-    if (folder_create(ic->root_fd, to, e) < 0 ||
-        mailbox_open(&from, ic->root_fd, STR("INBOX"), false, e) < 0)
+    if (mailbox_open(&from, ic->root_fd, STR("INBOX"), false, e) < 0)
         return -1;
+    if (folder_create(ic->root_fd, to, e) < 0) {
+        mailbox_close(&from);
+        return -1;
+    }
     int result = -1;
     size_t *all = calloc(from.n + 1, sizeof *all);
     if (!all) {
@@ -152,11 +155,11 @@ rename_inbox(struct icell *ic, struct str to, struct err *e)
     } else if (mailbox_open_target(&into, ic->root_fd, to, e) == 0) {
         for (size_t i = 0; i < from.n; i++)
             all[i] = i;
-        result = from.n ? mailbox_copy(&from, all, from.n, &into, &first, e) : 0;
+        result = from.n ? mailbox_copy(&from, all, from.n, true, &into, &first, e) : 0;
         mailbox_close(&into);
     }
     for (size_t i = 0; i < from.n && result == 0; i++)
-        result = mailbox_unlink(&from, i, e);
+        result = mailbox_unlink_moved(&from, i, e);
     free(all);
     mailbox_close(&from);
     return result;

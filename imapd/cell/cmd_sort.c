@@ -10,11 +10,10 @@ put(struct icell *ic, const struct icell_search *s, const size_t *at, size_t n)
     uint64_t highest = 0;
     stream_putz(&ic->s, "* SORT");
     for (size_t k = 0; k < n; k++) {
-        const struct mailbox_message *m = &ic->mb.msgs[at[k]];
-        if (m->modseq > highest)
-            highest = m->modseq;
+        if (s->modseq && ic->mb.msgs[at[k]].modseq > highest)
+            highest = ic->mb.msgs[at[k]].modseq;
         buf_addc(&ic->s.out, ' ');
-        buf_addu(&ic->s.out, ic->cmd.uid ? m->uid : at[k] + 1);
+        buf_addu(&ic->s.out, ic->cmd.uid ? ic->mb.msgs[at[k]].uid : at[k] + 1);
         if (k % 1024 == 0)
             stream_putz(&ic->s, "");
     }

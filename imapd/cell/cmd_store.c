@@ -195,7 +195,7 @@ end_copy(struct icell *ic, bool move, const size_t *at, size_t n, const char *co
         if (result < 0)
             break;
         for (size_t end = k + MAILBOX_BATCH; k < n && k < end && result == 0; k++)
-            result = mailbox_unlink(&ic->mb, at[k], &e);
+            result = mailbox_unlink_moved(&ic->mb, at[k], &e);
         mailbox_changes_end(&ic->mb);
     }
     if (result < 0)
@@ -233,7 +233,7 @@ copy(struct icell *ic, bool move)
             icell_end_err(ic, &e);
         return;
     }
-    if (mailbox_copy(&ic->mb, at, n, &to, &first, &e) == 0) {
+    if (mailbox_copy(&ic->mb, at, n, move, &to, &first, &e) == 0) {
         struct buf code = buf_new(60000);
         copyuid(ic, at, n, to.uids.validity, first, &code);
         end_copy(ic, move, at, n, buf_z(&code));

@@ -1,6 +1,7 @@
 #include "imapd/cell/sort.h"
 #include "imapd/cell/args.h"
 #include "imapd/cell/digest.h"
+#include "lib/base/sort.h"
 #include "lib/mail/addrlist.h"
 #include "lib/mail/bodytext.h"
 #include "lib/mail/header.h"
@@ -157,10 +158,7 @@ read_values(struct columns *cl, size_t i, union value *values)
 
 /* ---- order ---- */
 
-struct element {
-    uint64_t first; /* the beginning of the first key, turned about when that is in reverse */
-    uint32_t row;
-};
+/* Pairs: the beginning of the first key, turned about when that is in reverse; and the row. */
 
 static uint64_t
 beginning(struct str s)
@@ -179,13 +177,11 @@ compare_text(struct str a, struct str b)
     return c ? c : a.n < b.n ? -1 : a.n > b.n;
 }
 
-/* Whether b comes before a; of equals the first in the mailbox comes first. */
+/* Whether b comes before a, of which the beginnings are the same. */
 static bool
-swapped(const struct columns *cl, const struct element *a, const struct element *b)
+swapped(const struct columns *cl, const struct sort_pair *a, const struct sort_pair *b)
 {
-    if (a->first != b->first)
-        return a->first > b->first;
-    const union value *x = &cl->values[a->row * cl->s->n], *y = &cl->values[b->row * cl->s->n];
+    const union value *x = &cl->values[a->value * cl->s->n], *y = &cl->values[b->value * cl->s->n];
     for (size_t k = 0; k < cl->s->n; k++) {
         int c = kinds[cl->s->keys[k].kind].text ? compare_text(x[k].text, y[k].text)
                 : x[k].number < y[k].number     ? -1
@@ -197,7 +193,7 @@ swapped(const struct columns *cl, const struct element *a, const struct element 
 }
 
 static void
-merge(const struct columns *cl, const struct element *from, struct element *to, size_t left,
+merge(const struct columns *cl, const struct sort_pair *from, struct sort_pair *to, size_t left,
       size_t middle, size_t right)
 {
     size_t a = left, b = middle;
@@ -208,28 +204,44 @@ merge(const struct columns *cl, const struct element *from, struct element *to, 
             to[k] = from[b++];
 }
 
-/* The elements in order: at either place. */
-static struct element *
-sort(const struct columns *cl, struct element *at, struct element *other, size_t n)
+/* Those of one beginning in order; of equals the first in the mailbox comes first. */
+static void
+sort_ties(const struct columns *cl, struct sort_pair *at, struct sort_pair *other, size_t n)
 {
+    struct sort_pair *from = at;
     for (size_t run = 1; run < n; run *= 2) {
         for (size_t left = 0; left < n; left += 2 * run) {
             size_t middle = n - left > run ? left + run : n;
             size_t right = n - left > 2 * run ? left + 2 * run : n;
-            merge(cl, at, other, left, middle, right);
+            merge(cl, from, other, left, middle, right);
         }
-        struct element *hold = at;
-        at = other;
+        struct sort_pair *hold = from;
+        from = other;
         other = hold;
     }
-    return at;
+    if (from != at)
+        memcpy(at, from, n * sizeof *at);
+}
+
+static void
+sort(const struct columns *cl, struct sort_pair *at, struct sort_pair *room, size_t n)
+{
+    sort_pairs(at, room, n);
+    if (cl->s->n == 1 && !kinds[cl->s->keys[0].kind].text)
+        return; /* the beginning is all */
+    for (size_t from = 0, to = 0; from < n; from = to) {
+        while (to < n && at[to].key == at[from].key)
+            to++;
+        if (to - from > 1)
+            sort_ties(cl, at + from, room + from, to - from);
+    }
 }
 
 static int
 run(struct columns *cl, size_t *indices, size_t n)
 {
-    struct element *a = arena_array(&cl->arena, n + 1, sizeof *a);
-    struct element *b = arena_array(&cl->arena, n + 1, sizeof *b);
+    struct sort_pair *a = arena_array(&cl->arena, n + 1, sizeof *a);
+    struct sort_pair *b = arena_array(&cl->arena, n + 1, sizeof *b);
     size_t *held = arena_array(&cl->arena, n + 1, sizeof *held);
     cl->values = arena_array(&cl->arena, n * cl->s->n + 1, sizeof *cl->values);
     if (!a || !b || !held || !cl->values)
@@ -240,12 +252,12 @@ run(struct columns *cl, size_t *indices, size_t n)
             return -1;
         bool text = kinds[cl->s->keys[0].kind].text;
         uint64_t first = text ? beginning(v[0].text) : v[0].number;
-        a[k] = (struct element){cl->s->keys[0].reverse ? ~first : first, (uint32_t)k};
+        a[k] = (struct sort_pair){cl->s->keys[0].reverse ? ~first : first, k};
         held[k] = indices[k];
     }
-    a = sort(cl, a, b, n);
+    sort(cl, a, b, n);
     for (size_t k = 0; k < n; k++)
-        indices[k] = held[a[k].row];
+        indices[k] = held[a[k].value];
     return 0;
 }
 

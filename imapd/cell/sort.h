@@ -2,7 +2,8 @@
  * sort: the order of SORT (RFC 5256 2.2 and 3, RFC 5957).
  *
  * What messages are sorted by is read once into columns, from the fields that are kept of each
- * message; then a merge sort, whose time depends on the number of messages only. Texts are folded
+ * message; then sorted by the first eight bytes and, where these are the same, by merging: the time
+ * depends on the number of messages only. Texts are folded
  * as subject.h says and compared by their first ICELL_SORT_TEXT_MAX bytes; dates and subjects come
  * from digests (digest.h).
  *

@@ -1,6 +1,6 @@
 #include "imapd/cell/thread.h"
+#include "lib/base/buf.h"
 #include "lib/base/sort.h"
-#include <stdio.h>
 
 enum { NONE = 0 };
 #define NOBODY ICELL_THREAD_NONE
@@ -144,48 +144,38 @@ prune(struct icell_forest *f, uint32_t *up, uint32_t *count)
         f->parent[i] = NOBODY;
 }
 
-struct order {
-    int64_t date_s;
-    uint32_t i;
-};
-
-static int
-by_date(const void *a, const void *b)
-{
-    const struct order *x = a, *y = b;
-    if (x->date_s != y->date_s)
-        return x->date_s < y->date_s ? -1 : 1;
-    return x->i < y->i ? -1 : x->i > y->i;
-}
-
-static struct order *
+/* Their numbers, as values. */
+static const struct sort_pair *
 order_by_date(const struct icell_thread_message *m, size_t n, struct arena *arena)
 {
-    struct order *order = arena_array(arena, n + 1, sizeof *order);
-    for (size_t i = 0; order && i < n; i++)
-        order[i] = (struct order){m[i].date_s, (uint32_t)i};
-    if (order)
-        sort_array(order, n, sizeof *order, by_date);
+    const uint64_t middle = (uint64_t)1 << 63; /* dates may be negative */
+    struct sort_pair *order = arena_array(arena, n + 1, sizeof *order);
+    struct sort_pair *room = arena_array(arena, n + 1, sizeof *room);
+    if (!order || !room)
+        return NULL;
+    for (size_t i = 0; i < n; i++)
+        order[i] = (struct sort_pair){(uint64_t)m[i].date_s + middle, i};
+    sort_pairs(order, room, n);
     return order;
 }
 
 /* Lists of children and roots, each by date; a node that is not there goes by its first child. */
 static void
-make_lists(struct icell_forest *f, const struct order *order)
+make_lists(struct icell_forest *f, const struct sort_pair *order)
 {
     uint32_t *last = &f->root;
     f->root = NOBODY;
     for (size_t i = 0; i < f->n; i++)
         f->first[i] = f->next[i] = NOBODY;
     for (size_t k = f->nmessages; k-- > 0;) {
-        uint32_t i = order[k].i, above = f->parent[i];
+        uint32_t i = (uint32_t)order[k].value, above = f->parent[i];
         if (above == NOBODY)
             continue;
         f->next[i] = f->first[above];
         f->first[above] = i;
     }
     for (size_t k = 0; k < f->nmessages; k++) {
-        uint32_t i = order[k].i, above = f->parent[i];
+        uint32_t i = (uint32_t)order[k].value, above = f->parent[i];
         if (above != NOBODY && above >= f->nmessages && f->first[above] == i)
             i = above;
         else if (above != NOBODY)
@@ -281,7 +271,7 @@ icell_thread_references(const struct icell_thread_message *m, size_t n, struct a
         table_new(&subjects, n, arena) < 0)
         return -1;
     l.tree = arena_array(arena, nodes, sizeof *l.tree);
-    struct order *order = order_by_date(m, n, arena);
+    const struct sort_pair *order = order_by_date(m, n, arena);
     if (!l.tree || !order)
         return -1;
     for (size_t i = 0; i < nodes; i++)
@@ -301,11 +291,11 @@ icell_thread_subjects(const struct icell_thread_message *m, size_t n, struct are
                       struct icell_forest *f_r)
 {
     struct table subjects;
-    struct order *order = order_by_date(m, n, arena);
+    const struct sort_pair *order = order_by_date(m, n, arena);
     if (!order || forest_new(f_r, m, n, n + 1, arena) < 0 || table_new(&subjects, n, arena) < 0)
         return -1;
     for (size_t k = 0; k < n; k++) {
-        uint32_t i = order[k].i;
+        uint32_t i = (uint32_t)order[k].value;
         /* An empty subject is a subject like others here. */
         struct slot *s = table_find(&subjects, m[i].subject ? m[i].subject : 1);
         if (s->key)
@@ -343,10 +333,11 @@ static uint32_t
 tell_node(const struct teller *t, uint32_t i)
 {
     const struct icell_forest *f = t->f;
-    char number[16];
+    char room[16];
     if (i < f->nmessages) {
-        snprintf(number, sizeof number, "%u", f->messages[i].number);
-        tell(t, number);
+        struct buf number = buf_on(room, sizeof room, sizeof room - 1);
+        buf_addu(&number, f->messages[i].number);
+        t->put(t->to, buf_str(&number));
     }
     if (f->first[i] == NOBODY)
         return NOBODY;

@@ -12,9 +12,9 @@
 #include "lib/mailbox/mailbox.h"
 #include "lib/mailbox/quota.h"
 #include "lib/role/cell.h"
-#include <stdio.h>
+#include <errno.h>
 
-enum { IDLE_MS = 30000 };
+enum { IDLE_MS = 30000, BATCH_MAX = 8 };
 
 static const struct sipkey name_key = {"bulkhead-deliver"};
 
@@ -27,13 +27,21 @@ put_base(struct buf *out, struct str id, uint64_t arrived_us, struct str head)
              STR_ARG(id), (unsigned long long)siphash(&name_key, head));
 }
 
+/* What became of one message. */
+struct done {
+    bool failed, already;
+    struct err e;
+    char room[MAILBOX_FILE_MAX + 1];
+    struct buf file;
+};
+
 static int
-deliver(int root, struct msg *m, struct buf *file, struct err *e)
+put(struct mailbox_inbox *in, struct msg *m, struct done *done)
 {
     char room[160];
     struct buf base = buf_on(room, sizeof room, sizeof room - 1);
     struct mailbox_delivery d = {0};
-    bool already;
+    done->file = buf_on(done->room, sizeof done->room, MAILBOX_FILE_MAX);
     struct str id = msg_get_str(m);
     (void)msg_get_u32(m);
     uint64_t arrived_us = msg_get_u64(m);
@@ -42,28 +50,65 @@ deliver(int root, struct msg *m, struct buf *file, struct err *e)
     d.again = msg_get_bool(m);
     d.head = msg_get_str(m);
     if (m->type != M_CELL_DELIVER || !msg_end(m))
-        return err_set(e, ERR_PROTOCOL, "malformed request");
+        return -1;
     put_base(&base, id, arrived_us, d.head);
     d.base = buf_str(&base);
     d.fd = m->fds[0];
-    return mailbox_deliver(root, &d, file, &already, e);
+    done->failed = mailbox_put(in, &d, &done->file, &done->already, &done->e) < 0;
+    return 0;
+}
+
+/* Their names are durable from here on; or they have all failed. */
+static void
+settle(struct mailbox_inbox *in, struct done *all, size_t n)
+{
+    struct err e;
+    if (mailbox_settle_inbox(in, &e) == 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (all[i].failed)
+            continue;
+        if (!all[i].already)
+            mailbox_take_back(in, buf_z(&all[i].file));
+        all[i].failed = true;
+        all[i].e = e;
+    }
 }
 
 static int
+answer(struct done *done, struct msg *m)
+{
+    if (done->failed) {
+        log_error("%s", done->e.text);
+        return chan_fail(CELL_CHANNEL, &done->e);
+    }
+    msg_begin(m, M_CELL_DELIVERED);
+    msg_put_str(m, buf_str(&done->file));
+    return msg_send(CELL_CHANNEL, m);
+}
+
+/* A message, and those that have come behind it: with one sync of the directory. */
+static int
 serve(int root, struct msg *m)
 {
-    struct err e = {0};
-    struct buf file = buf_new(255);
-    int ok = deliver(root, m, &file, &e);
-    if (ok < 0 && e.class != ERR_PROTOCOL) {
-        log_error("%s", e.text);
-        ok = chan_fail(CELL_CHANNEL, &e);
-    } else if (ok == 0) {
-        msg_begin(m, M_CELL_DELIVERED);
-        msg_put_str(m, buf_str(&file));
-        ok = msg_send(CELL_CHANNEL, m);
+    struct mailbox_inbox in = mailbox_inbox(root);
+    static struct done all[BATCH_MAX];
+    size_t n = 0;
+    int ok = 0, more = 1;
+    while (ok == 0 && more == 1) {
+        ok = put(&in, m, &all[n]);
+        if (ok == 0 && ++n < BATCH_MAX)
+            more = msg_recv(CELL_CHANNEL, m, R_LOCAL, R_CELL);
+        else
+            more = 0;
     }
-    buf_free(&file);
+    if (more < 0 && errno == EPROTO)
+        ok = -1;
+    settle(&in, all, n);
+    mailbox_inbox_close(&in);
+    for (size_t i = 0; i < n; i++)
+        if (answer(&all[i], m) < 0)
+            ok = -1;
     return ok;
 }
 

@@ -63,8 +63,8 @@ static void
 put_base(struct buf *out, struct str base)
 {
     bool fit = base.n > 0 && base.n <= UIDL_MAX;
-    for (size_t i = 0; i < base.n; i++)
-        fit = fit && base.p[i] > 0x20 && base.p[i] < 0x7f;
+    for (size_t i = 0; i < base.n && fit; i++)
+        fit = base.p[i] > 0x20 && base.p[i] < 0x7f;
     if (fit) {
         buf_add(out, base);
         return;
@@ -140,56 +140,49 @@ pcell_cmd_stat(struct pcell *pc, struct str args)
     stream_putf(&pc->s, "+OK %zu %llu\r\n", n, (unsigned long long)bytes);
 }
 
-/* Room for a line, and for a name. */
-struct rows {
-    struct buf line, name;
-};
-
 static void
-put_uidl(struct pcell *pc, size_t i, struct rows *r)
+put_uidl(struct pcell *pc, size_t i)
 {
     struct err e = {0};
     struct str base;
+    struct buf *out = &pc->s.out;
     /* Not known only when the index was damaged under us: a look at the folder mends that. */
-    if (mailbox_base(&pc->mb, i, &r->name, &base) < 0 &&
-        (mailbox_refresh(&pc->mb, &e) < 0 || mailbox_base(&pc->mb, i, &r->name, &base) < 0))
-        buf_addf(&r->line, "u%u.%u", pc->mb.msgs[i].uid, pc->mb.validity);
+    if (mailbox_base(&pc->mb, i, &base) < 0 &&
+        (mailbox_refresh(&pc->mb, &e) < 0 || mailbox_base(&pc->mb, i, &base) < 0))
+        buf_addf(out, "u%u.%u", pc->mb.msgs[i].uid, pc->mb.validity);
     else
-        put_base(&r->line, base);
+        put_base(out, base);
 }
 
 static void
-put_row(struct pcell *pc, const char *before, size_t i, bool uidl, struct rows *r)
+put_row(struct pcell *pc, size_t i, bool uidl)
 {
-    buf_reset(&r->line);
-    buf_addz(&r->line, before);
-    buf_addu(&r->line, i + 1);
-    buf_addc(&r->line, ' ');
+    struct buf *out = &pc->s.out;
+    buf_addu(out, i + 1);
+    buf_addc(out, ' ');
     if (uidl)
-        put_uidl(pc, i, r);
+        put_uidl(pc, i);
     else
-        buf_addu(&r->line, pc->sizes[i]);
-    buf_addz(&r->line, "\r\n");
-    stream_put(&pc->s, buf_str(&r->line));
+        buf_addu(out, pc->sizes[i]);
+    stream_putz(&pc->s, "\r\n");
 }
 
 static void
 list(struct pcell *pc, struct str args, bool uidl)
 {
     size_t i;
-    struct rows r = {.line = buf_new(512), .name = buf_new(512)};
     if (args.n) {
-        if (message(pc, args, &i) == 0)
-            put_row(pc, "+OK ", i, uidl, &r);
-    } else {
-        stream_putz(&pc->s, "+OK\r\n");
-        for (i = 0; i < pc->n; i++)
-            if (!pc->deleted[i])
-                put_row(pc, "", i, uidl, &r);
-        stream_putz(&pc->s, ".\r\n");
+        if (message(pc, args, &i) < 0)
+            return;
+        stream_putz(&pc->s, "+OK ");
+        put_row(pc, i, uidl);
+        return;
     }
-    buf_free(&r.line);
-    buf_free(&r.name);
+    stream_putz(&pc->s, "+OK\r\n");
+    for (i = 0; i < pc->n; i++)
+        if (!pc->deleted[i])
+            put_row(pc, i, uidl);
+    stream_putz(&pc->s, ".\r\n");
 }
 
 void

@@ -86,7 +86,7 @@ class Bulkhead(System):
 
     def start(self):
         relay = [f"via 127.0.0.1 port {self.sink.port}", "tls no"] if self.sink else []
-        self.suite = Suite(tls=False, queue="local-deliveries 20\nrelay-sessions 100\ndestination-sessions 20",
+        self.suite = Suite(tls=False, queue="local-deliveries 40\nrelay-sessions 100\ndestination-sessions 20",
                            blocks={"smtpd": ["sessions-per-address 1000", "sessions 1000", "relay-from 127.0.0.1"],
                                    "relay": relay})
         self.cgroup.run(lambda: self.suite.ctl("start"))

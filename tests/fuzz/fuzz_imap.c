@@ -275,7 +275,7 @@ mend(struct buf *b, uint32_t validity)
                 !__builtin_mul_overflow(h.ngone, sizeof(struct mailindex_gone), &gone_n) &&
                 !__builtin_add_overflow(sizeof h + rows_n, gone_n, &at) && at <= b->n;
     if (fits) {
-        h.rows_check = mailindex_check(2, b->p + sizeof h, rows_n);
+        h.rows_check = mailindex_rows_check((const struct mailbox_message *)(b->p + sizeof h), h.n);
         h.gone_check = mailindex_check(3, b->p + sizeof h + rows_n, gone_n);
     }
     h.check = mailindex_check(1, &h, offsetof(struct mailindex_head, check));

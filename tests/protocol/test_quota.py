@@ -80,11 +80,73 @@ def is_returned(suite):
     assert b"Subject: returned" not in subjects(suite)
 
 
+def used(suite, name):
+    """What maildirsize says in all, and what lies on the disk."""
+    with open(os.path.join(suite.maildir(name), "maildirsize")) as f:
+        said = [sum(x) for x in zip(*[map(int, line.split()) for line in f.readlines()[1:]])]
+    there = [os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(suite.maildir(name))
+             if os.path.basename(d) in ("cur", "new") for f in files]
+    return said, [sum(there), len(there)]
+
+
+def overquota(answer):
+    assert answer[0] == "NO" and b"[OVERQUOTA]" in answer[1][0], answer
+
+
+def fill_to_edge(suite, m, n):
+    """n messages that take all bytes there are."""
+    head = b"From: a@example.org\r\n\r\n"
+    for i in range(n):
+        size = 131072 * (i + 1) // n - 131072 * i // n
+        assert m.append("INBOX", None, None, head + b"x" * (size - len(head) - 2) + b"\r\n")[0] == "OK"
+    assert used(suite, "edge") == ([131072, n], [131072, n]), used(suite, "edge")
+
+
+def moves_at_the_edge(suite):
+    """All room is taken, to the last byte or to the last message: what stays in the account may go where it likes."""
+    for n in (3, 4):
+        m = imap(suite, "edge")
+        fill_to_edge(suite, m, n)
+        before = used(suite, "edge")
+        m.create("Other")
+        overquota(m.copy("1", "Other"))
+        overquota(m.copy("1:*", "INBOX"))
+        overquota(m.append("Other", None, None, b"x"))
+        assert used(suite, "edge")[0] == before[0], used(suite, "edge")
+        assert m._simple_command("MOVE", "1", "Other")[0] == "OK"
+        assert m._simple_command("MOVE", "1:*", "Other")[0] == "OK"
+        assert m.select("INBOX")[1] == [b"0"] and m.select("Other")[1] == [b"%d" % n]
+        assert m._simple_command("MOVE", "1:*", "INBOX")[0] == "OK"
+        assert m.select("INBOX")[1] == [b"%d" % n]
+        assert m._simple_command("RENAME", "INBOX", "Old")[0] == "OK"
+        assert m.select("INBOX")[1] == [b"0"] and m.select("Old")[1] == [b"%d" % n]
+        overquota(m.copy("1", "INBOX"))
+        overquota(m.append("INBOX", None, None, b"x"))
+        assert used(suite, "edge") == before, used(suite, "edge")
+        # Room for one, and for its last byte.
+        m.store("1", "+FLAGS", "\\Deleted")
+        m.expunge()
+        assert used(suite, "edge")[0] == used(suite, "edge")[1] != before[0], used(suite, "edge")
+        room = 131072 - used(suite, "edge")[0][0]
+        overquota(m.append("INBOX", None, None, b"x" * (room + 1)))
+        assert m.append("INBOX", None, None, b"x" * room)[0] == "OK"
+        overquota(m.append("INBOX", None, None, b"x"))
+        assert used(suite, "edge")[0] == used(suite, "edge")[1] == before[0], used(suite, "edge")
+        for folder in ("Old", "INBOX"):
+            m.select(folder)
+            m.store("1:*", "+FLAGS", "\\Deleted")
+            m.expunge()
+        for folder in ("Old", "Other"):
+            assert m.delete(folder)[0] == "OK"
+        assert used(suite, "edge")[1] == [0, 0]
+        m.logout()
+
+
 def main():
     limits = "accounts {{ quota 128K; quota-messages 4; quota-wait {} }}\n"
-    for wait, tests in (("yes", (by_imap, waits, count_counts)), ("no", (is_returned,))):
+    for wait, tests in (("yes", (by_imap, waits, count_counts, moves_at_the_edge)), ("no", (is_returned,))):
         with Suite(tls=False, extra=limits.format(wait)) as suite:
-            for name in ("full", "sender"):
+            for name in ("full", "sender", "edge"):
                 suite.add(name, "secret")
             for t in tests:
                 REPORT.run(t.__name__.replace("_", " "), t, suite)

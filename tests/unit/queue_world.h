@@ -40,12 +40,12 @@ setup(void)
     int pair[2];
     temp_quiet();
     dir = temp_dir();
-    ck_assert_int_eq(
-        conf_parse(&conf, STR("c"),
-                   STR("version 1\nhostname mx.example.org\ndomain example.org\n"
-                       "queue {\n retry 10s\n retry-max 20s\n expire 60s\n warn-after 15s\n}\n"),
-                   &errors),
-        0);
+    ck_assert_int_eq(conf_parse(&conf, STR("c"),
+                                STR("version 1\nhostname mx.example.org\ndomain example.org\n"
+                                    "queue {\n local-deliveries 20\n retry 10s\n retry-max 20s\n "
+                                    "expire 60s\n warn-after 15s\n}\n"),
+                                &errors),
+                     0);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     st.role = R_QMGR;
     start_add_fd(&st, pair[0], "to.local");

@@ -492,7 +492,7 @@ START_TEST(copy_keeps_flags_keywords_and_dates)
     ck_assert_int_eq(mailbox_keyword(&b, STR("other"), &k, &e), 0);
     ck_assert_int_eq(mailbox_keyword(&a, STR("$Work"), &k, &e), 0);
     ck_assert_int_eq(mailbox_store(&a, 0, MAILBOX_ADD, MAILBOX_SEEN, 1u << k, &e), 0);
-    ck_assert_msg(mailbox_copy(&a, both, 2, &b, &first, &e) == 0, "%s", e.text);
+    ck_assert_msg(mailbox_copy(&a, both, 2, false, &b, &first, &e) == 0, "%s", e.text);
     refresh(&b);
     ck_assert_uint_eq(b.n, 2);
     ck_assert_uint_eq(b.msgs[0].uid, first);
@@ -502,7 +502,7 @@ START_TEST(copy_keeps_flags_keywords_and_dates)
     ck_assert_uint_ne(a.uids.validity, b.uids.validity);
     /* All or none. */
     ck_assert_int_eq(unlinkat(a.cur_fd, name_of(&a, 1), 0), 0);
-    ck_assert_int_lt(mailbox_copy(&a, both, 2, &b, &first, &e), 0);
+    ck_assert_int_lt(mailbox_copy(&a, both, 2, false, &b, &first, &e), 0);
     refresh(&b);
     ck_assert_uint_eq(b.n, 2);
     mailbox_close(&a);

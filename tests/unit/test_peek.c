@@ -107,7 +107,7 @@ START_TEST(a_target_that_is_only_put_into_counts_too)
     open_box(&from);
     ck_assert_int_eq(mailbox_open_target(&to, root, STR("INBOX"), NULL), 0);
     for (int i = 0; i < 2; i++) {
-        ck_assert_int_eq(mailbox_copy(&from, all, 3, &to, &uid, NULL), 0);
+        ck_assert_int_eq(mailbox_copy(&from, all, 3, false, &to, &uid, NULL), 0);
         append(&to, i ? MAILBOX_SEEN : 0);
         agree();
     }

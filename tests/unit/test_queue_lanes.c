@@ -112,7 +112,8 @@ START_TEST(what_had_to_wait_is_not_tried_again)
     struct message *m = load(entry);
     struct envelope env = m->env;
     qmgr.nactive = ACTIVE_MAX; /* no place in memory */
-    message_adopt(entry, &arena, &env);
+    int fd = -1;
+    message_adopt(entry, &arena, &env, &fd);
     m->entry = NULL;
     message_free(m);
     qmgr.nactive = 0;
@@ -324,6 +325,94 @@ START_TEST(one_account_holds_few_lanes)
 }
 END_TEST
 
+/* So that each process on the way wakes up for several. */
+START_TEST(one_lane_is_handed_some_at_once)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct entry *entries[6];
+    for (int i = 0; i < 6; i++) {
+        entries[i] = accept_message("s@example.com", alice, 1);
+        message_start(entries[i], 0);
+    }
+    turn();
+    int first = take_lane(), second = take_lane();
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 2);
+    for (int i = 0; i < 4; i++)
+        ck_assert_uint_eq(take_job(first, index, &again), 1);
+    for (int i = 0; i < 2; i++)
+        ck_assert_uint_eq(take_job(second, index, &again), 1);
+    outcome(second, 0, OUTCOME_DONE);
+    outcome(second, 0, OUTCOME_LATER);
+    turn();
+    ck_assert_uint_eq(index_count(), 5);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 1);
+    for (int i = 0; i < 4; i++) {
+        outcome(first, 0, OUTCOME_DONE);
+        turn();
+        ck_assert_uint_eq(index_count(), 4u - (unsigned)i);
+        ck_assert_uint_eq(sched_running(POOL_LOCAL), i < 3);
+    }
+    ck_assert_uint_eq(files("new"), 0);
+    ck_assert_uint_eq(qmgr.nactive, 0);
+}
+END_TEST
+
+/* What it had not answered for is tried again, each alone: the one it dies of is found so. */
+START_TEST(a_lane_that_dies_with_some)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    for (int i = 0; i < 4; i++)
+        message_start(accept_message("s@example.com", alice, 1), 0);
+    turn();
+    int lane = take_lane();
+    for (int i = 0; i < 4; i++)
+        take_job(lane, index, &again);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    close(lane);
+    turn_ms(130);
+    ck_assert_uint_eq(index_count(), 3);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 3);
+    for (int i = 0; i < 3; i++) {
+        struct msg m = {0};
+        struct err e;
+        lane = take_lane();
+        ck_assert_uint_eq(take_job(lane, index, &again), 1);
+        ck_assert(again);
+        ck_assert_int_lt(chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e), 0);
+        outcome(lane, 0, OUTCOME_DONE);
+    }
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+}
+END_TEST
+
+START_TEST(a_large_message_has_no_company)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct msg m = {0};
+    struct err e;
+    for (int i = 0; i < 4; i++) {
+        struct entry *entry = accept_message("s@example.com", alice, 1);
+        message_start(entry, 0);
+        if (i == 1 && entry_message(entry))
+            entry_message(entry)->env.message_size = 1 << 20;
+    }
+    turn();
+    for (int i = 0; i < 3; i++) {
+        int lane = take_lane();
+        take_job(lane, index, &again);
+        if (i == 2)
+            take_job(lane, index, &again);
+        ck_assert_int_lt(chan_recv(lane, &m, R_QMGR, R_LOCAL, 0, &e), 0);
+    }
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 3);
+}
+END_TEST
+
 START_TEST(the_file_goes_while_it_waits)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
@@ -460,17 +549,24 @@ deliver(int lane)
 }
 
 /* With so many in memory a route and a flow are full with few. */
-enum { MANY = ACTIVE_MAX - 40, LANES = 20 };
+enum { MANY = ACTIVE_MAX - 40, LANES = 60 };
 static const char *const bob[] = {"bob@example.org"}, *const carol[] = {"carol@example.org"};
 
 static void
-fill(const char *client, const char *const *to, int lanes[5])
+take_lanes(int lanes[LANES], int *n)
+{
+    char c;
+    turn();
+    while (recv(door, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1)
+        lanes[(*n)++] = take_lane();
+}
+
+static void
+fill(const char *client, const char *const *to, int lanes[LANES], int *n)
 {
     for (int i = 0; i < 10; i++)
         accept_from(client, to, 1);
-    turn();
-    for (int i = 0; i < 5; i++)
-        lanes[i] = take_lane();
+    take_lanes(lanes, n);
 }
 
 /* Until the queue is empty: what was parked comes back, too. */
@@ -481,8 +577,7 @@ deliver_all(int *lanes, int n)
     bool again;
     char c;
     for (int rounds = 0; index_count() && rounds < 100; rounds++) {
-        while (recv(door, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1)
-            lanes[n++] = take_lane();
+        take_lanes(lanes, &n);
         for (int i = 0; i < n; i++) {
             if (recv(lanes[i], &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
                 take_job(lanes[i], index, &again);
@@ -497,42 +592,40 @@ deliver_all(int *lanes, int n)
 /* Parked with a destination that is full; its sender's other mail has gone meanwhile. */
 START_TEST(parked_with_a_route_it_keeps_its_flow)
 {
-    int lanes[LANES];
-    fill("[192.0.2.1]", alice, lanes);
+    int lanes[LANES], n = 0;
+    fill("[192.0.2.1]", alice, lanes, &n);
     qmgr.nactive += MANY;
     struct entry *parked = accept_from("[192.0.2.2]", alice, 1);
     ck_assert_int_eq(parked->state, ENTRY_QUEUED);
     ck_assert_ptr_eq(parked->heap, &parked->route->parked);
     parked->flow->weight = 7; /* to be known by */
     accept_from("[192.0.2.2]", bob, 1);
-    turn();
-    lanes[5] = take_lane();
-    deliver(lanes[5]);
+    take_lanes(lanes, &n);
+    deliver(lanes[n - 1]);
     ck_assert_uint_eq(sched_flow(STR("[192.0.2.2]"), false)->weight, 7);
     qmgr.nactive -= MANY;
-    deliver_all(lanes, 6);
+    deliver_all(lanes, n);
 }
 END_TEST
 
 /* Parked with a sender who has too much; somebody else's mail for the same mailbox has gone. */
 START_TEST(parked_with_a_flow_it_keeps_its_route)
 {
-    int lanes[LANES];
-    fill("[192.0.2.1]", alice, lanes);
-    fill("[192.0.2.1]", bob, lanes + 5);
+    int lanes[LANES], n = 0;
+    fill("[192.0.2.1]", alice, lanes, &n);
+    fill("[192.0.2.1]", bob, lanes, &n);
     qmgr.nactive += MANY - 10;
     struct entry *parked = accept_from("[192.0.2.1]", carol, 1);
     ck_assert_int_eq(parked->state, ENTRY_QUEUED);
     ck_assert_ptr_eq(parked->heap, &parked->flow->parked);
     parked->route->idle_since_ms = 4711; /* to be known by */
     accept_from("[192.0.2.2]", carol, 1);
-    turn();
-    lanes[10] = take_lane();
-    deliver(lanes[10]);
+    take_lanes(lanes, &n);
+    deliver(lanes[n - 1]);
     struct sched_route *route = sched_route(POOL_LOCAL, str_z(carol[0]));
     ck_assert_int_eq(route->idle_since_ms, 4711);
     qmgr.nactive -= MANY - 10;
-    deliver_all(lanes, 11);
+    deliver_all(lanes, n);
 }
 END_TEST
 
@@ -540,9 +633,9 @@ END_TEST
 START_TEST(parked_with_two_names_of_one_mailbox)
 {
     static const char *const names[] = {"carol@example.org", "carol+x@example.org"};
-    int lanes[LANES];
-    fill("[192.0.2.1]", alice, lanes);
-    fill("[192.0.2.1]", bob, lanes + 5);
+    int lanes[LANES], n = 0;
+    fill("[192.0.2.1]", alice, lanes, &n);
+    fill("[192.0.2.1]", bob, lanes, &n);
     qmgr.nactive += MANY - 10;
     struct entry *parked = accept_from("[192.0.2.1]", names, 2);
     ck_assert_ptr_eq(parked->heap, &parked->flow->parked);
@@ -550,7 +643,7 @@ START_TEST(parked_with_two_names_of_one_mailbox)
     ck_assert_ptr_eq(parked->route, route);
     ck_assert_uint_eq(route->pins, 1);
     qmgr.nactive -= MANY - 10;
-    deliver_all(lanes, 10);
+    deliver_all(lanes, n);
 }
 END_TEST
 
@@ -589,9 +682,9 @@ END_TEST
 /* The one whose turn it was is removed: the next ones do not wait for its end. */
 START_TEST(removed_while_it_is_unparked)
 {
-    int lanes[LANES];
+    int lanes[LANES], n = 0;
     struct entry *parked[2];
-    fill("[192.0.2.1]", alice, lanes);
+    fill("[192.0.2.1]", alice, lanes, &n);
     qmgr.nactive += MANY;
     for (int i = 0; i < 2; i++)
         parked[i] = accept_from("[192.0.2.2]", alice, 1);
@@ -606,7 +699,7 @@ START_TEST(removed_while_it_is_unparked)
     route->njobs++;
     entry_drop(parked[0]);
     qmgr.nactive -= MANY;
-    deliver_all(lanes, 5);
+    deliver_all(lanes, n);
 }
 END_TEST
 
@@ -626,6 +719,9 @@ suite_queue_lanes(void)
     tcase_add_test(t, a_lane_that_has_just_gone);
     tcase_add_test(t, many_recipients_go_one_by_one);
     tcase_add_test(t, one_account_holds_few_lanes);
+    tcase_add_test(t, one_lane_is_handed_some_at_once);
+    tcase_add_test(t, a_lane_that_dies_with_some);
+    tcase_add_test(t, a_large_message_has_no_company);
     tcase_add_test(t, the_file_goes_while_it_waits);
     tcase_add_test(t, a_connection_gives_way);
     tcase_add_loop_test(t, a_host_behind_two_domains, 0, 3);

@@ -568,6 +568,44 @@ START_TEST(everything_ends)
 }
 END_TEST
 
+/* A job that goes ahead takes no place until the one before it has ended, goes to nobody of whom
+ * nothing is known, and counts like any other for its route. */
+START_TEST(what_goes_ahead_takes_no_place)
+{
+    int64_t dead_ms;
+    for (int i = 0; i < 4; i++) {
+        push("@alice", "a", false, 1, 0);
+        push("far.example", "a", false, 1, 0);
+    }
+    struct sched_job *first = sched_pull(POOL_LOCAL, 0);
+    struct sched_job *second = sched_pull_ahead(first->route, 0);
+    ck_assert_ptr_nonnull(second);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 1);
+    ck_assert_uint_eq(first->route->njobs, 4);
+    end_of((struct world_job *)first);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 0);
+    sched_step_up(second);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 1);
+    struct sched_job *third = sched_pull_ahead(second->route, 0);
+    ck_assert_int_eq(sched_push_back(third), 0);
+    ck_assert_ptr_eq(sched_pull(POOL_LOCAL, 0), third);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 2);
+
+    struct sched_job *far = sched_pull(POOL_RELAY, 0);
+    ck_assert_ptr_null(sched_pull_ahead(far->route, 0));
+    sched_good(far->site);
+    struct sched_job *ahead = sched_pull_ahead(far->route, 0);
+    ck_assert_ptr_nonnull(ahead);
+    sched_bad(far->site, STR("no answer"), 0, &dead_ms);
+    ck_assert_ptr_null(sched_pull_ahead(far->route, 0));
+    end_of((struct world_job *)far);
+    sched_step_up(ahead);
+    ck_assert_uint_eq(sched_running(POOL_RELAY), 1);
+    end_of((struct world_job *)ahead);
+    ck_assert_uint_eq(sched_running(POOL_RELAY), 0);
+}
+END_TEST
+
 Suite *suite_queue_schedule(void);
 Suite *
 suite_queue_schedule(void)
@@ -577,6 +615,7 @@ suite_queue_schedule(void)
     tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, NULL);
     tcase_add_loop_test(t, one_message_among_many, 0, 6);
+    tcase_add_test(t, what_goes_ahead_takes_no_place);
     tcase_add_test(t, bulk_mail_yields_and_goes_on);
     tcase_add_test(t, dead_ones_do_not_delay_the_living);
     tcase_add_test(t, a_new_one_among_the_dead);

@@ -252,7 +252,7 @@ START_TEST(a_path_is_a_door_too)
     ck_assert_int_eq(bind(listening, (void *)&sun, sizeof sun), 0);
     ck_assert_int_eq(listen(listening, 5), 0);
     start_add_fd(&by_path, listening, "path.smtpd");
-    service.nentries = 0;
+    service.nways = 0;
     ck_assert_int_eq(service_init(&service, &l, &by_path), 0);
     int outer = chan_connect(path, &e);
     ck_assert_msg(outer >= 0, "%s", e.text);

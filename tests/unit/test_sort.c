@@ -39,17 +39,19 @@ END_TEST
 
 START_TEST(numbers_end_in_order)
 {
-    static uint64_t keys[1000], room[1000];
+    static struct sort_pair keys[1000], room[1000];
     static const uint64_t spread[] = {1, 1009, UINT64_MAX / 1000, (uint64_t)1 << 33};
     for (size_t n = 0; n < 1000; n += n < 40 ? 1 : 97)
         for (size_t k = 0; k < sizeof spread / sizeof spread[0]; k++) {
             uint64_t sum = 0;
             for (size_t i = 0; i < n; i++)
-                sum += keys[i] = (uint64_t)(i * 2654435761u % 1009) * spread[k];
-            sort_u64(keys, room, n);
+                sum += (keys[i] = (struct sort_pair){i * 2654435761u % 337 * spread[k], i}).key;
+            sort_pairs(keys, room, n);
             for (size_t i = 0; i < n; i++) {
-                ck_assert(i == 0 || keys[i - 1] <= keys[i]);
-                sum -= keys[i];
+                ck_assert(i == 0 || keys[i - 1].key < keys[i].key ||
+                          (keys[i - 1].key == keys[i].key && keys[i - 1].value < keys[i].value));
+                ck_assert_uint_eq(keys[i].key, keys[i].value * 2654435761u % 337 * spread[k]);
+                sum -= keys[i].key;
             }
             ck_assert_uint_eq(sum, 0);
         }

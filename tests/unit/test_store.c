@@ -9,6 +9,7 @@
 #include "tests/unit/fault_calls.h"
 #include "tests/unit/maildir.h"
 #include "tests/unit/unit.h"
+#include <poll.h>
 #include <sys/wait.h>
 
 static void
@@ -412,6 +413,7 @@ START_TEST(quota_is_kept_as_maildirplusplus_has_it)
 {
     struct mailbox mb;
     struct quota q;
+    struct quota_room room;
     struct err e = {0};
     uint32_t uid;
     four(); /* 17 bytes each */
@@ -420,7 +422,7 @@ START_TEST(quota_is_kept_as_maildirplusplus_has_it)
     plant("maildirsize", "200S,7C\n68 4\n");
     /* By the file there is room for 132 bytes and three messages; in truth there are 88 and five.
      */
-    ck_assert_int_eq(quota_take(root, 133, 1, &e), -1);
+    ck_assert_int_eq(quota_take(root, 133, 1, &room, &e), -1);
     ck_assert_int_eq(e.class, ERR_LIMIT);
     ck_assert_int_eq(quota_read(root, &q, NULL), 0);
     ck_assert_int_eq(q.bytes, 4 * 17 + 20);
@@ -429,7 +431,7 @@ START_TEST(quota_is_kept_as_maildirplusplus_has_it)
     ck_assert_int_eq(append(&mb, "x\r\n", 0, &uid), 0);
     ck_assert_int_lt(append(&mb, "x\r\n", 0, &uid), 0); /* the eighth */
     const size_t one = 0;
-    ck_assert_int_lt(mailbox_copy(&mb, &one, 1, &mb, &uid, &e), 0);
+    ck_assert_int_lt(mailbox_copy(&mb, &one, 1, false, &mb, &uid, &e), 0);
     ck_assert_int_eq(e.class, ERR_LIMIT);
     ck_assert_int_eq(mailbox_unlink(&mb, 0, NULL), 0);
     ck_assert_int_eq(quota_read(root, &q, NULL), 0);
@@ -441,7 +443,56 @@ START_TEST(quota_is_kept_as_maildirplusplus_has_it)
     static const char *const bad[] = {"", "\n", "S,C\n", "-1S\n1\n", "99999999999999999999S\n"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         ck_assert_int_eq(durable_replace(root, "maildirsize", str_z(bad[i]), NULL), 0);
-        ck_assert_int_eq(quota_take(root, 1000000, 1, &e), 0);
+        ck_assert_int_eq(quota_take(root, 1000000, 1, &room, &e), 0);
+        quota_end(&room, true);
+    }
+}
+END_TEST
+
+/* The last room is held by somebody whose message comes, or goes, a moment later: who counts anew
+ * meanwhile must not find that room free, nor give it twice. */
+START_TEST(room_that_is_held_is_not_counted_away)
+{
+    for (int goes = 0; goes < 2; goes++) {
+        struct quota q;
+        struct quota_room room = {0};
+        struct err e = {0};
+        int ready[2];
+        char c;
+        if (goes)
+            plant("cur/1700000000.x:2,", "12345678901234567");
+        plant("cur/1700000001.y:2,", "12345678901234567");
+        plant("maildirsize", goes ? "2C\n34 2\n" : "2C\n17 1\n");
+        ck_assert_int_eq(pipe(ready), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            if (goes)
+                quota_hold(root, &room);
+            else if (quota_take(root, 17, 1, &room, NULL) < 0)
+                _exit(1);
+            if (write(ready[1], "", 1) != 1)
+                _exit(1);
+            poll(NULL, 0, 200);
+            if (goes)
+                (void)!unlink("cur/1700000000.x:2,");
+            else
+                plant("cur/1700000000.x:2,", "12345678901234567");
+            room.bytes = 17;
+            room.count = 1;
+            quota_end(&room, !goes);
+            _exit(0);
+        }
+        ck_assert_int_eq(read(ready[0], &c, 1), 1);
+        int result = quota_take(root, 17, 1, &room, &e); /* by the file all is taken: it counts */
+        ck_assert_int_eq(result, goes ? 0 : -1);
+        int status;
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert_int_eq(status, 0);
+        quota_end(&room, false);
+        ck_assert_int_eq(quota_read(root, &q, NULL), 0);
+        ck_assert_int_eq(q.count, goes ? 1 : 2);
+        close(ready[0]);
+        close(ready[1]);
     }
 }
 END_TEST
@@ -497,7 +548,7 @@ op_copy(struct told *t)
     if (mailbox_open(&mb, root, STR("INBOX"), false, NULL) < 0)
         return;
     if (mailbox_open_target(&to, root, STR("INBOX"), NULL) == 0) {
-        if (mailbox_copy(&mb, two, 2, &to, &uid, NULL) == 0)
+        if (mailbox_copy(&mb, two, 2, false, &to, &uid, NULL) == 0)
             t->uid = uid + 1;
         mailbox_close(&to);
     }
@@ -663,6 +714,7 @@ suite_store(void)
     tcase_add_test(t, texts_are_kept_and_a_damaged_cache_is_not_believed);
     tcase_add_test(t, a_cache_half_dead_is_made_smaller);
     tcase_add_test(t, quota_is_kept_as_maildirplusplus_has_it);
+    tcase_add_test(t, room_that_is_held_is_not_counted_away);
     tcase_add_test(t, death_at_each_call);
     tcase_add_test(t, a_full_disk_from_each_call_on);
     suite_add_tcase(s, t);

@@ -37,28 +37,28 @@ sort_array(void *base, size_t n, size_t size, int (*compare)(const void *, const
 /* By one byte after the other, from the lowest on; bytes that are the same in all are passed over.
  */
 void
-sort_u64(uint64_t *keys, uint64_t *room, size_t n)
+sort_pairs(struct sort_pair *at, struct sort_pair *room, size_t n)
 {
     size_t count[8][256] = {{0}};
-    uint64_t *from = keys, *to = room;
+    struct sort_pair *from = at, *to = room;
     for (size_t i = 0; i < n; i++)
         for (unsigned byte = 0; byte < 8; byte++)
-            count[byte][keys[i] >> 8 * byte & 255]++;
+            count[byte][at[i].key >> 8 * byte & 255]++;
     for (unsigned byte = 0; byte < 8 && n; byte++) {
-        size_t at = 0;
-        if (count[byte][from[0] >> 8 * byte & 255] == n)
+        size_t place = 0;
+        if (count[byte][from[0].key >> 8 * byte & 255] == n)
             continue;
         for (unsigned k = 0; k < 256; k++) {
             size_t here = count[byte][k];
-            count[byte][k] = at;
-            at += here;
+            count[byte][k] = place;
+            place += here;
         }
         for (size_t i = 0; i < n; i++)
-            to[count[byte][from[i] >> 8 * byte & 255]++] = from[i];
-        uint64_t *swap = from;
+            to[count[byte][from[i].key >> 8 * byte & 255]++] = from[i];
+        struct sort_pair *swap = from;
         from = to;
         to = swap;
     }
-    if (from != keys)
-        memcpy(keys, from, n * sizeof *keys);
+    if (from != at)
+        memcpy(at, from, n * sizeof *at);
 }

@@ -11,5 +11,9 @@
  * order. */
 enum { SORT_SIZE_MAX = 512 };
 void sort_array(void *base, size_t n, size_t size, int (*compare)(const void *, const void *));
-/* Ascending, in time that grows with n only; room holds n, too. */
-void sort_u64(uint64_t *keys, uint64_t *room, size_t n);
+/* By key, ascending, in time that grows with n only; those of one key stay in their order. room
+ * holds n, too. */
+struct sort_pair {
+    uint64_t key, value;
+};
+void sort_pairs(struct sort_pair *at, struct sort_pair *room, size_t n);

@@ -1,47 +1,5 @@
 #include "lib/base/str.h"
 
-bool
-ch_alpha(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-bool
-ch_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-bool
-ch_alnum(char c)
-{
-    return ch_alpha(c) || ch_digit(c);
-}
-
-bool
-ch_print(char c)
-{
-    return c >= 0x20 && c <= 0x7e;
-}
-
-bool
-ch_wsp(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-char
-ch_lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
-}
-
-char
-ch_upper(char c)
-{
-    return c >= 'a' && c <= 'z' ? (char)(c - ('a' - 'A')) : c;
-}
-
 static bool
 case_same(const char *a, const char *b, size_t n)
 {
@@ -110,21 +68,6 @@ str_casefind(struct str s, struct str needle)
     return -1;
 }
 
-struct str
-str_from(struct str s, size_t offset)
-{
-    if (offset > s.n)
-        offset = s.n;
-    return str_of(s.p + offset, s.n - offset);
-}
-
-struct str
-str_sub(struct str s, size_t offset, size_t n)
-{
-    s = str_from(s, offset);
-    return str_of(s.p, n < s.n ? n : s.n);
-}
-
 static bool
 ch_space(char c)
 {
@@ -153,16 +96,23 @@ str_cut(struct str *s, char sep)
 int
 str_u64(struct str s, uint64_t max, uint64_t *value_r)
 {
+    const size_t sure = 19; /* so many digits always fit */
     uint64_t v = 0;
+    size_t i = 0;
     if (s.n == 0)
         return -1;
-    for (size_t i = 0; i < s.n; i++) {
-        if (!ch_digit(s.p[i]))
+    for (; i < s.n && i < sure; i++) {
+        unsigned digit = (unsigned char)s.p[i] - (unsigned)'0';
+        if (digit > 9)
             return -1;
-        if (__builtin_mul_overflow(v, 10u, &v) ||
-            __builtin_add_overflow(v, (uint64_t)(s.p[i] - '0'), &v) || v > max)
-            return -1;
+        v = v * 10 + digit;
     }
+    for (; i < s.n; i++)
+        if (!ch_digit(s.p[i]) || __builtin_mul_overflow(v, 10u, &v) ||
+            __builtin_add_overflow(v, (uint64_t)(s.p[i] - '0'), &v))
+            return -1;
+    if (v > max)
+        return -1;
     *value_r = v;
     return 0;
 }
@@ -210,15 +160,41 @@ str_utf8(struct str s)
     return true;
 }
 
+/* In all of 8 bytes at once: 0x80 where a byte is less than n, or is n; those from 0x80 on never.
+ */
+static uint64_t
+bytes_below(uint64_t w, unsigned char n)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    return ~(((w & 0x7f * ones) + (0x80u - n) * ones) | w) & 0x80 * ones;
+}
+
+static uint64_t
+bytes_equal(uint64_t w, unsigned char c)
+{
+    return bytes_below(w ^ c * (uint64_t)0x0101010101010101u, 1);
+}
+
+static bool
+never_in_name(uint64_t w)
+{
+    return (bytes_below(w, 0x20) | bytes_equal(w, '/') | bytes_equal(w, 0x7f)) != 0;
+}
+
 bool
 str_component(struct str s)
 {
     if (s.n == 0 || s.n > 255 || s.p[0] == '.')
         return false;
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] == '/' || (unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f)
+    uint64_t w;
+    for (; s.n >= sizeof w; s = str_of(s.p + sizeof w, s.n - sizeof w)) {
+        memcpy(&w, s.p, sizeof w);
+        if (never_in_name(w))
             return false;
-    return true;
+    }
+    w = UINT64_MAX;
+    memcpy(&w, s.p, s.n);
+    return !never_in_name(w);
 }
 
 unsigned

@@ -48,13 +48,49 @@ str_eq(struct str a, struct str b)
 }
 
 /* Byte classes of ASCII; false for anything above 0x7e. */
-bool ch_alpha(char c);
-bool ch_digit(char c);
-bool ch_alnum(char c);
-bool ch_print(char c); /* 0x20 .. 0x7e */
-bool ch_wsp(char c);   /* SP or HTAB */
-char ch_lower(char c);
-char ch_upper(char c);
+static inline bool
+ch_alpha(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+static inline bool
+ch_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static inline bool
+ch_alnum(char c)
+{
+    return ch_alpha(c) || ch_digit(c);
+}
+
+/* 0x20 .. 0x7e */
+static inline bool
+ch_print(char c)
+{
+    return c >= 0x20 && c <= 0x7e;
+}
+
+/* SP or HTAB */
+static inline bool
+ch_wsp(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+static inline char
+ch_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+}
+
+static inline char
+ch_upper(char c)
+{
+    return c >= 'a' && c <= 'z' ? (char)(c - ('a' - 'A')) : c;
+}
 
 bool str_caseeq(struct str a, struct str b);
 bool str_starts(struct str s, struct str prefix);
@@ -67,8 +103,21 @@ ptrdiff_t str_rchr(struct str s, char c);
 ptrdiff_t str_find(struct str s, struct str needle);
 ptrdiff_t str_casefind(struct str s, struct str needle);
 /* From offset (clamped) to the end; and n bytes (clamped) from offset. */
-struct str str_from(struct str s, size_t offset);
-struct str str_sub(struct str s, size_t offset, size_t n);
+static inline struct str
+str_from(struct str s, size_t offset)
+{
+    if (offset > s.n)
+        offset = s.n;
+    return str_of(s.p + offset, s.n - offset);
+}
+
+static inline struct str
+str_sub(struct str s, size_t offset, size_t n)
+{
+    s = str_from(s, offset);
+    return str_of(s.p, n < s.n ? n : s.n);
+}
+
 /* Without SP, HTAB, CR and LF at both ends. */
 struct str str_trim(struct str s);
 /* Cut s at the first sep: the part before is returned, *s keeps the rest (empty, p past the end,

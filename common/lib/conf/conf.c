@@ -553,7 +553,7 @@ defaults(struct conf *conf)
     conf->queue.warn_after_s = 4 * 3600;
     conf->queue.user_messages_max = 10000;
     conf->queue.user_size_max = 1 << 30;
-    conf->queue.local_max = 20;
+    conf->queue.local_max = 40;
     conf->queue.relay_max = 100;
     conf->queue.destination_max = 20;
     conf->relay.port = 25;

@@ -104,7 +104,10 @@ static void
 on_client(struct loop_io *io, unsigned events)
 {
     (void)events;
-    (void)take_one(io->arg); /* what else there is, the next turn brings */
+    struct client *c = io->arg;
+    /* What else there is, the next turn brings. */
+    for (int i = 0; take_one(c) == 1 && c->eager && i < PER_TURN; i++)
+        ;
 }
 
 struct client *
@@ -134,20 +137,13 @@ service_adopt(struct service *s, int fd, enum role role, void *state)
     return c;
 }
 
-static size_t
-entry_of(struct service *s, const struct loop_io *io)
-{
-    return (size_t)(io - s->entries);
-}
-
 static void
 on_door(struct loop_io *io, unsigned events)
 {
-    struct service *s = io->arg;
-    enum role role = s->entry_roles[entry_of(s, io)];
-    enum role front = s->entry_fronts[entry_of(s, io)];
+    const struct service_way *way = io->arg;
+    struct service *s = way->service;
     for (int i = 0; i < PER_TURN; i++) {
-        int n = msg_recv(io->fd, &s->in, role, s->me);
+        int n = msg_recv(io->fd, &s->in, way->role, s->me);
         if (n < 0 && errno == EAGAIN)
             return;
         if (n <= 0 && (events & EPOLLHUP)) {
@@ -156,11 +152,12 @@ on_door(struct loop_io *io, unsigned events)
         }
         /* A door outlives any one peer: what is not DOOR_OPEN is passed over. */
         if (n <= 0 || s->in.type != M_DOOR_OPEN) {
-            log_warn("garbage at the door of %s", role_name(role));
+            log_warn("garbage at the door of %s", role_name(way->role));
             continue;
         }
         int fd = msg_take_fd(&s->in, 0);
-        struct client *c = is_seqpacket(fd) ? adopt_outside(s, fd, role, front, false) : NULL;
+        struct client *c =
+            is_seqpacket(fd) ? adopt_outside(s, fd, way->role, way->front, false) : NULL;
         if (c)
             (void)take_one(c); /* the first question often lies there already */
         else
@@ -171,33 +168,30 @@ on_door(struct loop_io *io, unsigned events)
 static void
 on_path(struct loop_io *io, unsigned events)
 {
-    struct service *s = io->arg;
+    const struct service_way *way = io->arg;
     (void)events;
     for (int i = 0; i < PER_TURN; i++) {
         int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd < 0)
             return;
-        size_t at = entry_of(s, io);
-        if (!adopt_outside(s, fd, s->entry_roles[at], s->entry_fronts[at], true))
+        if (!adopt_outside(way->service, fd, way->role, way->front, true))
             close(fd);
     }
 }
 
 static int
-add_entry(struct service *s, int fd, struct str role, void (*ready)(struct loop_io *, unsigned))
+add_way(struct service *s, int fd, struct str role, void (*ready)(struct loop_io *, unsigned))
 {
     struct str front = role;
     enum role from = role_named(str_cut(&front, '.'));
-    size_t at = s->nentries;
+    struct service_way *way = &s->ways[s->nways];
     if (from == R_NONE || (front.n && role_named(front) == R_NONE) ||
-        at == sizeof s->entries / sizeof s->entries[0])
+        s->nways == sizeof s->ways / sizeof s->ways[0])
         return -1;
     guard_unblock(fd);
-    s->entries[at] = (struct loop_io){.fd = fd, .ready = ready, .arg = s};
-    s->entry_roles[at] = from;
-    s->entry_fronts[at] = role_named(front);
-    s->nentries++;
-    return loop_add(s->loop, &s->entries[at], EPOLLIN);
+    *way = (struct service_way){{.fd = fd, .ready = ready, .arg = way}, s, from, role_named(front)};
+    s->nways++;
+    return loop_add(s->loop, &way->io, EPOLLIN);
 }
 
 int
@@ -208,10 +202,10 @@ service_init(struct service *s, struct loop *l, const struct start *st)
     for (size_t i = 0; i < st->nfds; i++) {
         struct str name = str_z(st->fds[i].name);
         if (str_starts(name, STR("from.")) &&
-            add_entry(s, st->fds[i].fd, str_from(name, 5), on_door) < 0)
+            add_way(s, st->fds[i].fd, str_from(name, 5), on_door) < 0)
             return -1;
         if (str_starts(name, STR("path.")) &&
-            add_entry(s, st->fds[i].fd, str_from(name, 5), on_path) < 0)
+            add_way(s, st->fds[i].fd, str_from(name, 5), on_path) < 0)
             return -1;
     }
     return 0;
@@ -245,16 +239,16 @@ service_fail(struct client *c, enum err_class class, const char *text)
 void
 service_leave(struct service *s)
 {
-    for (size_t i = 0; i < s->nentries; i++)
-        if (s->entries[i].ready == on_path)
-            loop_del(s->loop, &s->entries[i]);
+    for (size_t i = 0; i < s->nways; i++)
+        if (s->ways[i].io.ready == on_path)
+            loop_del(s->loop, &s->ways[i].io);
 }
 
 bool
 service_deserted(const struct service *s)
 {
-    for (size_t i = 0; i < s->nentries; i++)
-        if (s->entries[i].added)
+    for (size_t i = 0; i < s->nways; i++)
+        if (s->ways[i].io.added)
             return false;
     return s->nclients == 0;
 }

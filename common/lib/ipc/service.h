@@ -21,6 +21,7 @@ struct client {
     enum role front; /* whose door of that role it came by, or R_NONE: see sockets_door() */
     void *state;     /* the service's own, for this client */
     struct client *next, **link;
+    bool eager; /* the owner's: more than one message may lie there, and all are read in one turn */
     bool closing;
     bool outside; /* it came by a door or a path: counted for its role */
     bool door;    /* it came by a path: it may bring further channels (DOOR_OPEN) */
@@ -39,9 +40,12 @@ struct service {
     size_t nclients;
     size_t by_role[17]; /* that came from outside: no role may take all places */
     struct msg in;
-    struct loop_io entries[2 * 16];
-    enum role entry_roles[2 * 16], entry_fronts[2 * 16];
-    size_t nentries;
+    struct service_way {
+        struct loop_io io; /* a door, or a path to accept from */
+        struct service *service;
+        enum role role, front; /* of who comes by it */
+    } ways[2 * 16];
+    size_t nways;
 };
 
 /* Register all entries of st with the loop. */

@@ -19,9 +19,12 @@
 struct mailadopt {
     uint32_t validity; /* 0: there is no list */
     size_t n;
-    struct buf lines; /* uint32_t uid, uint8_t length, base: n times */
-    uint32_t *table;  /* places in lines, plus 1, by hash of the base */
-    size_t slots;     /* a power of two */
+    struct buf text; /* the file's: a head; then uint32_t uid, uint8_t length, base: n times */
+    struct mailadopt_slot {
+        uint32_t at;  /* of the line in text; 0: free */
+        uint32_t tag; /* of the hash, so that few lines are looked at in vain */
+    } * table;
+    size_t slots; /* a power of two; 0: no table, and nothing can be found */
 };
 
 /* Read the list of the folder; an unusable one is none. -1: it cannot be read now. */
@@ -30,10 +33,11 @@ void mailadopt_free(struct mailadopt *a);
 /* The UID of the message with this base, or 0. */
 uint32_t mailadopt_find(const struct mailadopt *a, struct str base);
 
-/* Make one: room for n lines; -1: out of memory. Then the lines: -1: this base is there already. */
-int mailadopt_begin(struct mailadopt *a, uint32_t validity, size_t n);
+/* Make one: room for n lines; -1: out of memory. Then the lines: -1: this base is there already, or
+ * it cannot be kept. Without a table the caller sees to it that no base comes twice. */
+int mailadopt_begin(struct mailadopt *a, uint32_t validity, size_t n, bool table);
 int mailadopt_add(struct mailadopt *a, struct str base, uint32_t uid);
 /* Durably in the place of the old one. */
-int mailadopt_write(const struct mailadopt *a, int dir_fd, struct err *e);
+int mailadopt_write(struct mailadopt *a, int dir_fd, struct err *e);
 /* All have their names: sync these, and remove the list. */
 void mailadopt_end(int dir_fd, int cur_fd);

@@ -155,23 +155,9 @@ mailbox_name(struct mailbox *mb, size_t i, struct buf *name)
 }
 
 int
-mailbox_base(struct mailbox *mb, size_t i, struct buf *room, struct str *base_r)
+mailbox_base(struct mailbox *mb, size_t i, struct str *base_r)
 {
-    struct mailbox_message *m = &mb->msgs[i];
-    if (mailindex_raw(&mb->ix, m, room) < 0)
-        return -1;
-    *base_r = mailname_base(buf_str(room));
-    if (m->bare)
-        return 0;
-    size_t stem = room->n;
-    buf_addz(room, ",U=");
-    buf_addu(room, m->uid);
-    buf_addc(room, '.');
-    buf_addu(room, mb->validity);
-    if (!buf_ok(room))
-        return -1;
-    *base_r = str_sub(buf_str(room), 0, base_r->n);
-    return str_find(str_sub(buf_str(room), 0, stem), str_from(buf_str(room), stem)) < 0 ? -1 : 0;
+    return mailindex_base(&mb->ix, &mb->msgs[i], base_r);
 }
 
 void
@@ -179,8 +165,8 @@ mailbox_drop_gone(struct mailbox *mb)
 {
     size_t n = 0;
     for (size_t i = 0; i < mb->n; i++)
-        if (!mb->msgs[i].gone)
-            mb->msgs[n++] = mb->msgs[i];
+        if (!mb->msgs[i].gone && n++ != i)
+            mb->msgs[n - 1] = mb->msgs[i];
     mb->n = n;
     mb->owed_from = 0;
 }

@@ -35,6 +35,7 @@
 #include "lib/mailbox/mailcache.h"
 #include "lib/mailbox/mailguard.h"
 #include "lib/mailbox/mailindex.h"
+#include "lib/mailbox/quota.h"
 #include "lib/mailbox/uidfile.h"
 #include <time.h>
 
@@ -57,6 +58,22 @@ bool mailbox_base_ok(struct str base);
  * none. */
 int mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_r,
                     bool *already_r, struct err *e);
+
+/* The same for several, with one sync of the directories behind them: begin with mailbox_inbox(),
+ * put each, settle, close. */
+struct mailbox_inbox {
+    int root_fd, tmp_fd, new_fd; /* the latter open from the first that is put */
+    bool already;                /* some were there before */
+};
+enum { MAILBOX_FILE_MAX = 255 };
+struct mailbox_inbox mailbox_inbox(int root_fd);
+/* In its place, and synced itself: its name is durable when mailbox_settle_inbox() says so. */
+int mailbox_put(struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf *file,
+                bool *already_r, struct err *e);
+/* -1: none of them can be called durable: mailbox_take_back() those that were not there before. */
+int mailbox_settle_inbox(struct mailbox_inbox *in, struct err *e);
+void mailbox_take_back(struct mailbox_inbox *in, const char *file);
+void mailbox_inbox_close(struct mailbox_inbox *in);
 
 /* ---- a session's view ---- */
 
@@ -117,11 +134,11 @@ struct mailbox {
     };
     uint32_t seen_next; /* UIDs below it that are not in view stay out of it */
     struct mailindex ix;
-    bool indexed; /* ix.state tells of a listing, and which UIDs were accounted for */
-    bool told;    /* the session knows a UIDVALIDITY: it may not change any more */
-    bool suspect; /* a file was not where the index says: list whatever the times say */
-    uint64_t freed_bytes, freed; /* to be given back to the quota */
-    bool tail_lost;              /* the index's log was torn */
+    bool indexed;            /* ix.state tells of a listing, and which UIDs were accounted for */
+    bool told;               /* the session knows a UIDVALIDITY: it may not change any more */
+    bool suspect;            /* a file was not where the index says: list whatever the times say */
+    struct quota_room freed; /* to be given back to the quota */
+    bool tail_lost;          /* the index's log was torn */
     bool broken; /* the index's file does not know what this session has done: never to be read
                     again */
     struct mailcache cache;
@@ -174,9 +191,8 @@ uint32_t mailbox_uidnext(const struct mailbox *mb);
  *
  * The name of its file as we know it; it may have been renamed since. -1: not known. */
 int mailbox_name(struct mailbox *mb, size_t i, struct buf *name);
-/* The base of that name, up to its fields: *base_r lies in room. It is looked at less closely than
- * a name that is to be opened: it is known to be this message's. -1: not known. */
-int mailbox_base(struct mailbox *mb, size_t i, struct buf *room, struct str *base_r);
+/* The base of that name, up to its fields, valid until the next call. -1: not known. */
+int mailbox_base(struct mailbox *mb, size_t i, struct str *base_r);
 /* The message's file, opened for reading and known to be regular, or -1; marks it gone when it is.
  */
 int mailbox_open_message(struct mailbox *mb, size_t i, struct err *e);
@@ -216,9 +232,11 @@ int mailbox_unlink(struct mailbox *mb, size_t i, struct err *e);
 
 /* Copy n messages (indices into from) to another folder, flags and dates kept: all or none. The
  * copies have the UIDs *first_uid_r and following, in order; messages that are gone make it fail.
- */
-int mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, struct mailbox *to,
-                 uint32_t *first_uid_r, struct err *e);
+ * move: mailbox_unlink_moved() follows for each of them, and the account needs no room (quota.h)
+ * for those that it has already. */
+int mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, bool move,
+                 struct mailbox *to, uint32_t *first_uid_r, struct err *e);
+int mailbox_unlink_moved(struct mailbox *mb, size_t i, struct err *e);
 
 /* Serialises sessions that must be alone on a folder (POP3). Held until mailbox_close().
  * ERR_LIMIT: somebody else has it. */

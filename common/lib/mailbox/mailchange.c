@@ -328,18 +328,24 @@ size_on_disk(const struct mailbox *mb, const struct mailbox_message *m, const ch
     return fstatat(dir_of(mb, m), name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_size : 0;
 }
 
+enum removal { REMOVE_DELETED, REMOVE_ANY, REMOVE_MOVED };
+
 static int
-remove_once(struct mailbox *mb, size_t i, struct err *e)
+remove_once(struct mailbox *mb, size_t i, enum removal how, struct err *e)
 {
     struct mailbox_message *m = &mb->msgs[i];
     struct buf name = buf_new(MAILNAME_MAX + 1);
     int result = 1;
     if (mailbox_name(mb, i, &name) == 0) {
         uint64_t size = size_on_disk(mb, m, buf_z(&name));
+        if (!mb->freed.asked && how != REMOVE_MOVED)
+            quota_hold(mb->root_fd, &mb->freed);
         if (unlinkat(dir_of(mb, m), buf_z(&name), 0) == 0) {
             mb->guard.expect++;
-            mb->freed_bytes += size;
-            mb->freed++;
+            if (how != REMOVE_MOVED) {
+                mb->freed.bytes += size;
+                mb->freed.count++;
+            }
             m->gone = mb->news = true;
             mailindex_put_gone(&mb->ix, m->uid, mailview_modseq(mb));
             result = 0;
@@ -352,17 +358,17 @@ remove_once(struct mailbox *mb, size_t i, struct err *e)
 }
 
 static int
-remove_message(struct mailbox *mb, size_t i, bool only_deleted, struct err *e)
+remove_message(struct mailbox *mb, size_t i, enum removal how, struct err *e)
 {
     if (mailview_begin(mb, e) < 0)
         return -1;
     int result = 1;
     for (int tries = 0; result == 1 && tries < FIND_TRIES; tries++) {
         struct mailbox_message *m = &mb->msgs[i];
-        if (m->gone || (only_deleted && !(m->flags & MAILBOX_DELETED)))
+        if (m->gone || (how == REMOVE_DELETED && !(m->flags & MAILBOX_DELETED)))
             result = 0;
         else
-            result = remove_once(mb, i, e);
+            result = remove_once(mb, i, how, e);
         if (result == 1 && relist(mb, e) < 0)
             result = -1;
     }
@@ -373,13 +379,19 @@ remove_message(struct mailbox *mb, size_t i, bool only_deleted, struct err *e)
 int
 mailbox_expunge(struct mailbox *mb, size_t i, struct err *e)
 {
-    return remove_message(mb, i, true, e);
+    return remove_message(mb, i, REMOVE_DELETED, e);
 }
 
 int
 mailbox_unlink(struct mailbox *mb, size_t i, struct err *e)
 {
-    return remove_message(mb, i, false, e);
+    return remove_message(mb, i, REMOVE_ANY, e);
+}
+
+int
+mailbox_unlink_moved(struct mailbox *mb, size_t i, struct err *e)
+{
+    return remove_message(mb, i, REMOVE_MOVED, e);
 }
 
 /* ---- copy ---- */
@@ -543,7 +555,7 @@ size_of(struct mailbox *mb, const size_t *indices, size_t n)
 }
 
 int
-mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, struct mailbox *to,
+mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, bool move, struct mailbox *to,
              uint32_t *first_uid_r, struct err *e)
 {
     if (n == 0 || n > MAILBOX_MESSAGES_MAX)
@@ -552,12 +564,11 @@ mailbox_copy(struct mailbox *from, const size_t *indices, size_t n, struct mailb
         for (size_t k = 0; k < n; k++)
             if (from->msgs[indices[k]].gone)
                 return err_set(e, ERR_PERMANENT, "a message has been expunged");
-        uint64_t bytes = size_of(from, indices, n);
-        if (quota_take(to->root_fd, bytes, n, e) < 0)
+        struct quota_room room = {0};
+        if (!move && quota_take(to->root_fd, size_of(from, indices, n), n, &room, e) < 0)
             return -1;
         int result = copy_all(from, indices, n, to, first_uid_r, e);
-        if (result != 0)
-            quota_give(to->root_fd, bytes, n);
+        quota_end(&room, result == 0);
         if (result <= 0)
             return result;
         if (relist(from, e) < 0)

@@ -26,16 +26,23 @@ mailbox_base_ok(struct str base)
     return true;
 }
 
+static int
+writer_open(struct mailbox_writer *w, int tmp_fd)
+{
+    w->tmp_fd = tmp_fd;
+    w->size = w->vsize = 0;
+    w->cr = false;
+    w->fd = openat(tmp_fd, w->tmp_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    return w->fd < 0 ? -1 : 0;
+}
+
 int
 mailbox_write_begin(struct mailbox_writer *w, int tmp_fd, struct err *e)
 {
-    struct buf name = buf_new(sizeof w->tmp_name - 1);
-    *w = (struct mailbox_writer){.tmp_fd = tmp_fd, .fd = -1};
+    struct buf name = buf_on(w->tmp_name, sizeof w->tmp_name, sizeof w->tmp_name - 1);
     mailname_fresh(&name, 0);
-    snprintf(w->tmp_name, sizeof w->tmp_name, "%s", buf_z(&name));
-    buf_free(&name);
-    w->fd = openat(tmp_fd, w->tmp_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    return w->fd < 0 ? err_errno(e, "create a file in tmp") : 0;
+    w->tmp_name[name.n] = '\0';
+    return writer_open(w, tmp_fd) < 0 ? err_errno(e, "create a file in tmp") : 0;
 }
 
 int
@@ -146,7 +153,7 @@ mailbox_write_commit_all(struct mailbox_writing *at, size_t n, struct mailbox *m
                          uint32_t *first_uid_r, struct err *e)
 {
     uint64_t bytes = 0;
-    bool taken = false;
+    struct quota_room room = {0};
     int result = 0;
     for (size_t i = 0; i < n && result == 0; i++) {
         at[i].name[0] = '\0';
@@ -154,15 +161,14 @@ mailbox_write_commit_all(struct mailbox_writing *at, size_t n, struct mailbox *m
         result = settle_file(&at[i], e);
     }
     if (result == 0)
-        taken = (result = quota_take(mb->root_fd, bytes, n, e)) == 0;
+        result = quota_take(mb->root_fd, bytes, n, &room, e);
     if (result == 0 && (result = mailview_reserve(mb, (uint32_t)n, first_uid_r, e)) == 0) {
         result = place_all(mb, at, n, *first_uid_r, e);
         for (size_t i = 0; i < n && result == 0; i++)
             tell_added(mb, &at[i], *first_uid_r + (uint32_t)i);
         mailview_end(mb);
     }
-    if (result < 0 && taken)
-        quota_give(mb->root_fd, bytes, n);
+    quota_end(&room, result == 0);
     for (size_t i = 0; i < n; i++)
         writer_close(&at[i].w, result < 0);
     return result;
@@ -201,7 +207,7 @@ look_for(int root_fd, const char *sub, struct str base, struct buf *found, struc
 static int
 copy(struct mailbox_writer *w, const struct mailbox_delivery *d, struct err *e)
 {
-    char piece[COPY_PIECE];
+    static char piece[COPY_PIECE];
     uint64_t at = d->offset, left = d->size;
     size_t held = d->head.n < sizeof piece / 2 ? d->head.n : 0;
     if (held)
@@ -226,68 +232,72 @@ copy(struct mailbox_writer *w, const struct mailbox_delivery *d, struct err *e)
     return 0;
 }
 
-struct delivery_dirs {
-    int tmp_fd, new_fd;
-};
-
-static void
-close_dirs(struct delivery_dirs *dirs)
-{
-    if (dirs->tmp_fd >= 0)
-        close(dirs->tmp_fd);
-    if (dirs->new_fd >= 0)
-        close(dirs->new_fd);
-}
-
 static int
 open_dir(int root_fd, const char *sub)
 {
     return openat(root_fd, sub, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-static int
-open_dirs(int root_fd, struct delivery_dirs *dirs, struct err *e)
+struct mailbox_inbox
+mailbox_inbox(int root_fd)
 {
-    struct stat cur;
-    bool have_cur = fstatat(root_fd, "cur", &cur, AT_SYMLINK_NOFOLLOW) == 0;
-    *dirs = (struct delivery_dirs){open_dir(root_fd, "tmp"), open_dir(root_fd, "new")};
-    if (have_cur && dirs->tmp_fd >= 0 && dirs->new_fd >= 0)
-        return 0;
-    close_dirs(dirs);
-    *dirs = (struct delivery_dirs){-1, -1};
-    if (folder_make_subdirs(root_fd, e) < 0)
-        return -1;
-    *dirs = (struct delivery_dirs){open_dir(root_fd, "tmp"), open_dir(root_fd, "new")};
-    if (dirs->tmp_fd >= 0 && dirs->new_fd >= 0)
-        return 0;
-    err_errno(e, "open the Maildir");
-    close_dirs(dirs);
-    return -1;
+    return (struct mailbox_inbox){.root_fd = root_fd, .tmp_fd = -1, .new_fd = -1};
 }
 
-/* The name of what was there already may not be durable: the try that put it there may have ended
- * before its sync. */
-static int
-sync_dirs(int root_fd, const struct delivery_dirs *dirs, bool already)
+void
+mailbox_inbox_close(struct mailbox_inbox *in)
 {
-    int cur_fd = already ? open_dir(root_fd, "cur") : -1;
-    int result = fsync(dirs->new_fd);
-    if (already && (cur_fd < 0 || fsync(cur_fd) < 0))
-        result = -1;
-    if (cur_fd >= 0)
-        close(cur_fd);
-    return result;
+    if (in->tmp_fd >= 0)
+        close(in->tmp_fd);
+    if (in->new_fd >= 0)
+        close(in->new_fd);
+    *in = mailbox_inbox(in->root_fd);
+}
+
+static bool
+open_dirs(struct mailbox_inbox *in)
+{
+    mailbox_inbox_close(in);
+    in->tmp_fd = open_dir(in->root_fd, "tmp");
+    in->new_fd = open_dir(in->root_fd, "new");
+    return in->tmp_fd >= 0 && in->new_fd >= 0;
+}
+
+static int
+open_inbox(struct mailbox_inbox *in, struct err *e)
+{
+    struct stat cur;
+    if (in->new_fd >= 0)
+        return 0;
+    if (fstatat(in->root_fd, "cur", &cur, AT_SYMLINK_NOFOLLOW) == 0 && open_dirs(in))
+        return 0;
+    if (folder_make_subdirs(in->root_fd, e) < 0)
+        return -1;
+    return open_dirs(in) ? 0 : err_errno(e, "open the Maildir");
+}
+
+/* In tmp/ under the name that it will have, unless another try has left it there, or is at it. */
+static int
+begin(struct mailbox_writer *w, const struct mailbox_inbox *in, struct str base, struct err *e)
+{
+    memcpy(w->tmp_name, base.p, base.n);
+    w->tmp_name[base.n] = '\0';
+    if (writer_open(w, in->tmp_fd) == 0)
+        return 0;
+    return errno == EEXIST ? mailbox_write_begin(w, in->tmp_fd, e)
+                           : err_errno(e, "create a file in tmp");
 }
 
 /* Write, sync, put in place. 1: the name was taken. */
 static int
-put(int root_fd, const struct mailbox_delivery *d, const struct delivery_dirs *dirs,
-    struct buf *name, struct err *e)
+put(const struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf *name,
+    struct err *e)
 {
     struct mailbox_writer w;
-    if (mailbox_write_begin(&w, dirs->tmp_fd, e) < 0)
+    if (begin(&w, in, d->base, e) < 0)
         return -1;
-    if (quota_take(root_fd, d->head.n + d->size, 1, e) < 0) {
+    struct quota_room room;
+    if (quota_take(in->root_fd, d->head.n + d->size, 1, &room, e) < 0) {
         mailbox_write_abort(&w);
         return -1;
     }
@@ -300,55 +310,77 @@ put(int root_fd, const struct mailbox_delivery *d, const struct delivery_dirs *d
     buf_add(name, d->base);
     buf_addf(name, ",S=%llu,W=%llu", (unsigned long long)w.size, (unsigned long long)w.vsize);
     bool taken = false;
-    if (mailscan_rename(dirs->tmp_fd, w.tmp_name, dirs->new_fd, buf_z(name)) < 0) {
+    if (mailscan_rename(in->tmp_fd, w.tmp_name, in->new_fd, buf_z(name)) < 0) {
         taken = errno == EEXIST;
         if (!taken) {
             err_errno(e, "rename a message");
             goto fail;
         }
     }
-    if (taken)
-        quota_give(root_fd, d->head.n + d->size, 1);
+    quota_end(&room, !taken);
     writer_close(&w, taken);
     return taken;
 fail:
-    quota_give(root_fd, d->head.n + d->size, 1);
+    quota_end(&room, false);
     mailbox_write_abort(&w);
     return -1;
+}
+
+int
+mailbox_put(struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf *file,
+            bool *already_r, struct err *e)
+{
+    *already_r = false;
+    if (!mailbox_base_ok(d->base))
+        return err_set(e, ERR_PERMANENT, "not a base for a file name");
+    if (open_inbox(in, e) < 0)
+        return -1;
+    if (d->again && (look_for(in->root_fd, "new", d->base, file, e) < 0 ||
+                     (file->n == 0 && look_for(in->root_fd, "cur", d->base, file, e) < 0)))
+        return -1;
+    int done = file->n ? 1 : put(in, d, file, e);
+    if (done < 0)
+        return -1;
+    *already_r = done;
+    in->already |= done;
+    return 0;
+}
+
+/* The name of what was there already may not be durable: the try that put it there may have ended
+ * before its sync. */
+int
+mailbox_settle_inbox(struct mailbox_inbox *in, struct err *e)
+{
+    int cur_fd = in->already ? open_dir(in->root_fd, "cur") : -1;
+    int result = in->new_fd < 0 ? 0 : fsync(in->new_fd);
+    if (in->already && (cur_fd < 0 || fsync(cur_fd) < 0))
+        result = -1;
+    if (result < 0)
+        err_errno(e, "sync the folder");
+    if (cur_fd >= 0)
+        close(cur_fd);
+    return result;
+}
+
+/* Never a second fsync (catalogue J8): what is not known to be durable goes away. */
+void
+mailbox_take_back(struct mailbox_inbox *in, const char *file)
+{
+    unlinkat(in->new_fd, file, 0);
 }
 
 int
 mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_r, bool *already_r,
                 struct err *e)
 {
-    struct delivery_dirs dirs;
-    struct buf name = buf_new(MAILNAME_MAX);
-    int result = -1;
-    *already_r = false;
-    if (!mailbox_base_ok(d->base))
-        return err_set(e, ERR_PERMANENT, "not a base for a file name");
-    if (open_dirs(root_fd, &dirs, e) < 0)
-        return -1;
-    if (d->again && (look_for(root_fd, "new", d->base, &name, e) < 0 ||
-                     (name.n == 0 && look_for(root_fd, "cur", d->base, &name, e) < 0)))
-        goto out;
-    *already_r = name.n > 0;
-    int put_it = *already_r ? 1 : put(root_fd, d, &dirs, &name, e);
-    if (put_it < 0)
-        goto out;
-    *already_r = put_it;
-    if (sync_dirs(root_fd, &dirs, *already_r) < 0) {
-        err_errno(e, "sync the folder");
-        /* Never a second fsync (catalogue J8): what is not known to be durable goes away. */
-        if (!*already_r)
-            unlinkat(dirs.new_fd, buf_z(&name), 0);
-        goto out;
-    }
-    if (file_r)
+    struct mailbox_inbox in = mailbox_inbox(root_fd);
+    char room[MAILBOX_FILE_MAX + 1];
+    struct buf name = buf_on(room, sizeof room, MAILBOX_FILE_MAX);
+    int result = mailbox_put(&in, d, &name, already_r, e);
+    if (result == 0 && (result = mailbox_settle_inbox(&in, e)) < 0 && !*already_r)
+        mailbox_take_back(&in, buf_z(&name));
+    if (result == 0 && file_r)
         buf_add(file_r, buf_str(&name));
-    result = 0;
-out:
-    close_dirs(&dirs);
-    buf_free(&name);
+    mailbox_inbox_close(&in);
     return result;
 }

@@ -72,7 +72,7 @@ parse_list(struct str text, struct mailforeign *f)
         f->validity = f->next = 0;
         return 0;
     }
-    if (mailadopt_begin(&f->uids, f->validity, count_lines(text) + 1) < 0)
+    if (mailadopt_begin(&f->uids, f->validity, count_lines(text) + 1, true) < 0)
         return -1;
     while (text.n)
         parse_line(str_cut(&text, '\n'), f, &last);
@@ -92,7 +92,7 @@ parse_courier(struct str text, struct mailforeign *f)
             f->listed.name[k][name.n] = '\0';
         }
     }
-    if (mailadopt_begin(&f->listed_for, 1, count_lines(text) + 1) < 0)
+    if (mailadopt_begin(&f->listed_for, 1, count_lines(text) + 1, true) < 0)
         return -1;
     while (text.n) {
         struct str numbers = str_cut(&text, '\n');

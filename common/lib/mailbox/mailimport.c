@@ -18,7 +18,7 @@ take_bases(struct mailimport *im, size_t expected, struct err *e)
     struct mailscan s = {0};
     if (mailscan_read(&s, &im->to, true, e) < 0)
         return -1;
-    int result = mailadopt_begin(&im->bases, 1, s.n + expected + 1);
+    int result = mailadopt_begin(&im->bases, 1, s.n + expected + 1, true);
     for (size_t i = 0; result == 0 && i < s.n; i++)
         (void)mailadopt_add(&im->bases, mailname_base(str_z(mailscan_name(&s, &s.at[i]))), 1);
     mailscan_free(&s);

@@ -326,6 +326,17 @@ rows_fit(const struct mailindex_rows *rows)
     return true;
 }
 
+uint64_t
+mailindex_rows_check(const struct mailbox_message *at, size_t n)
+{
+    uint64_t check = MAILINDEX_ROWS_SEED;
+    for (size_t piece; n; n -= piece, at += piece) {
+        piece = n < MAILINDEX_PIECE ? n : MAILINDEX_PIECE;
+        check = mailindex_check(check, at, piece * sizeof *at);
+    }
+    return check;
+}
+
 static int
 load_body(struct mailindex *ix, const struct mailindex_head *h, struct mailindex_rows *rows)
 {
@@ -339,7 +350,7 @@ load_body(struct mailindex *ix, const struct mailindex_head *h, struct mailindex
         return 0;
     if (mailindex_reserve(rows, h->n + 1) < 0 ||
         read_all(ix->fd, rows->at, rows_n, sizeof *h) < 0 ||
-        h->rows_check != mailindex_check(2, rows->at, rows_n))
+        h->rows_check != mailindex_rows_check(rows->at, h->n))
         return -1;
     rows->n = h->n;
     return rows_fit(rows) && numbers_fit(ix, rows) ? 0 : -1;
@@ -516,8 +527,7 @@ struct str
 mailindex_stem(struct mailbox_message *m, struct str name)
 {
     char room[MAILNAME_SUFFIX_MAX];
-    ptrdiff_t colon = str_find(name, STR(":2,"));
-    struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon);
+    struct str head = mailname_head(name);
     m->odd = !str_eq(str_from(name, head.n), suffix_of(m, room));
     struct str kept = m->odd ? name : head;
     m->name_n = (uint8_t)kept.n;
@@ -562,25 +572,46 @@ mailindex_raw(struct mailindex *ix, const struct mailbox_message *m, struct buf 
     return text.n == m->name_n && buf_ok(stem) ? 0 : -1;
 }
 
+/* What is stored, and taken apart. -1: it is not this record's. */
+static int
+parse_stored(struct mailindex *ix, const struct mailbox_message *m, struct str *text_r,
+             struct mailname *parsed_r)
+{
+    *text_r = stored(ix, m);
+    return text_r->n != m->name_n || mailname_parse(*text_r, parsed_r) < 0 ||
+                   (!m->bare && (parsed_r->uid != m->uid ||
+                                 (ix->state.validity && parsed_r->validity != ix->state.validity)))
+               ? -1
+               : 0;
+}
+
 int
-mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem)
+mailindex_base(struct mailindex *ix, const struct mailbox_message *m, struct str *base_r)
 {
     struct mailname parsed;
-    struct str text = stored(ix, m);
-    buf_reset(stem);
-    if (text.n != m->name_n || mailname_parse(text, &parsed) < 0 ||
-        (!m->bare &&
-         (parsed.uid != m->uid || (ix->state.validity && parsed.validity != ix->state.validity))))
+    struct str text = stored(ix, m), base = str_cut(&text, ',');
+    ptrdiff_t last = str_rchr(text, ',');
+    /* Most end in it. */
+    if (last >= 0 && mailname_uid(str_from(text, (size_t)last + 1), &parsed) == 0 &&
+        parsed.uid == m->uid && parsed.validity == ix->state.validity) {
+        *base_r = base;
+        return 0;
+    }
+    if (parse_stored(ix, m, &text, &parsed) < 0)
         return -1;
-    buf_add(stem, text);
-    return buf_ok(stem) ? 0 : -1;
+    *base_r = parsed.base;
+    return 0;
 }
 
 int
 mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name)
 {
-    if (mailindex_stored(ix, m, name) < 0)
+    struct mailname parsed;
+    struct str text;
+    buf_reset(name);
+    if (parse_stored(ix, m, &text, &parsed) < 0)
         return -1;
+    buf_add(name, text);
     char room[MAILNAME_SUFFIX_MAX];
     if (!m->odd)
         buf_add(name, suffix_of(m, room));

@@ -32,7 +32,7 @@
 #include "lib/base/err.h"
 
 enum {
-    MAILINDEX_VERSION = 2,
+    MAILINDEX_VERSION = 3,
     MAILINDEX_LOG_MAX = 64 << 20,
     MAILINDEX_GONE_MAX = 8192,
     MAILINDEX_WINDOW = 16384,
@@ -143,10 +143,11 @@ struct str mailindex_stem(struct mailbox_message *m, struct str name);
 int mailindex_set_name(struct mailindex *ix, struct mailbox_message *m, struct str name);
 /* The file's name. -1: it cannot be read, or is not this record's. */
 int mailindex_name(struct mailindex *ix, const struct mailbox_message *m, struct buf *name);
+/* The base of it, valid until the index is asked again. */
+int mailindex_base(struct mailindex *ix, const struct mailbox_message *m, struct str *base_r);
 
 /* What is stored of it; raw: whatever it is, if it is as long as it should be. */
 int mailindex_raw(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem);
-int mailindex_stored(struct mailindex *ix, const struct mailbox_message *m, struct buf *stem);
 /* The row of a UID, or the place before which it would be. */
 size_t mailindex_find(const struct mailindex_rows *rows, uint32_t uid);
 int mailindex_reserve(struct mailindex_rows *rows, size_t n);

@@ -9,6 +9,8 @@
 
 #define MAILINDEX_MAGIC "BHINDEX\n"
 enum { MAILINDEX_BATCH = 0x48424254 };
+/* So many records have a check together, which goes on from that of those before. */
+enum { MAILINDEX_PIECE = 1024, MAILINDEX_ROWS_SEED = 2 };
 
 struct mailindex_head {
     char magic[8];
@@ -58,6 +60,8 @@ struct mailindex_facts {
     int64_t date_s;
 };
 
+/* The check of all records, piece by piece. */
+uint64_t mailindex_rows_check(const struct mailbox_message *at, size_t n);
 /* The check of a batch's last entry; end: the place behind it. */
 uint64_t mailindex_tail_check(uint64_t id, uint64_t end, const struct mailindex_tail *t);
 /* One more message. */

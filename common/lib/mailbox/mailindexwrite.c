@@ -179,125 +179,150 @@ mailindex_is_long(const struct mailindex *ix, size_t rows, bool busy)
 
 /* ---- a snapshot ---- */
 
-/* The names of all rows behind each other; rows_r get their places. */
+struct snapshot {
+    struct mailindex *ix;
+    struct mailindex_rows *rows;
+    uint64_t names_at;
+    struct buf names; /* gathered from the old file; else they lie in ix->heap as they are to lie */
+    bool bump;
+    struct mailindex_head head;
+};
+
+/* All names behind each other; nobody but us can have been at those in memory. */
 static int
-gather(struct mailindex *ix, const struct mailindex_rows *rows, uint64_t names_at, bool bump,
-       struct mailindex_rows *rows_r, struct buf *names)
+gather_names(struct snapshot *s)
 {
     struct buf name = buf_new(MAILNAME_MAX + 64);
-    int result = mailindex_reserve(rows_r, rows->n + 1);
-    for (size_t i = 0; result == 0 && i < rows->n; i++) {
-        struct mailbox_message m = rows->at[i];
-        if (m.gone)
+    int result = 0;
+    for (size_t i = 0; i < s->rows->n && s->ix->fd >= 0 && result == 0; i++) {
+        if (s->rows->at[i].gone)
             continue;
-        /* In memory they lie as they are to lie in the file, and nobody else can have been there.
-         */
-        if (ix->fd >= 0)
-            result = mailindex_raw(ix, &m, &name);
-        m.name_at = (uint32_t)(names_at + (ix->fd >= 0 ? names->n : m.name_at));
-        m.recent = m.changed = m.missed = false;
-        if (bump)
-            m.modseq = ix->state.modseq;
-        buf_add(names, buf_str(&name));
-        rows_r->at[rows_r->n++] = m;
+        result = mailindex_raw(s->ix, &s->rows->at[i], &name);
+        buf_add(&s->names, buf_str(&name));
     }
     buf_free(&name);
-    return result == 0 && buf_ok(names) ? 0 : -1;
+    return result == 0 && buf_ok(&s->names) ? 0 : -1;
 }
 
-static int
-write_parts(int fd, const struct mailindex_head *h, const struct mailindex_rows *rows,
-            const struct mailindex_gone *gone, struct str names)
-{
-    return durable_write(fd, str_of((const char *)h, sizeof *h)) < 0 ||
-                   durable_write(fd, str_of((const char *)rows->at,
-                                            rows->n * sizeof(struct mailbox_message))) < 0 ||
-                   durable_write(fd, str_of((const char *)gone, h->ngone * sizeof *gone)) < 0 ||
-                   durable_write(fd, names) < 0
-               ? -1
-               : 0;
-}
-
-/* The places of the names that are now on disk, into the session's rows. */
+/* A row's name is *at from the beginning of the names. */
 static void
-take_places(struct mailindex_rows *rows, const struct mailindex_rows *written)
+place_row(const struct snapshot *s, struct mailbox_message *m, uint64_t *at)
 {
-    size_t k = 0;
-    for (size_t i = 0; i < rows->n; i++) {
-        if (rows->at[i].gone)
-            continue;
-        rows->at[i].name_at = written->at[k].name_at;
-        rows->at[i].name_n = written->at[k].name_n;
-        rows->at[i].odd = written->at[k].odd;
-        rows->at[i].modseq = written->at[k].modseq;
-        k++;
-    }
+    m->name_at = (uint32_t)(s->names_at + (s->ix->fd >= 0 ? *at : m->name_at));
+    *at += m->name_n;
+    if (s->bump)
+        m->modseq = s->ix->state.modseq;
 }
 
 static int
-new_file(struct mailindex *ix, int dir_fd, const struct mailindex_rows *rows, struct str names,
-         struct stat *st_r)
+write_rows(struct snapshot *s, int fd)
 {
-    ix->state.counts = mailindex_count(rows);
-    struct mailindex_head h = {.version = MAILINDEX_VERSION,
-                               .record_size = sizeof(struct mailbox_message),
-                               .n = rows->n,
-                               .ngone = ix->ngone,
-                               .names_n = names.n,
-                               .gone_floor = ix->gone_floor,
-                               .state = ix->state};
-    memcpy(h.magic, MAILINDEX_MAGIC, sizeof h.magic);
-    while (getrandom(&h.id, sizeof h.id, 0) < 0 && errno == EINTR)
+    static struct mailbox_message piece[MAILINDEX_PIECE];
+    uint64_t at = 0;
+    size_t n = 0, i = 0;
+    s->head.rows_check = MAILINDEX_ROWS_SEED;
+    while (i < s->rows->n) {
+        for (; i < s->rows->n && n < MAILINDEX_PIECE; i++) {
+            if (s->rows->at[i].gone)
+                continue;
+            struct mailbox_message *m = &piece[n++];
+            *m = s->rows->at[i];
+            place_row(s, m, &at);
+            m->recent = m->changed = m->missed = false;
+            mailindex_count_one(&s->ix->state.counts, m);
+        }
+        s->head.rows_check = mailindex_check(s->head.rows_check, piece, n * sizeof *piece);
+        if (durable_write(fd, str_of((const char *)piece, n * sizeof *piece)) < 0)
+            return -1;
+        n = 0;
+    }
+    return 0;
+}
+
+/* The head is written last, when all that it tells is known. */
+static int
+write_parts(struct snapshot *s, int fd, struct str names)
+{
+    struct mailindex_head *h = &s->head;
+    struct mailindex *ix = s->ix;
+    struct str head = str_of((const char *)h, sizeof *h);
+    struct str gone = str_of((const char *)ix->gone, ix->ngone * sizeof *ix->gone);
+    ix->state.counts = (struct mailindex_counts){0};
+    if (durable_write(fd, head) < 0 || write_rows(s, fd) < 0 || durable_write(fd, gone) < 0 ||
+        durable_write(fd, names) < 0)
+        return -1;
+    memcpy(h->magic, MAILINDEX_MAGIC, sizeof h->magic);
+    while (getrandom(&h->id, sizeof h->id, 0) < 0 && errno == EINTR)
         ;
-    h.rows_check = mailindex_check(2, rows->at, rows->n * sizeof(struct mailbox_message));
-    h.gone_check = mailindex_check(3, ix->gone, ix->ngone * sizeof *ix->gone);
-    h.check = mailindex_check(1, &h, offsetof(struct mailindex_head, check));
+    h->version = MAILINDEX_VERSION;
+    h->record_size = sizeof(struct mailbox_message);
+    h->n = ix->state.counts.messages;
+    h->ngone = ix->ngone;
+    h->names_n = names.n;
+    h->gone_floor = ix->gone_floor;
+    h->state = ix->state;
+    h->gone_check = mailindex_check(3, ix->gone, gone.n);
+    h->check = mailindex_check(1, h, offsetof(struct mailindex_head, check));
+    return pwrite(fd, h, sizeof *h, 0) == (ssize_t)sizeof *h ? 0 : -1;
+}
+
+static int
+new_file(struct snapshot *s, int dir_fd, struct str names, struct stat *st_r)
+{
     unlinkat(dir_fd, new_name, 0);
     int fd = openat(dir_fd, new_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return -1;
-    if (write_parts(fd, &h, rows, ix->gone, names) < 0 || fstat(fd, st_r) < 0 ||
+    if (write_parts(s, fd, names) < 0 || fstat(fd, st_r) < 0 ||
         renameat(dir_fd, new_name, dir_fd, file_name) < 0) {
         unlinkat(dir_fd, new_name, 0);
         close(fd);
         return -1;
     }
-    ix->id = h.id;
     return fd;
+}
+
+/* The session's rows and its index are now what lies in the new file. */
+static void
+take_file(struct snapshot *s, int fd, const struct stat *st)
+{
+    struct mailindex *ix = s->ix;
+    uint64_t at = 0;
+    for (size_t i = 0; i < s->rows->n; i++)
+        if (!s->rows->at[i].gone)
+            place_row(s, &s->rows->at[i], &at);
+    if (ix->fd >= 0)
+        close(ix->fd);
+    ix->fd = fd;
+    ix->id = s->head.id;
+    ix->ino = st->st_ino;
+    ix->log_at = ix->read_to = (uint64_t)st->st_size;
+    ix->torn = false;
+    ix->saved = ix->state;
+    buf_free(&ix->heap);
+    buf_free(&ix->window);
+    ix->window_at = 0;
 }
 
 int
 mailindex_write(struct mailindex *ix, int dir_fd, struct mailindex_rows *rows, bool bump)
 {
-    struct mailindex_rows out = {0};
-    struct buf names = buf_new(UINT32_MAX);
+    struct snapshot s = {.ix = ix, .rows = rows, .bump = bump, .names = buf_new(UINT32_MAX)};
     struct stat st;
     size_t live = 0;
     int fd = -1;
     for (size_t i = 0; i < rows->n; i++)
         live += !rows->at[i].gone;
-    uint64_t names_at = sizeof(struct mailindex_head) + live * sizeof(struct mailbox_message) +
-                        ix->ngone * sizeof *ix->gone;
-    if (gather(ix, rows, names_at, bump, &out, &names) == 0) {
-        struct str text = ix->fd >= 0 ? buf_str(&names) : buf_str(&ix->heap);
-        if (names_at + text.n < UINT32_MAX)
-            fd = new_file(ix, dir_fd, &out, text, &st);
+    s.names_at = sizeof(struct mailindex_head) + live * sizeof(struct mailbox_message) +
+                 ix->ngone * sizeof *ix->gone;
+    if (gather_names(&s) == 0) {
+        struct str names = ix->fd >= 0 ? buf_str(&s.names) : buf_str(&ix->heap);
+        if (s.names_at + names.n < UINT32_MAX)
+            fd = new_file(&s, dir_fd, names, &st);
     }
-    if (fd >= 0) {
-        take_places(rows, &out);
-        if (ix->fd >= 0)
-            close(ix->fd);
-        ix->fd = fd;
-        ix->ino = st.st_ino;
-        ix->log_at = ix->read_to = (uint64_t)st.st_size;
-        ix->torn = false;
-        ix->saved = ix->state;
-        buf_free(&ix->heap);
-        buf_free(&ix->window);
-        ix->window_at = 0;
-    }
+    if (fd >= 0)
+        take_file(&s, fd, &st);
     mailindex_drop_batch(ix);
-    free(out.at);
-    buf_free(&names);
+    buf_free(&s.names);
     return fd < 0 ? -1 : 0;
 }

@@ -311,7 +311,7 @@ mailimport_mbox(struct mailimport *im, int fd, bool mboxo, int root_fd, struct s
     r.expected = (size_t)(st.st_size > 0 ? st.st_size / 30 : 0) + 1;
     if (r.expected > MAILBOX_MESSAGES_MAX)
         r.expected = MAILBOX_MESSAGES_MAX;
-    int more = mailadopt_begin(&r.seen, 1, r.expected + 1) < 0
+    int more = mailadopt_begin(&r.seen, 1, r.expected + 1, true) < 0
                    ? err_set(e, ERR_TEMPORARY, "out of memory")
                    : 1;
     while (more > 0 && (more = next_line(&r, room, &room_n, &room_at, e)) > 0)

@@ -13,20 +13,29 @@ static const struct {
                {'T', MAILBOX_DELETED}};
 enum { LETTERS = sizeof letters / sizeof letters[0] };
 
+int
+mailname_uid(struct str field, struct mailname *m_r)
+{
+    struct str validity = str_from(field, 2);
+    struct str uid = str_cut(&validity, '.');
+    return !str_starts(field, STR("U=")) || str_u32(uid, UINT32_MAX, &m_r->uid) < 0 ||
+                   str_u32(validity, UINT32_MAX, &m_r->validity) < 0 || !m_r->uid || !m_r->validity
+               ? -1
+               : 0;
+}
+
 static void
 parse_field(struct str field, struct mailname *m)
 {
-    if (str_starts(field, STR("S=")) && str_u64(str_from(field, 2), INT64_MAX, &m->size) < 0)
+    if (field.n < 2 || field.p[1] != '=')
+        return;
+    struct str value = str_from(field, 2);
+    if (field.p[0] == 'S' && str_u64(value, INT64_MAX, &m->size) < 0)
         m->size = UINT64_MAX;
-    if (str_starts(field, STR("W=")) && str_u64(str_from(field, 2), INT64_MAX, &m->vsize) < 0)
+    if (field.p[0] == 'W' && str_u64(value, INT64_MAX, &m->vsize) < 0)
         m->vsize = UINT64_MAX;
-    if (str_starts(field, STR("U="))) {
-        struct str validity = str_from(field, 2);
-        struct str uid = str_cut(&validity, '.');
-        if (str_u32(uid, UINT32_MAX, &m->uid) < 0 ||
-            str_u32(validity, UINT32_MAX, &m->validity) < 0 || !m->uid || !m->validity)
-            m->uid = m->validity = 0;
-    }
+    if (field.p[0] == 'U' && mailname_uid(field, m) < 0)
+        m->uid = m->validity = 0;
 }
 
 static void
@@ -41,15 +50,26 @@ parse_flags(struct str info, struct mailname *m)
     }
 }
 
+struct str
+mailname_head(struct str name)
+{
+    size_t at = 0;
+    for (ptrdiff_t skip; (skip = str_chr(str_from(name, at), ':')) >= 0; at++) {
+        at += (size_t)skip;
+        if (name.n - at >= 3 && name.p[at + 1] == '2' && name.p[at + 2] == ',')
+            return str_sub(name, 0, at);
+    }
+    return name;
+}
+
 int
 mailname_parse(struct str name, struct mailname *m_r)
 {
     if (name.n > MAILNAME_MAX || !str_component(name))
         return -1;
     *m_r = (struct mailname){.size = UINT64_MAX, .vsize = UINT64_MAX};
-    ptrdiff_t colon = str_find(name, STR(":2,"));
-    struct str head = colon < 0 ? name : str_sub(name, 0, (size_t)colon);
-    m_r->info = colon < 0 ? str_of("", 0) : str_from(name, (size_t)colon + 3);
+    struct str head = mailname_head(name);
+    m_r->info = head.n == name.n ? str_of("", 0) : str_from(name, head.n + 3);
     struct str rest = head;
     m_r->base = str_cut(&rest, ',');
     m_r->fields = str_from(head, m_r->base.n);
@@ -92,10 +112,8 @@ mailname_suffix(char room[static MAILNAME_SUFFIX_MAX], uint8_t flags, uint32_t k
 struct str
 mailname_base(struct str name)
 {
-    struct str rest = name;
-    struct str base = str_cut(&rest, ',');
-    ptrdiff_t colon = str_find(name, STR(":2,"));
-    return colon >= 0 && (size_t)colon < base.n ? str_sub(name, 0, (size_t)colon) : base;
+    struct str head = mailname_head(name);
+    return str_cut(&head, ',');
 }
 
 /* Flags in ASCII order; others' letters stay. */

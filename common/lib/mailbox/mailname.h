@@ -22,6 +22,8 @@ struct mailname {
 
 /* -1: not the name of a message (empty, hidden, too long, control characters). */
 int mailname_parse(struct str name, struct mailname *m_r);
+/* Only what its field "U=UID.UIDVALIDITY" says. -1: it is none. */
+int mailname_uid(struct str field, struct mailname *m_r);
 /* What to write; 0 and UINT64_MAX mean: leave out. */
 struct mailname_new {
     uint64_t size, vsize;
@@ -36,7 +38,8 @@ struct mailname_new {
 void mailname_build(struct buf *out, const struct mailname *old, const struct mailname_new *with);
 /* ":2," and the flags, as mailname_build() writes them for a name without others' letters. */
 struct str mailname_suffix(char room[static MAILNAME_SUFFIX_MAX], uint8_t flags, uint32_t keywords);
-/* The base of a name that parses. */
+/* What of a name lies before ":2,"; and what of that before the first ','. */
+struct str mailname_head(struct str name);
 struct str mailname_base(struct str name);
 /* A new base: seconds, microseconds, random. */
 void mailname_fresh(struct buf *out, int64_t time_s);

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { NAMES_GUESS_MAX = 64 << 20 };
+
 int
 mailscan_rename(int from_fd, const char *from, int to_fd, const char *to)
 {
@@ -38,28 +40,37 @@ add(struct mailscan *s, struct str name, bool in_new)
         s->at = at;
         s->cap = cap;
     }
-    if (s->names.max == 0)
-        s->names = buf_new(SIZE_MAX / 4);
-    size_t name_at = s->names.n;
-    buf_add(&s->names, name);
-    buf_addc(&s->names, '\0');
-    s->at[s->n++] = (struct mailscan_entry){.name_at = name_at,
+    char *to = buf_reserve(&s->names, name.n + 1);
+    if (!to)
+        return -1;
+    memcpy(to, name.p, name.n);
+    to[name.n] = '\0';
+    uint32_t time_s = parsed.time_s > UINT32_MAX ? UINT32_MAX : (uint32_t)parsed.time_s;
+    s->at[s->n++] = (struct mailscan_entry){.name_at = (uint32_t)s->names.n,
                                             .size = parsed.size,
                                             .vsize = parsed.vsize,
-                                            .time_s = parsed.time_s,
+                                            .time_s = time_s,
                                             .uid = parsed.uid,
                                             .validity = parsed.validity,
                                             .keywords = parsed.keywords,
                                             .flags = parsed.flags,
+                                            .base_n = (uint8_t)parsed.base.n,
                                             .in_new = in_new,
                                             .recent = in_new};
-    return buf_ok(&s->names) ? 0 : -1;
+    buf_commit(&s->names, name.n + 1);
+    return 0;
 }
 
 const char *
 mailscan_name(const struct mailscan *s, const struct mailscan_entry *x)
 {
     return s->names.p + x->name_at;
+}
+
+static struct str
+base_of(const struct mailscan *s, const struct mailscan_entry *x)
+{
+    return str_of(mailscan_name(s, x), x->base_n);
 }
 
 static bool
@@ -69,6 +80,17 @@ is_regular(int dir_fd, const struct dirent *d)
     if (d->d_type != DT_UNKNOWN)
         return d->d_type == DT_REG;
     return fstatat(dir_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+}
+
+/* For the names, at once as far as the directory's size tells: to grow is to copy. */
+static int
+make_room(struct mailscan *s, int fd)
+{
+    struct stat st;
+    size_t guess = fstat(fd, &st) == 0 && st.st_size > 0 ? 4 * (size_t)st.st_size : 0;
+    if (s->names.max == 0)
+        s->names = buf_new(UINT32_MAX);
+    return buf_reserve(&s->names, guess < NAMES_GUESS_MAX ? guess : NAMES_GUESS_MAX) ? 0 : -1;
 }
 
 static int
@@ -82,7 +104,7 @@ read_dir(struct mailscan *s, int dir_fd, const char *sub, bool in_new, struct er
             close(fd);
         return -1;
     }
-    int result = 0;
+    int result = make_room(s, fd) < 0 ? err_set(e, ERR_TEMPORARY, "out of memory") : 0;
     struct dirent *d;
     errno = 0;
     while (result == 0 && (d = readdir(dir))) {
@@ -155,83 +177,102 @@ mailscan_evidence(const struct mailscan *s, struct uid_evidence *seen_r, struct 
     return 0;
 }
 
-/* For those without a UID: by the time in their names. */
-struct order {
-    const struct mailscan_entry *x;
+struct named {
     const char *name;
+    size_t base_n;
+    struct sort_pair key;
 };
 
+/* Those of one base together. */
 static int
-by_time(const void *a, const void *b)
+by_name(const void *a, const void *b)
 {
-    const struct order *x = a, *y = b;
-    if (x->x->time_s != y->x->time_s)
-        return x->x->time_s < y->x->time_s ? -1 : 1;
+    const struct named *x = a, *y = b;
+    int c = memcmp(x->name, y->name, x->base_n < y->base_n ? x->base_n : y->base_n);
+    if (c || x->base_n != y->base_n)
+        return c ? c : x->base_n < y->base_n ? -1 : 1;
     return strcmp(x->name, y->name);
 }
 
 /* Those of one second by their names. */
-static void
-sort_loose(struct order *loose, const uint64_t *keys, size_t n)
+static int
+sort_ties(const struct mailscan *s, struct sort_pair *keys, size_t n)
 {
-    for (size_t i = 0, from = 0; i < n; i = from) {
-        while (from < n && keys[from] >> 32 == keys[i] >> 32)
-            from++;
-        sort_array(loose + i, from - i, sizeof *loose, by_time);
+    struct named *ties = NULL;
+    for (size_t from = 0, to = 0; from < n; from = to) {
+        while (to < n && keys[to].key == keys[from].key)
+            to++;
+        if (to - from < 2)
+            continue;
+        if (!ties && !(ties = calloc(n, sizeof *ties)))
+            return -1;
+        for (size_t k = from; k < to; k++) {
+            const struct mailscan_entry *x = &s->at[keys[k].value];
+            ties[k] = (struct named){mailscan_name(s, x), x->base_n, keys[k]};
+        }
+        sort_array(ties + from, to - from, sizeof *ties, by_name);
+        for (size_t k = from; k < to; k++)
+            keys[k] = ties[k].key;
     }
+    free(ties);
+    return 0;
 }
 
-static uint64_t
-time_key(const struct mailscan_entry *x)
+/* The entries that keys tell, in their order, the others behind: each is moved once. */
+static void
+arrange(struct mailscan *s, const struct sort_pair *keys, size_t n, struct sort_pair *room)
 {
-    return x->time_s < 0 ? 0 : x->time_s > UINT32_MAX ? UINT32_MAX : (uint64_t)x->time_s;
+    /* room[i].value: where entry i belongs. */
+    for (size_t i = 0; i < s->n; i++)
+        room[i].value = UINT64_MAX;
+    for (size_t k = 0; k < n; k++)
+        room[keys[k].value].value = k;
+    for (size_t i = 0, rest = n; i < s->n; i++)
+        if (room[i].value == UINT64_MAX)
+            room[i].value = rest++;
+    for (size_t i = 0; i < s->n; i++)
+        while (room[i].value != i) {
+            size_t to = (size_t)room[i].value;
+            struct mailscan_entry hold = s->at[to];
+            s->at[to] = s->at[i];
+            s->at[i] = hold;
+            room[i].value = room[to].value;
+            room[to].value = to;
+        }
+    s->n = n;
 }
 
 /* By UID, those without one behind, by time. Keys are sorted, not entries. */
 static int
 sort_entries(struct mailscan *s)
 {
-    uint64_t *keys = calloc(s->n + 1, sizeof *keys), *room = calloc(s->n + 1, sizeof *room);
-    struct order *loose = calloc(s->n + 1, sizeof *loose);
-    struct mailscan_entry *sorted = calloc(s->n + 1, sizeof *sorted);
+    struct sort_pair *keys = calloc(s->n + 1, sizeof *keys);
+    struct sort_pair *room = calloc(s->n + 1, sizeof *room);
     size_t n = 0, m = 0;
-    int result = keys && room && loose && sorted ? 0 : -1;
+    int result = keys && room ? 0 : -1;
     for (size_t i = 0; result == 0 && i < s->n; i++)
         if (!s->at[i].lost && s->at[i].uid)
             /* Of two sights of one file that in new/ is the later one in the order. */
-            keys[n++] = (uint64_t)s->at[i].uid << 32 | i;
+            keys[n++] = (struct sort_pair){s->at[i].uid, i};
     for (size_t i = 0; result == 0 && i < s->n; i++)
         if (!s->at[i].lost && !s->at[i].uid)
-            keys[n + m++] = time_key(&s->at[i]) << 32 | i;
+            keys[n + m++] = (struct sort_pair){s->at[i].time_s, i};
     if (result == 0) {
-        sort_u64(keys, room, n);
-        sort_u64(keys + n, room, m);
-        for (size_t k = 0; k < m; k++) {
-            const struct mailscan_entry *x = &s->at[(uint32_t)keys[n + k]];
-            loose[k] = (struct order){x, mailscan_name(s, x)};
-        }
-        sort_loose(loose, keys + n, m);
-        for (size_t k = 0; k < n; k++)
-            sorted[k] = s->at[(uint32_t)keys[k]];
-        for (size_t k = 0; k < m; k++)
-            sorted[n + k] = *loose[k].x;
-        free(s->at);
-        s->at = sorted;
-        s->cap = s->n + 1;
-        s->n = n + m;
-        sorted = NULL;
+        sort_pairs(keys, room, n);
+        sort_pairs(keys + n, room, m);
+        result = sort_ties(s, keys + n, m);
     }
+    if (result == 0)
+        arrange(s, keys, n + m, room);
     free(keys);
     free(room);
-    free(loose);
-    free(sorted);
     return result;
 }
 
 static bool
-same_base(const char *a, const char *b)
+same_base(const struct mailscan *s, const struct mailscan_entry *a, const struct mailscan_entry *b)
 {
-    return str_eq(mailname_base(str_z(a)), mailname_base(str_z(b)));
+    return str_eq(base_of(s, a), base_of(s, b));
 }
 
 static bool
@@ -269,13 +310,13 @@ resolve_doubles(struct mailscan *s, const struct mailbox *mb)
             continue;
         }
         any = true;
-        if (same_base(mailscan_name(s, a), mailscan_name(s, b)) && !is_there(s, mb, b)) {
+        bool same = same_base(s, a, b);
+        if (same && !is_there(s, mb, b)) {
             b->lost = true;
-        } else if (same_base(mailscan_name(s, a), mailscan_name(s, b)) && !is_there(s, mb, a)) {
+        } else if (same && !is_there(s, mb, a)) {
             a->lost = true;
             last = i;
-        } else if (same_base(mailscan_name(s, a), mailscan_name(s, b)) &&
-                   is_torn_rename(s, mb, a, b)) {
+        } else if (same && is_torn_rename(s, mb, a, b)) {
             b->lost = true;
         } else {
             b->uid = 0; /* a copy: it gets its own */
@@ -307,7 +348,8 @@ place(struct mailscan *s, struct mailscan_entry *x, struct mailbox *mb, uint32_t
     int result = 0;
     if (mailview_rename(mb, x->in_new ? mb->new_fd : mb->cur_fd, from,
                         to_new ? mb->new_fd : mb->cur_fd, to) == 0) {
-        x->name_at = s->names.n;
+        x->name_at = (uint32_t)s->names.n;
+        x->base_n = (uint8_t)mailname_base(buf_str(&name)).n;
         buf_add(&s->names, buf_str(&name));
         buf_addc(&s->names, '\0');
         x->uid = uid;
@@ -323,12 +365,6 @@ place(struct mailscan *s, struct mailscan_entry *x, struct mailbox *mb, uint32_t
     }
     buf_free(&name);
     return result;
-}
-
-static struct str
-base_of(const struct mailscan *s, const struct mailscan_entry *x)
-{
-    return mailname_base(str_z(mailscan_name(s, x)));
 }
 
 int
@@ -356,25 +392,29 @@ mailscan_take_adopted(struct mailscan *s, const struct mailbox *mb, struct err *
 }
 
 /* Those that may be renamed later get their UIDs in the list: uid and following are for the entries
- * from first on. What cannot be done so is left to be renamed now. */
+ * from first on, of which those of one base lie together. What cannot be done so is left to be
+ * renamed now. */
 static void
 adopt(struct mailscan *s, const struct mailbox *mb, size_t first, uint32_t uid)
 {
     struct mailadopt list = {0};
     size_t n = 0;
+    bool old = false;
+    for (size_t i = 0; i < first; i++)
+        old |= s->at[i].bare;
     for (size_t i = first; i < s->n; i++)
         n += !s->at[i].in_new && !s->at[i].lost;
-    if (n < MAILSCAN_ADOPT_MIN || mailadopt_begin(&list, mb->uids.validity, s->n + 1) < 0)
+    if (n < MAILSCAN_ADOPT_MIN || mailadopt_begin(&list, mb->uids.validity, s->n + 1, old) < 0)
         return;
     for (size_t i = 0; i < s->n; i++) {
         struct mailscan_entry *x = &s->at[i];
         if (i >= first)
-            x->bare = !x->in_new && !x->lost &&
+            x->bare = !x->in_new && !x->lost && !(i > first && same_base(s, x - 1, x)) &&
                       mailadopt_add(&list, base_of(s, x), uid + (uint32_t)(i - first)) == 0;
         else if (x->bare)
             (void)mailadopt_add(&list, base_of(s, x), x->uid);
     }
-    bool done = buf_ok(&list.lines) && mailadopt_write(&list, mb->dir_fd, NULL) == 0;
+    bool done = mailadopt_write(&list, mb->dir_fd, NULL) == 0;
     for (size_t i = first; i < s->n; i++) {
         s->at[i].bare &= done;
         if (s->at[i].bare) {

@@ -9,16 +9,17 @@
 #include "lib/mailbox/mailbox.h"
 
 struct mailscan_entry {
-    size_t name_at; /* in names, with a NUL behind it */
+    uint32_t name_at; /* in names, with a NUL behind it */
+    uint32_t time_s;
     uint64_t size, vsize;
-    int64_t time_s;
     uint32_t uid, validity; /* uid 0: none, or not of this folder */
     uint32_t keywords;
     uint8_t flags;
-    bool in_new;
-    bool recent; /* was in new/ when we came */
-    bool lost;   /* a foreign program took it meanwhile */
-    bool bare;   /* its UID is not in its name, but in the list of mailadopt */
+    uint8_t base_n; /* how far in the name its base goes */
+    bool in_new : 1;
+    bool recent : 1; /* was in new/ when we came */
+    bool lost : 1;   /* a foreign program took it meanwhile */
+    bool bare : 1;   /* its UID is not in its name, but in the list of mailadopt */
 };
 
 /* So many without a UID in cur/ are not renamed at once: mailadopt.h. */

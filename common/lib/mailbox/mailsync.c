@@ -200,8 +200,7 @@ mailview_end(struct mailbox *mb)
     tell_index(mb);
     mb->now_modseq = 0;
     uidfile_unlock(mb->lock_fd);
-    quota_give(mb->root_fd, mb->freed_bytes, mb->freed);
-    mb->freed_bytes = mb->freed = 0;
+    quota_end(&mb->freed, false);
 }
 
 uint64_t
@@ -375,6 +374,8 @@ merge(struct mailbox *mb, struct mailscan *s, bool whole, enum missing how, bool
     uint32_t seen_next = mb->seen_next;
     struct buf room = buf_new(MAILNAME_MAX + 64);
     int result = 0;
+    if (!old)
+        (void)mailindex_reserve(&mb->rows, s->n);
     *any_r = false;
     for (size_t k = 0; k < s->n && result == 0; k++) {
         const struct mailscan_entry *x = &s->at[k];
@@ -539,8 +540,10 @@ list_once(struct mailbox *mb, bool *whole, enum missing how, enum look *look_r, 
     struct mailscan s;
     if (look(mb, &s, whole, look_r, e) < 0)
         return -1;
-    if (mb->ix.fd < 0)
+    if (mb->ix.fd < 0) {
         buf_reset(&mb->ix.heap);
+        (void)buf_reserve(&mb->ix.heap, s.names.n);
+    }
     if (*look_r == LOOK_STILL)
         how = MISSING_GONE;
     else if (*look_r == LOOK_MOVED)

@@ -95,10 +95,12 @@ add_dir(int folder_fd, const char *sub, struct quota *q)
     mailscan_free(&s);
 }
 
-/* Count all there is, and write the file anew. */
+/* Count all there is while nothing comes or goes, and write the file anew. */
 static int
-count(int root_fd, struct quota *q, struct err *e)
+count(int root_fd, int lock_fd, struct quota *q, struct err *e)
 {
+    if (uidfile_lock_room(lock_fd, true, e) < 0)
+        return -1;
     struct arena arena = arena_new(32 << 20);
     struct folder_list list;
     struct buf text = buf_new(200);
@@ -156,28 +158,58 @@ is_over(const struct quota *q, uint64_t bytes, uint64_t n)
 }
 
 int
-quota_take(int root_fd, uint64_t bytes, uint64_t n, struct err *e)
+quota_take(int root_fd, uint64_t bytes, uint64_t n, struct quota_room *r, struct err *e)
 {
     struct quota q;
     size_t size;
+    *r = (struct quota_room){.root_fd = root_fd, .bytes = bytes, .count = n};
     if (!is_there(root_fd))
         return 0;
-    int lock_fd = mailview_open_lock(root_fd, e);
-    if (lock_fd < 0)
+    r->lock_fd = mailview_open_lock(root_fd, e);
+    if (r->lock_fd < 0)
         return -1;
-    int result = uidfile_lock_quota(lock_fd, e);
+    int result = uidfile_lock_quota(r->lock_fd, e);
     if (result == 0)
         result = read_file(root_fd, &q, &size, e);
     if (result == 0 && q.there && (size > QUOTA_FILE_MAX || is_over(&q, bytes, n)))
-        result = count(root_fd, &q, e);
+        result = count(root_fd, r->lock_fd, &q, e);
     if (result == 0 && q.there) {
         if (is_over(&q, bytes, n))
             result = err_set(e, ERR_LIMIT, "over quota");
         else if (append(root_fd, (int64_t)bytes, (int64_t)n) < 0)
             result = err_errno(e, "write %s", file_name);
     }
-    close(lock_fd);
+    if (result == 0)
+        result = uidfile_lock_room(r->lock_fd, false, e);
+    r->held = result == 0 && q.there;
+    if (r->held)
+        uidfile_unlock_quota(r->lock_fd);
+    else
+        close(r->lock_fd);
     return result;
+}
+
+void
+quota_end(struct quota_room *r, bool used)
+{
+    if (r->held && !used && r->count)
+        (void)append(r->root_fd, -(int64_t)r->bytes, -(int64_t)r->count);
+    if (r->held)
+        close(r->lock_fd);
+    *r = (struct quota_room){0};
+}
+
+void
+quota_hold(int root_fd, struct quota_room *r)
+{
+    *r = (struct quota_room){.asked = true, .root_fd = root_fd};
+    if (!is_there(root_fd))
+        return;
+    r->lock_fd = mailview_open_lock(root_fd, NULL);
+    r->held = r->lock_fd >= 0;
+    /* Not had in time: the next counting finds what this makes wrong. */
+    if (r->held)
+        (void)uidfile_lock_room(r->lock_fd, false, NULL);
 }
 
 static bool
@@ -203,7 +235,7 @@ quota_configure(int root_fd, struct str text)
         !has_limits(&q, bytes_max, count_max)) {
         q.bytes_max = bytes_max;
         q.count_max = count_max;
-        (void)count(root_fd, &q, NULL);
+        (void)count(root_fd, lock_fd, &q, NULL);
     }
     close(lock_fd);
 }
@@ -216,13 +248,6 @@ quota_recount(int root_fd)
     if (lock_fd < 0)
         return;
     if (uidfile_lock_quota(lock_fd, NULL) == 0 && quota_read(root_fd, &q, NULL) == 0 && q.there)
-        (void)count(root_fd, &q, NULL);
+        (void)count(root_fd, lock_fd, &q, NULL);
     close(lock_fd);
-}
-
-void
-quota_give(int root_fd, uint64_t bytes, uint64_t n)
-{
-    if (n && is_there(root_fd))
-        (void)append(root_fd, -(int64_t)bytes, -(int64_t)n);
 }

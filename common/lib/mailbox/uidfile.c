@@ -12,7 +12,7 @@
 
 static const char file_name[] = "bulkhead-uid";
 static const char validity_name[] = "bulkhead-uidvalidity";
-enum { BYTE_CHANGE, BYTE_HOLD, BYTE_CLAIM, BYTE_VALIDITY, BYTE_QUOTA };
+enum { BYTE_CHANGE, BYTE_HOLD, BYTE_CLAIM, BYTE_VALIDITY, BYTE_QUOTA, BYTE_ROOM };
 enum { LINE_MAX_ = 192, WAIT_STEP_MS = 10, BOOT_SLACK_S = 5 };
 
 /* One try, without waiting. */
@@ -24,10 +24,10 @@ lock_byte(int fd, short type, off_t at)
 }
 
 static int
-lock_wait(int fd, off_t at, struct err *e)
+wait_for(int fd, short type, off_t at, struct err *e)
 {
     int64_t deadline = now_ms() + UIDFILE_LOCK_MS;
-    while (lock_byte(fd, F_WRLCK, at) < 0) {
+    while (lock_byte(fd, type, at) < 0) {
         if (errno != EAGAIN && errno != EACCES && errno != EINTR)
             return err_errno(e, "lock the folder");
         if (ms_left(deadline) == 0)
@@ -35,6 +35,24 @@ lock_wait(int fd, off_t at, struct err *e)
         poll(NULL, 0, WAIT_STEP_MS);
     }
     return 0;
+}
+
+static int
+lock_wait(int fd, off_t at, struct err *e)
+{
+    return wait_for(fd, F_WRLCK, at, e);
+}
+
+int
+uidfile_lock_room(int lock_fd, bool alone, struct err *e)
+{
+    return wait_for(lock_fd, alone ? F_WRLCK : F_RDLCK, BYTE_ROOM, e);
+}
+
+void
+uidfile_unlock_quota(int lock_fd)
+{
+    lock_byte(lock_fd, F_UNLCK, BYTE_QUOTA);
 }
 
 int

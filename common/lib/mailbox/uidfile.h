@@ -57,8 +57,12 @@ struct uid_evidence {
 /* Take the lock (byte 0), waiting at most UIDFILE_LOCK_MS; ERR_TEMPORARY then. And let go. */
 int uidfile_lock(int lock_fd, struct err *e);
 void uidfile_unlock(int lock_fd);
-/* Byte 4, of the root's file: the quota is counted. Let go by closing. */
+/* Of the root's file; let go by closing. Byte 4: the quota is looked at, alone. Byte 5: files come
+ * and go that it knows of or is to know of, shared; or all are counted, alone: who has byte 4 may
+ * wait for it, and not the other way round. */
 int uidfile_lock_quota(int lock_fd, struct err *e);
+int uidfile_lock_room(int lock_fd, bool alone, struct err *e);
+void uidfile_unlock_quota(int lock_fd);
 /* Byte 2, without waiting. 0, or -1 with ERR_LIMIT when somebody has it. */
 int uidfile_claim(int lock_fd, struct err *e);
 
