@@ -46,8 +46,8 @@ class FakeMX:
         """The usual answer to this recipient."""
         return b"250 ok\r\n"
 
-    def kept(self, text, rcpts):
-        """A message has come."""
+    def kept(self, text, rcpts, when):
+        """A message has come, and was answered for after this time: whoever heard that may have acted on it since."""
         self.messages.append(text)
 
     def talk(self, c, f):
@@ -90,8 +90,9 @@ class FakeMX:
                 raise ConnectionError
         else:
             return
+        when = time.monotonic()
         if self.answer(c, ".", b"250 kept\r\n").startswith(b"2"):
-            self.kept(text, rcpts)
+            self.kept(text, rcpts, when)
 
     def hang_up(self):
         """So that the next message comes over a new connection."""

@@ -55,7 +55,7 @@ class Recorded:
         time.sleep(0.3)
         assert peer.drain(30), "the queue does not drain"
         t.end()
-        self.told, self.far = self.client.told, list(zip(peer.host.got, peer.host.when))
+        self.told, self.far = self.client.told, list(peer.host.timed)
 
     def record(self, model, drop):
         return Record(self.path, self.peer.roots(), (), drop, model=model, before=self.before, places=self.peer.places)
@@ -141,7 +141,7 @@ class Worker:
         p = self.peer
         self.lay_out(crash.tree())
         p.host.got.clear()
-        p.host.when.clear()
+        p.host.timed.clear()
         problems = []
         try:
             p.start()

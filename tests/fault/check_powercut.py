@@ -138,7 +138,7 @@ class Logged:
             subprocess.run(["umount", at])
             block.wait(20)
         os.unlink(image)
-        self.host = list(zip(peer.host.got, peer.host.when))
+        self.host = list(peer.host.timed)
         self.records = self.read()
 
     def send(self, messages, senders):

@@ -47,7 +47,7 @@ class Host(FakeMX):
     """Another host. Takes all, but gone@ (never) and slow@ (not at the first try of a message)."""
 
     def __init__(self):
-        self.got, self.when = [], []  # (recipient, text), and when
+        self.got, self.timed = [], []  # (recipient, text); and of all, when
         self.slow_answers = 1
         self.seen = {}
         super().__init__()
@@ -61,9 +61,9 @@ class Host(FakeMX):
                 return b"450 4.2.0 later\r\n"
         return b"250 ok\r\n"
 
-    def kept(self, text, rcpts):
-        self.when += [time.monotonic()] * len(rcpts)
+    def kept(self, text, rcpts, when):
         self.got += [(who, text) for who in rcpts]
+        self.timed += [((who, text), when) for who in rcpts]
 
 
 def body_of(token, size):

@@ -141,6 +141,12 @@ smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *k
                  char *account, struct err *e)
 {
     struct msg m = {0};
+    ptrdiff_t at = str_rchr(address, '@');
+    struct str domain = str_from(address, (size_t)(at + 1));
+    account[0] = '\0';
+    *kind_r = ADDRESS_FOREIGN;
+    if (at >= 0 && !conf_is_local(s->conf, domain) && !str_caseeq(domain, s->conf->hostname))
+        return 0; /* authd would say the same */
     msg_begin(&m, M_ADDRESS);
     msg_put_str(&m, address);
     int n = ask_who(s, &m, kind_r, account, e);

@@ -148,7 +148,7 @@ void smtp_lost(struct smtp_server *s, const struct err *e);
 void smtp_reset(struct smtp_server *s);
 /* Whether authd has called this recipient known; if not, ask. */
 bool smtp_is_known(const struct smtp_server *s, struct str address);
-/* Who an address is, from authd. account needs QFILE_ADDR_MAX + 1 bytes. */
+/* Who an address is, from authd if its domain is ours. account needs QFILE_ADDR_MAX + 1 bytes. */
 int smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *kind_r,
                      char *account, struct err *e);
 /* The same for a user ID: ADDRESS_ACCOUNT and its name, or ADDRESS_UNKNOWN. */
