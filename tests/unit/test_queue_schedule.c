@@ -603,6 +603,9 @@ START_TEST(what_goes_ahead_takes_no_place)
     ck_assert_uint_eq(sched_running(POOL_RELAY), 1);
     end_of((struct world_job *)ahead);
     ck_assert_uint_eq(sched_running(POOL_RELAY), 0);
+    end_of((struct world_job *)second);
+    end_of((struct world_job *)third);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 0);
 }
 END_TEST
 
