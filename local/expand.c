@@ -18,18 +18,12 @@ domain_of(struct str address)
     return str_from(address, (size_t)(str_rchr(address, '@') + 1));
 }
 
-static bool
-is_ours(const struct conf *conf, struct str domain)
-{
-    return conf_is_local(conf, domain) || str_caseeq(domain, conf->hostname);
-}
-
 static const struct alias *
 alias_of(const struct local *l, struct str address)
 {
     ptrdiff_t at = str_rchr(address, '@');
     struct str domain = domain_of(address);
-    if (at < 0 || !is_ours(l->conf, domain))
+    if (at < 0 || !conf_is_ours(l->conf, domain))
         return NULL;
     if (!conf_is_local(l->conf, domain))
         domain = l->conf->domains[0];
@@ -61,7 +55,7 @@ finish(struct expansion *x, struct str address)
 {
     char room[400];
     struct buf marked = buf_on(room, sizeof room, sizeof room - 1);
-    if (is_ours(x->l->conf, domain_of(address)))
+    if (conf_is_ours(x->l->conf, domain_of(address)))
         buf_addc(&marked, '\\');
     buf_add(&marked, address);
     if (x->nout == EXPAND_MAX || !buf_ok(&marked))
@@ -110,9 +104,9 @@ expand_address(const struct local *l, struct arena *arena, struct str address,
     const struct alias *first = alias_of(l, address);
     struct str local_part = str_sub(address, 0, (size_t)(str_rchr(address, '@') + 1));
     *n_r = 0;
-    bool postmaster = !first && l->conf->postmaster.n && is_ours(l->conf, domain_of(address)) &&
-                      str_caseeq(local_part, STR("postmaster@")) &&
-                      !str_caseeq(address, l->conf->postmaster);
+    bool postmaster =
+        !first && l->conf->postmaster.n && conf_is_ours(l->conf, domain_of(address)) &&
+        str_caseeq(local_part, STR("postmaster@")) && !str_caseeq(address, l->conf->postmaster);
     if (!first && !postmaster)
         return 0; /* an account, or nobody: authd knows, and whether that is certain */
     x.visited = arena_array(arena, EXPAND_MAX, sizeof *x.visited);

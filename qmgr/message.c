@@ -41,8 +41,7 @@ message_is_local(struct str address)
 {
     ptrdiff_t at = str_rchr(address, '@');
     struct str domain = str_from(address, (size_t)at + 1);
-    return at < 0 || (address.n && address.p[0] == '\\') || conf_is_local(qmgr.conf, domain) ||
-           str_caseeq(domain, qmgr.conf->hostname);
+    return at < 0 || (address.n && address.p[0] == '\\') || conf_is_ours(qmgr.conf, domain);
 }
 
 static struct rcpt *

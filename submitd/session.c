@@ -29,8 +29,7 @@ submitd_owns(struct smtp_server *s, struct str address)
 static bool
 ours(const struct smtp_server *s, const struct address *a)
 {
-    struct str domain = address_domain(a);
-    return conf_is_local(s->conf, domain) || str_caseeq(domain, s->conf->hostname);
+    return conf_is_ours(s->conf, address_domain(a));
 }
 
 static bool

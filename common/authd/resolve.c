@@ -52,7 +52,7 @@ resolve_address(struct str address, enum address_kind *kind_r, struct account **
     struct str local = at < 0 ? address : str_sub(address, 0, (size_t)at);
     struct str domain = at < 0 ? conf->domains[0] : str_from(address, (size_t)at + 1);
     *account_r = NULL;
-    if (!conf_is_local(conf, domain) && !str_caseeq(domain, conf->hostname)) {
+    if (!conf_is_ours(conf, domain)) {
         *kind_r = ADDRESS_FOREIGN;
         return 0;
     }

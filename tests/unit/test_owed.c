@@ -145,6 +145,39 @@ START_TEST(two_files_of_one_base)
 }
 END_TEST
 
+/* Those of one base lie apart in the order of whole names; and one may come when its base is in the
+ * list already. */
+START_TEST(files_of_one_base_apart_and_later)
+{
+    struct mailbox mb;
+    struct mailadopt a;
+    plant_many(0, MANY);
+    plant("cur/1007.M1.host,S=8:2,S", "a: b\n\nx\n");
+    plant("cur/1007.M1.host-x:2,S", "a: b\n\nx\n");
+    plant("cur/1007.M1.host+y:2,S", "a: b\n\nx\n");
+    open_box(&mb);
+    ck_assert_uint_eq(mb.n, MANY + 3);
+    ck_assert(has_list());
+    ck_assert_int_eq(mailadopt_load(&a, root, NULL), 0);
+    ck_assert_uint_eq(a.n, MANY + 2);
+    mailadopt_free(&a);
+    ck_assert_uint_eq(named(), 1);
+    /* As many again, before the first ones have their names. */
+    plant_many(MANY, 2 * MANY);
+    plant("cur/1003.M1.host,X=1:2,S", "a: b\n\nx\n");
+    ck_assert_int_eq(mailbox_refresh(&mb, NULL), 0);
+    ck_assert_uint_eq(mb.n, 2 * MANY + 4);
+    ck_assert_int_eq(mailadopt_load(&a, root, NULL), 0);
+    ck_assert_uint_eq(a.n, 2 * MANY + 2);
+    mailadopt_free(&a);
+    ck_assert_uint_eq(named(), 2);
+    settle(&mb);
+    ck_assert(!has_list());
+    ck_assert_uint_eq(named(), 2 * MANY + 4);
+    mailbox_close(&mb);
+}
+END_TEST
+
 START_TEST(a_damaged_list_is_none)
 {
     static struct known k;
@@ -387,6 +420,7 @@ suite_owed(void)
     tcase_set_timeout(t, 300);
     tcase_add_test(t, a_foreign_folder_is_taken_in_by_a_list);
     tcase_add_test(t, two_files_of_one_base);
+    tcase_add_test(t, files_of_one_base_apart_and_later);
     tcase_add_test(t, a_damaged_list_is_none);
     tcase_add_test(t, flags_of_many_are_in_the_index_first);
     tcase_add_test(t, who_dies_owing_is_paid_for);

@@ -696,6 +696,12 @@ conf_is_local(const struct conf *conf, struct str domain)
     return false;
 }
 
+bool
+conf_is_ours(const struct conf *conf, struct str domain)
+{
+    return conf_is_local(conf, domain) || str_caseeq(domain, conf->hostname);
+}
+
 struct str
 conf_maildir(const struct conf *conf, struct str account, struct buf *out)
 {

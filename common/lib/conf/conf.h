@@ -128,5 +128,7 @@ size_t conf_keys(const struct conf *conf, unsigned front);
 bool conf_relays_for(const struct conf *conf, struct str ip);
 /* Whether mail for this domain (any case) is delivered here. */
 bool conf_is_local(const struct conf *conf, struct str domain);
+/* The same, or it is the host's own name: nobody else's mail goes there. */
+bool conf_is_ours(const struct conf *conf, struct str domain);
 /* Where the mail of an account lies that names no directory: "MAIL/DOMAIN/USER", in lower case. */
 struct str conf_maildir(const struct conf *conf, struct str account, struct buf *out);

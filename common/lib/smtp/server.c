@@ -145,8 +145,8 @@ smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *k
     struct str domain = str_from(address, (size_t)(at + 1));
     account[0] = '\0';
     *kind_r = ADDRESS_FOREIGN;
-    if (at >= 0 && !conf_is_local(s->conf, domain) && !str_caseeq(domain, s->conf->hostname))
-        return 0; /* authd would say the same */
+    if (at >= 0 && !conf_is_ours(s->conf, domain))
+        return 0;
     msg_begin(&m, M_ADDRESS);
     msg_put_str(&m, address);
     int n = ask_who(s, &m, kind_r, account, e);
