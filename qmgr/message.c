@@ -226,32 +226,39 @@ account_of(const struct message *m)
     return m->env.login.n ? m->env.login : m->env.client.n ? m->env.client : m->env.origin;
 }
 
-/* Whether there is room for it: on one of its routes at least. Else with what it is to be parked.
- */
+static void
+release_pinned(struct sched_route *route)
+{
+    route->pins--;
+    sched_route_release(route, now_ms());
+}
+
+/* Whether there is room for it: on one of its routes at least. Else with what it is to be parked,
+ * the first of them, pinned. */
 static enum sched_admission
 admission(const struct message *m, const struct sched_flow *flow, struct sched_route **route_r)
 {
-    enum sched_admission first = SCHED_ADMIT;
+    enum sched_admission first = SCHED_ADMIT, now = SCHED_ADMIT;
     *route_r = NULL;
     for (size_t i = 0; i < m->nrcpt; i++) {
-        if (m->rcpts[i]->state != RCPT_TODO)
-            continue;
-        struct sched_route *route = route_of_rcpt(m->rcpts[i]->address);
+        struct sched_route *route =
+            m->rcpts[i]->state == RCPT_TODO ? route_of_rcpt(m->rcpts[i]->address) : NULL;
         if (!route)
             continue;
-        enum sched_admission now = sched_admit(route, flow, qmgr.nactive);
-        if (*route_r || now == SCHED_ADMIT || now == SCHED_FULL)
-            sched_route_release(route, now_ms());
-        else
+        now = sched_admit(route, flow, qmgr.nactive);
+        if (!*route_r) {
+            first = now;
             *route_r = route;
-        if (now == SCHED_ADMIT || now == SCHED_FULL) {
-            if (*route_r)
-                sched_route_release(*route_r, now_ms());
-            return now;
+            route->pins++;
         }
-        first = first == SCHED_ADMIT ? now : first;
+        sched_route_release(route, now_ms());
+        if (now == SCHED_ADMIT || now == SCHED_FULL)
+            break;
     }
-    return first;
+    if (!*route_r || now == SCHED_PARK_ROUTE || now == SCHED_PARK_FLOW)
+        return first;
+    release_pinned(*route_r);
+    return now;
 }
 
 /* Into memory, or to where it waits for that. tag: it was parked, and has its place. */
@@ -276,9 +283,9 @@ admit(struct message *m, uint64_t tag)
         ready_add(entry);
         return;
     }
-    /* Never 0: that would be none. */
-    ready_park(entry, a == SCHED_PARK_FLOW ? &flow->parked : &route->parked, sched_tag(flow, 1) + 1,
-               route, flow);
+    ready_park(entry, a == SCHED_PARK_FLOW ? &flow->parked : &route->parked,
+               sched_tag(route, flow, 1), route, flow);
+    release_pinned(route);
 }
 
 void

@@ -35,21 +35,33 @@ entry_of(struct heap_node *node)
     return (struct entry *)(void *)((char *)node - offsetof(struct entry, node));
 }
 
-/* An unparked one holds places of its route and its flow, so that not too many come at once. */
+/* Out of its heap; its route and its flow stay pinned. An unparked one holds places of them, so
+ * that not too many come at once. */
+static void
+unhook(struct entry *entry)
+{
+    heap_del(entry->heap, &entry->node);
+    if (entry->heap == &the.unparked) {
+        entry->route->njobs--;
+        entry->flow->njobs--;
+    }
+}
+
+/* And let others have the place that it had. */
+static void
+unpin(struct sched_route *route, struct sched_flow *flow)
+{
+    route->pins--;
+    flow->pins--;
+    ready_check(route, flow);
+}
+
 void
 ready_detach(struct entry *entry)
 {
-    struct sched_route *route = entry->route;
-    struct sched_flow *flow = entry->flow;
-    heap_del(entry->heap, &entry->node);
-    if (entry->heap == &the.unparked) {
-        route->njobs--;
-        flow->njobs--;
-    }
-    if (route) {
-        sched_flow_release(flow);
-        sched_route_release(route, now_ms());
-    }
+    unhook(entry);
+    if (entry->route)
+        unpin(entry->route, entry->flow);
 }
 
 static void
@@ -59,13 +71,10 @@ take_unparked(void)
     struct sched_route *route = entry->route;
     struct sched_flow *flow = entry->flow;
     uint64_t tag = entry->node.key;
-    route->pins++;
-    flow->pins++;
-    entry_detach(entry);
+    unhook(entry);
+    entry_become(entry, ENTRY_NONE);
     message_start(entry, tag);
-    route->pins--;
-    flow->pins--;
-    ready_check(route, flow); /* it may have come to nothing */
+    unpin(route, flow); /* it may have come to nothing */
 }
 
 /* Three quarters of the places at most: the rest is for what comes in new. */
@@ -140,6 +149,9 @@ ready_park(struct entry *entry, struct heap *parked, uint64_t tag, struct sched_
     entry->node = (struct heap_node){.key = tag};
     entry->route = route;
     entry->flow = flow;
+    /* Whichever of them it is not parked with may have nothing else that keeps it. */
+    route->pins++;
+    flow->pins++;
     enter(entry, parked);
 }
 

@@ -173,8 +173,8 @@ route_submit(struct message *m)
         next = job->next;
         struct sched_route *route = job->sched.route;
         route->building = NULL;
-        job->sched.node.key = m->tag ? m->tag : sched_tag(m->flow, job->n);
-        if (sched_push(&job->sched, route, m->flow) < 0)
+        job->sched.node.key = m->tag ? m->tag : sched_tag(route, m->flow, job->n);
+        if (sched_push(&job->sched, route, m->flow, job->n) < 0)
             log_fatal("out of memory for the queue");
     }
     m->tag = 0;

@@ -24,13 +24,24 @@ struct sched_site {
     struct sched_site *next;
 };
 
+/* What waits or runs of one flow at one site. */
+struct sched_pair {
+    struct sched_flow *flow;
+    struct sched_site *site;
+    uint64_t last; /* the end of its last job there, in tags */
+    size_t jobs;
+    struct sched_pair *next;
+};
+
 static struct {
     struct sched_limits limits;
     struct sipkey key;
-    uint64_t now; /* the tag of the job that started last */
+    uint64_t now; /* the furthest tag that a job has started with */
     struct sched_route *routes[BUCKETS];
     struct sched_site *sites[BUCKETS];
     struct sched_flow *flows[BUCKETS];
+    struct sched_pair *pairs[BUCKETS];
+    size_t npairs;
     struct pool {
         size_t running, unproven; /* of those: at sites that have not answered yet */
         struct heap open, open_unproven;
@@ -318,11 +329,76 @@ sched_flow_release(struct sched_flow *flow)
     free(flow);
 }
 
-uint64_t
-sched_tag(struct sched_flow *flow, size_t cost)
+/* --- pairs, and tags --- */
+
+static struct sched_pair **
+find_pair(const struct sched_flow *flow, const struct sched_site *site)
 {
-    uint64_t tag = flow->last > the.now ? flow->last : the.now;
-    flow->last = tag + cost * flow->weight;
+    uint64_t mixed = ((uint64_t)(uintptr_t)site ^ flow->key) * 0x9e3779b97f4a7c15u;
+    struct sched_pair **link = &the.pairs[(mixed >> 32) % BUCKETS];
+    while (*link && ((*link)->flow != flow || (*link)->site != site))
+        link = &(*link)->next;
+    return link;
+}
+
+static struct sched_pair *
+join_pair(struct sched_flow *flow, struct sched_site *site)
+{
+    struct sched_pair **link = find_pair(flow, site);
+    if (!*link) {
+        *link = calloc(1, sizeof **link);
+        if (!*link)
+            return NULL;
+        (*link)->flow = flow;
+        (*link)->site = site;
+        site->refs++;
+        the.npairs++;
+    }
+    (*link)->jobs++;
+    return *link;
+}
+
+static void
+leave_pair(struct sched_pair *pair)
+{
+    struct sched_pair **link = find_pair(pair->flow, pair->site);
+    if (--pair->jobs)
+        return;
+    *link = pair->next;
+    release_site(pair->site);
+    free(pair);
+    the.npairs--;
+}
+
+static uint64_t
+not_behind(uint64_t tag, const struct heap *h)
+{
+    const struct heap_node *first = heap_top(h);
+    return first && first->key < tag ? first->key : tag;
+}
+
+/* Whoever is next where this route waits. */
+static uint64_t
+present(const struct sched_route *route)
+{
+    const struct pool *pool = &the.pools[route->pool];
+    uint64_t tag = not_behind(the.now, &route->jobs);
+    tag = not_behind(tag, &route->site->blocked);
+    return not_behind(not_behind(tag, &pool->open), &pool->open_unproven);
+}
+
+uint64_t
+sched_tag(const struct sched_route *route, const struct sched_flow *flow, size_t cost)
+{
+    struct sched_pair *pair = *find_pair(flow, route->site);
+    uint64_t debt = flow->last > the.now ? flow->last - the.now : 0;
+    /* Newcomers stand behind each other, and so before no more than SCHED_COST of them does one
+     * that waits have its turn. */
+    uint64_t tag = present(route) + 1 + the.npairs + debt;
+    if (pair && pair->last > tag)
+        tag = pair->last;
+    if (pair)
+        pair->last = tag + cost * SCHED_COST * flow->weight;
     return tag;
 }
 
@@ -387,13 +463,18 @@ queue_job(struct sched_job *job)
 }
 
 int
-sched_push(struct sched_job *job, struct sched_route *route, struct sched_flow *flow)
+sched_push(struct sched_job *job, struct sched_route *route, struct sched_flow *flow, size_t cost)
 {
     job->route = route;
     job->flow = flow;
     job->site = NULL;
-    if (queue_job(job) < 0)
+    job->price = cost * SCHED_COST * flow->weight;
+    job->pair = join_pair(flow, route->site);
+    if (!job->pair || queue_job(job) < 0)
         return -1;
+    if (job->pair->last < job->node.key + job->price)
+        job->pair->last = job->node.key + job->price;
+    flow->last = (flow->last > the.now ? flow->last : the.now) + job->price;
     route->njobs++;
     flow->njobs++;
     return 0;
@@ -545,6 +626,7 @@ sched_pull_dead(int64_t now_ms, const char **reason_r)
         }
         struct sched_job *job = take_first(route);
         *reason_r = route->site->reason;
+        job->flow->last -= job->price;
         if (route->jobs.n == 0)
             leave(route);
         return job;
@@ -558,6 +640,7 @@ sched_end(struct sched_job *job)
     struct sched_route *route = job->route;
     if (job->site)
         uncount_running(job);
+    leave_pair(job->pair);
     route->njobs--;
     job->flow->njobs--;
     if (!route->in)
@@ -569,7 +652,6 @@ sched_push_back(struct sched_job *job)
 {
     if (job->site)
         uncount_running(job);
-    job->node.key = 0;
     return queue_job(job);
 }
 
@@ -679,6 +761,10 @@ void
 sched_init(const struct sched_limits *limits, const struct sipkey *key)
 {
     for (size_t i = 0; i < BUCKETS; i++) {
+        while (the.pairs[i]) {
+            the.pairs[i]->jobs = 1;
+            leave_pair(the.pairs[i]);
+        }
         while (the.routes[i])
             forget_route(the.routes[i]);
         for (struct sched_flow *x = the.flows[i], *next; x; x = next) {

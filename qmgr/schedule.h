@@ -8,11 +8,15 @@
  * known. A *flow* is whoever brought the message: an account, or a client, in one class (personal
  * or bulk). A *pool* is how much may run at once: local, relay.
  *
- * - Fair shares: start-time fair queueing. A job's tag is when its flow would have had its turn:
- * the time of the job that started last, or the end of the flow's own previous job. The smallest
- * tag of all routes that may run is next. So among N flows that wait a new flow's first job starts
- *   after at most one job of each, whatever they have queued. Bulk mail's jobs cost four times as
- *   much.
+ * - Fair shares: start-time fair queueing. A job's tag says when its flow has its turn. A flow that
+ *   owes nothing stands behind the one who is next there: next of the route, of those that wait for
+ *   the site, of those that wait for a place of the pool; not behind all that came before, for
+ *   elsewhere time may have run ahead. What its own jobs cost that have not had their turn, here or
+ *   anywhere, it stands that much further behind. The smallest tag of all routes that may run is
+ *   next. So among N flows that wait a new flow's first job starts after at most one job of each,
+ *   whatever they have queued, also at a destination that is slow; and one that waits has its
+ *   turn after at most SCHED_COST newcomers, however many come. Bulk mail's jobs cost
+ *   four times as much. What was put off for a dead site has cost nothing.
  * - Concurrency of a site: a window, that grows with each success until the first failure, then by
  *   one for each eight windows full of them, and shrinks by one with each failure to reach it. When
  *   as many have failed in a row as the window was wide (a failed cohort), the site is dead for a
@@ -33,6 +37,7 @@ enum sched_admission { SCHED_ADMIT, SCHED_PARK_ROUTE, SCHED_PARK_FLOW, SCHED_FUL
 enum {
     SCHED_NAME_MAX = 330,       /* a local recipient's address is one */
     SCHED_ROUTE_MIN = 10,       /* jobs that a route may always have in memory */
+    SCHED_COST = 4096,          /* of a recipient, in tags */
     SCHED_BULK_COST = 4,        /* times that of personal mail */
     SCHED_BURST = 5,            /* jobs in a row over one connection while others wait */
     SCHED_KEPT_MAX = 5000,      /* idle routes that are remembered, */
@@ -48,6 +53,7 @@ struct sched_limits {
 };
 
 struct sched_site;
+struct sched_pair;
 struct sched_route {
     char name[SCHED_NAME_MAX + 1];
     enum sched_pool pool;
@@ -66,7 +72,7 @@ struct sched_route {
 };
 struct sched_flow {
     uint64_t key;
-    uint64_t last; /* the end of its last job, in tags */
+    uint64_t last; /* the end of all its jobs, in tags: what lies behind the present it owes */
     unsigned weight;
     size_t njobs;
     size_t pins; /* the caller's */
@@ -78,6 +84,8 @@ struct sched_job {
     struct sched_route *route;
     struct sched_flow *flow;
     struct sched_site *site; /* while it runs */
+    struct sched_pair *pair; /* its flow at its site */
+    uint64_t price;
 };
 
 /* Empty. The key: no stranger may know which names share a bucket. */
@@ -95,8 +103,8 @@ void sched_flow_release(struct sched_flow *flow);
  */
 enum sched_admission sched_admit(const struct sched_route *route, const struct sched_flow *flow,
                                  size_t active);
-/* The flow's next tag, for cost recipients. */
-uint64_t sched_tag(struct sched_flow *flow, size_t cost);
+/* Where the flow's next message stands on this route, for cost recipients. */
+uint64_t sched_tag(const struct sched_route *route, const struct sched_flow *flow, size_t cost);
 /* A node waits outside of memory, in tag order (node->key is set). -1: out of memory. */
 int sched_park(struct heap *parked, struct heap_node *node);
 void sched_unpark(struct heap *parked, struct heap_node *node);
@@ -104,8 +112,9 @@ void sched_unpark(struct heap *parked, struct heap_node *node);
 struct heap_node *sched_parked(struct sched_route *route, struct sched_flow *flow, size_t active);
 
 /* A job waits on its route, with the tag in job->node.key. -1: out of memory. */
-int sched_push(struct sched_job *job, struct sched_route *route, struct sched_flow *flow);
-/* A job that has not ended well, or was pulled ahead, goes back, to be the next of its route. */
+int sched_push(struct sched_job *job, struct sched_route *route, struct sched_flow *flow,
+               size_t cost);
+/* A job that has not ended well, or was pulled ahead, goes back, with the tag that it had. */
 int sched_push_back(struct sched_job *job);
 /* The next job of the pool that may start now; it counts as running. NULL: none. */
 struct sched_job *sched_pull(enum sched_pool pool, int64_t now_ms);

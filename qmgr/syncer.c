@@ -3,6 +3,7 @@
 #include "qmgr/qmgr.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,6 +21,9 @@ static void
 become_syncer(int socket, int dir)
 {
     unsigned char byte;
+    /* At the end all of the program's processes are told; this one goes when qmgr has gone. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
     int keep = fcntl(socket, F_DUPFD, 10), kept_dir = fcntl(dir, F_DUPFD, 10);
     if (keep < 0 || kept_dir < 0 || dup2(keep, 3) < 0 || dup2(kept_dir, 4) < 0 ||
         close_range(5, ~0U, 0) < 0)

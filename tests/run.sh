@@ -63,6 +63,11 @@ one() { # NAME COMMAND...
 "
 }
 
+# Of so many minutes, seconds or cuts (then 0: a whole number) the part that FAULT_SHARE says, in hundredths.
+part_of() {
+    awk -v n="$1" -v share="${FAULT_SHARE:-100}" -v digits="${2:-2}" 'BEGIN { printf "%.*f", digits, n * share / 100 }'
+}
+
 # Slices of the longer checks, which make check leaves to make check-slow.
 slow="exhaust full failures kernels keys logins loris store_run"
 # Of protocol, those that mostly wait: part "patient".
@@ -126,22 +131,22 @@ for part in "$@"; do
         one protocol/imap_park python3 tests/protocol/test_imap_park.py --all
         one fault/flips python3 tests/fault/check_flips.py --all
         one fault/kill python3 tests/fault/check_kill.py
-        one fault/calls python3 tests/fault/check_calls.py --all --minutes 40
+        one fault/calls python3 tests/fault/check_calls.py --all --minutes "$(part_of 40)"
         one fault/kill_peers python3 tests/fault/kill_peers.py --kills 40 --peer bulkhead,postfix,exim,opensmtpd
-        one fault/store python3 tests/fault/check_store.py --all --minutes 10
-        one fault/store_run python3 tests/fault/check_store_run.py --seconds 600
-        one fault/crash python3 tests/fault/check_crash.py --all --minutes 8 --model strict,twonames,journal,posix
-        one fault/crash_peers python3 tests/fault/check_crash.py --peer postfix,exim,opensmtpd --model strict,journal --states 20 --minutes 2
+        one fault/store python3 tests/fault/check_store.py --all --minutes "$(part_of 10)"
+        one fault/store_run python3 tests/fault/check_store_run.py --seconds "$(part_of 600)"
+        one fault/crash python3 tests/fault/check_crash.py --all --minutes "$(part_of 8)" --model strict,twonames,journal,posix
+        one fault/crash_peers python3 tests/fault/check_crash.py --peer postfix,exim,opensmtpd --model strict,journal --states 20 --minutes "$(part_of 2)"
         for p in postfix exim opensmtpd; do
-            one "fault/calls_$p" python3 tests/fault/check_calls.py --peer "$p" --runs 40 --minutes 3
+            one "fault/calls_$p" python3 tests/fault/check_calls.py --peer "$p" --runs 40 --minutes "$(part_of 3)"
         done
         one fault/exhaust python3 tests/fault/check_exhaust.py --all
         one fault/full python3 tests/fault/check_full.py --all
         one fault/failures python3 tests/fault/check_failures.py --all
         one fault/kernels python3 tests/fault/check_kernels.py --all
         one fault/sockets python3 tests/protocol/test_local_sockets.py --all
-        one fault/powercut python3 tests/fault/check_powercut.py --cuts 340 --fs ext4,xfs,btrfs --minutes 15
-        one fault/powercut_more python3 tests/fault/check_powercut.py --cuts 60 --fs xfs-512,ext4-writeback,ext4-journal --minutes 5 --no-control
+        one fault/powercut python3 tests/fault/check_powercut.py --cuts "$(part_of 340 0)" --fs ext4,xfs,btrfs --minutes "$(part_of 15)"
+        one fault/powercut_more python3 tests/fault/check_powercut.py --cuts "$(part_of 60 0)" --fs xfs-512,ext4-writeback,ext4-journal --minutes "$(part_of 5)" --no-control
         continue
     fi
     [ "$part" != fault ] || one fault/model "$build/fault/model"

@@ -78,6 +78,8 @@ def body_of(token, size):
 class Client:
     """Sends messages; notes for each token what it was told: an answer, or "" when the connection ended."""
 
+    source = "127.0.0.1"
+
     def __init__(self, port, timeout=20):
         self.port, self.timeout = port, timeout
         self.told = {}  # token -> (answer to the final dot, recipients, size)
@@ -94,7 +96,7 @@ class Client:
         return answer
 
     def talk(self, token, rcpts, size, sender):
-        with socket.create_connection(("127.0.0.1", self.port), self.timeout) as c:
+        with socket.create_connection(("127.0.0.1", self.port), self.timeout, (self.source, 0)) as c:
             c.settimeout(self.timeout)
             f = c.makefile("rb")
 

@@ -14,12 +14,12 @@ enum { JOURNAL_TEST_MAX = 100 };
 static struct conf conf;
 static struct start st;
 static char *dir;
-static int door; /* local's side */
+static int door, relay_door; /* local's side, and relay's */
 
 static inline void
 on_message(struct client *c, struct msg *m)
 {
-    if (c->role == R_LOCAL)
+    if (c->role == R_LOCAL || c->role == R_RELAY)
         route_message(c, m);
     else
         operate_message(c, m);
@@ -28,7 +28,7 @@ on_message(struct client *c, struct msg *m)
 static inline void
 on_gone(struct client *c)
 {
-    if (c->role == R_LOCAL)
+    if (c->role == R_LOCAL || c->role == R_RELAY)
         route_gone(c);
 }
 
@@ -50,6 +50,9 @@ setup(void)
     st.role = R_QMGR;
     start_add_fd(&st, pair[0], "to.local");
     door = pair[1];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    start_add_fd(&st, pair[0], "to.relay");
+    relay_door = pair[1];
     qmgr.conf = &conf;
     qmgr.start = &st;
     ck_assert_msg(store_open(dir, &e) == 0, "%s", e.text);

@@ -1,4 +1,5 @@
 /* qmgr: store, journal, entries, bounces, holding, and the time. */
+#include "lib/mail/dsn.h"
 #include "tests/unit/queue_world.h"
 
 START_TEST(ids_sort_and_are_checked)
@@ -353,6 +354,166 @@ START_TEST(clocks_that_jump)
 }
 END_TEST
 
+/* Twice as long each time, up to retry-max, and a tenth at random. */
+START_TEST(back_off_has_a_maximum)
+{
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    for (int i = 0; i < 70; i++) {
+        int64_t least = i ? 20 : 10; /* retry 10s, retry-max 20s */
+        entry->flags = 0;
+        clock_shift.wall_s = 0;
+        struct message *m = load(entry);
+        defer(m);
+        message_settle(m);
+        int64_t wait_s = entry->due_s - clock_steady_s();
+        ck_assert_msg(wait_s >= least - 1 && wait_s <= least * 11 / 10 + 1, "attempt %d: %lld", i,
+                      (long long)wait_s);
+        entry_detach(entry);
+    }
+}
+END_TEST
+
+START_TEST(each_class_has_its_time)
+{
+    static const char *const senders[] = {"s@example.com", "s@example.com", ""};
+    const uint32_t times[] = {3000, 2000, 1000};
+    conf.queue.expire_s = times[0];
+    conf.queue.list_expire_s = times[1];
+    conf.queue.bounce_expire_s = times[2];
+    for (size_t i = 0; i < 3; i++) {
+        struct qfile_rcpt to = {.address = STR("alice@example.org")};
+        struct envelope env = {
+            .sender = str_z(senders[i]), .rcpts = &to, .nrcpt = 1, .bulk = i == 1};
+        struct message *m = load(accept_envelope(&env, 's', "\r\n"));
+        ck_assert_int_eq(message_expire_s(m), times[i]);
+        message_free(m);
+    }
+}
+END_TEST
+
+/* Whatever it asked for (RFC 3461 5.2). */
+START_TEST(the_null_sender_is_told_nothing)
+{
+    struct qfile_rcpt to = {.address = STR("alice@example.org"),
+                            .notify = DSN_SUCCESS | DSN_FAILURE | DSN_DELAY};
+    struct envelope env = {.rcpts = &to, .nrcpt = 1};
+    struct message *m = load(accept_envelope(&env, 's', "\r\n"));
+    m->rcpts[0]->state = RCPT_LATER;
+    ck_assert(!bounce_wanted(m, BOUNCE_DELAYED));
+    m->rcpts[0]->state = RCPT_NEVER;
+    ck_assert(!bounce_wanted(m, BOUNCE_FAILED));
+    message_free(m);
+}
+END_TEST
+
+/* What a stranger called himself, and his recipients, add no line to a notice. */
+START_TEST(names_in_a_notice_are_clean)
+{
+    struct err e = {0};
+    struct message *m = load(accept_message("s@example.com", alice, 1));
+    m->env.client = STR("[192.0.2.1]");
+    m->env.helo = STR("evil\r\nX-Helo: \xff");
+    ck_assert_int_eq(message_add_rcpt(m, STR("x\r\nX-Rcpt: \xff@example.net")), 0);
+    m->open = 2;
+    for (size_t i = 0; i < 2; i++)
+        message_outcome(m, m->rcpts[i], OUTCOME_NEVER, STR("5.1.1"), STR("no"), STR("local"));
+    struct entry *entry = m->entry;
+    entry->due_s = clock_steady_s();
+    ck_assert_int_eq(store_defer(entry), 0);
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
+    struct buf b = only_file_in("new");
+    ck_assert_int_ge(str_find(buf_str(&b), STR("evil??X-Helo: ? ([192.0.2.1])")), 0);
+    ck_assert_int_ge(str_find(buf_str(&b), STR("rfc822; x??X-Rcpt: ?@example.net\r\n")), 0);
+    ck_assert_int_lt(str_find(buf_str(&b), STR("\nX-Helo")), 0);
+    ck_assert_int_lt(str_find(buf_str(&b), STR("\nX-Rcpt")), 0);
+    buf_free(&b);
+    message_free(m);
+}
+END_TEST
+
+/* An alias may lead to five thousand. */
+START_TEST(so_many_are_told_of)
+{
+    struct err e = {0};
+    char z[64];
+    struct message *m = load(accept_message("s@example.com", alice, 1));
+    for (int i = 1; i < 1201; i++) {
+        snprintf(z, sizeof z, "u%d@example.net", i);
+        ck_assert_int_eq(message_add_rcpt(m, str_z(z)), 0);
+    }
+    for (size_t i = 0; i < m->nrcpt; i++)
+        m->rcpts[i]->state = RCPT_NEVER;
+    m->entry->due_s = clock_steady_s();
+    ck_assert_int_eq(store_defer(m->entry), 0);
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
+    struct buf b = only_file_in("new");
+    ck_assert_int_ge(str_find(buf_str(&b), STR("\r\nAnd 201 more.\r\n")), 0);
+    buf_free(&b);
+    message_free(m);
+}
+END_TEST
+
+/* What the operator's command would ask; how many. */
+static uint32_t
+select_messages(enum queue_action action, const struct qfilter *f, uint32_t *busy_r)
+{
+    struct msg m = {0};
+    struct err e = {0};
+    int pair[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    struct client *c = service_adopt(&qmgr.service, pair[0], R_CTL, NULL);
+    ck_assert_ptr_nonnull(c);
+    msg_begin(&m, M_QUEUE_SELECT);
+    msg_put_str(&m, STR(""));
+    msg_put_u32(&m, action);
+    msg_put_bool(&m, false);
+    qfilter_put(&m, f);
+    ck_assert_int_eq(msg_send(pair[1], &m), 0);
+    turn();
+    ck_assert_int_eq(chan_recv(pair[1], &m, R_QMGR, R_CTL, 1000, &e), 1);
+    ck_assert_int_eq(m.type, action == QUEUE_FIND ? M_QUEUE_FOUND : M_QUEUE_DID);
+    (void)msg_get_bool(&m), (void)msg_get_str(&m);
+    uint32_t count = msg_get_u32(&m);
+    *busy_r = action == QUEUE_FIND ? 0 : msg_get_u32(&m);
+    msg_free(&m);
+    close(pair[1]);
+    turn();
+    return count;
+}
+
+START_TEST(found_by_age)
+{
+    struct qfilter older = {.older_s = 3600}, newer = {.newer_s = 3600}, all = {.all = true};
+    uint32_t busy;
+    clock_shift.wall_s = -7200;
+    accept_message("s@example.com", alice, 1);
+    accept_message("s@example.com", alice, 1);
+    clock_shift.wall_s = 0;
+    accept_message("s@example.com", alice, 1);
+    ck_assert_uint_eq(select_messages(QUEUE_FIND, &older, &busy), 2);
+    ck_assert_uint_eq(select_messages(QUEUE_FIND, &newer, &busy), 1);
+    newer.all = true;
+    ck_assert_uint_eq(select_messages(QUEUE_HOLD, &newer, &busy), 1);
+    ck_assert_uint_eq(select_messages(QUEUE_DROP, &older, &busy), 2);
+    ck_assert_uint_eq(select_messages(QUEUE_FIND, &all, &busy), 1);
+    ck_assert_uint_eq(files("hold"), 1);
+}
+END_TEST
+
+/* Held in the middle of a delivery, and released before its end: it is not held. */
+START_TEST(held_and_released_while_active)
+{
+    struct qfilter all = {.all = true};
+    uint32_t busy;
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    message_start(entry, 0);
+    ck_assert_uint_eq(select_messages(QUEUE_HOLD, &all, &busy) + busy, 1);
+    ck_assert(entry->flags & ENTRY_HOLD);
+    (void)select_messages(QUEUE_RELEASE, &all, &busy);
+    ck_assert(!(entry->flags & ENTRY_HOLD));
+}
+END_TEST
+
 START_TEST(a_wait_beyond_the_longest)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
@@ -393,6 +554,18 @@ START_TEST(warned_once_then_expired)
     message_start(entry, 0);
     ck_assert_uint_eq(index_count(), 2); /* two notices: the message itself is gone */
     ck_assert_uint_eq(leaves("cur") + leaves("journal"), 0);
+}
+END_TEST
+
+/* Nobody has tried it while this host was down, or its clock was set: it is tried, however old. */
+START_TEST(old_and_never_tried)
+{
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    clock_shift.steady_s += 1000; /* expire is 60s */
+    message_start(entry, 0);
+    ck_assert_ptr_nonnull(entry_message(entry));
+    ck_assert_int_gt(message_age_s(entry_message(entry)), 999);
+    ck_assert_uint_eq(index_count(), 1);
 }
 END_TEST
 
@@ -454,6 +627,14 @@ suite_queue(void)
     tcase_add_loop_test(t, clocks_that_jump, 0, 2);
     tcase_add_test(t, a_wait_beyond_the_longest);
     tcase_add_test(t, warned_once_then_expired);
+    tcase_add_test(t, old_and_never_tried);
+    tcase_add_test(t, back_off_has_a_maximum);
+    tcase_add_test(t, each_class_has_its_time);
+    tcase_add_test(t, the_null_sender_is_told_nothing);
+    tcase_add_test(t, names_in_a_notice_are_clean);
+    tcase_add_test(t, so_many_are_told_of);
+    tcase_add_test(t, found_by_age);
+    tcase_add_test(t, held_and_released_while_active);
     tcase_add_test(t, orphaned_journals_are_removed);
     tcase_add_test(t, a_domain_that_is_too_long);
     suite_add_tcase(s, t);

@@ -426,6 +426,283 @@ START_TEST(the_file_goes_while_it_waits)
 }
 END_TEST
 
+/* Relay, played. */
+static int
+relay_lane(void)
+{
+    struct msg m = {0};
+    struct err e;
+    int n;
+    for (int turns = 0; (n = chan_recv(relay_door, &m, R_QMGR, R_RELAY, 0, &e)) < 0 && turns < 100;
+         turns++)
+        turn_ms(5);
+    ck_assert_int_eq(n, 1);
+    int lane = msg_take_fd(&m, 0);
+    ck_assert_int_eq(chan_recv(lane, &m, R_QMGR, R_RELAY, 1000, &e), 1);
+    ck_assert_int_eq(m.type, M_ROUTE);
+    msg_free(&m);
+    return lane;
+}
+
+/* It answers so for the only recipient of a job, if it has one. */
+static bool
+relay_answers(int lane, enum outcome what, const char *dsn, const char *text, const char *host)
+{
+    struct msg m = {0};
+    struct err e;
+    if (chan_recv(lane, &m, R_QMGR, R_RELAY, 0, &e) < 0)
+        return false;
+    ck_assert_int_eq(m.type, M_DELIVER);
+    msg_begin(&m, M_OUTCOME);
+    msg_put_u32(&m, 0);
+    msg_put_u32(&m, what);
+    msg_put_str(&m, str_z(dsn));
+    msg_put_str(&m, str_z(text));
+    msg_put_str(&m, str_z(host));
+    ck_assert_int_eq(msg_send(lane, &m), 0);
+    turn();
+    msg_free(&m);
+    return true;
+}
+
+/* It takes one job, on a lane that then goes. */
+static void
+relay_once(enum outcome what, const char *dsn, const char *text, const char *host)
+{
+    int lane = relay_lane();
+    ck_assert(relay_answers(lane, what, dsn, text, host));
+    close(lane);
+    turn();
+}
+
+/* What counts as a host that was not reached: two domains that lead to it, five at once. */
+START_TEST(a_host_behind_two_domains)
+{
+    static const struct {
+        const char *dsn, *text;
+        bool dead;
+    } rows[] = {{"4.4.1", "connect: timed out", true},
+                {"4.3.2", "host mx said: 421 too busy (in reply to MAIL FROM)", true},
+                {"4.2.1", "host mx said: 450 mailbox busy (in reply to RCPT TO)", false}};
+    static const char *const to[] = {"x@one.example", "x@two.example"};
+    const char *host = "MX.hoster.example[192.0.2.1]:25";
+    for (size_t i = 0; i < 2; i++) {
+        message_start(accept_message("s@example.com", to + i, 1), 0);
+        relay_once(OUTCOME_DONE, "2.0.0", "ok", host);
+    }
+    struct sched_route *one = sched_route(POOL_RELAY, STR("one.example"));
+    struct sched_route *two = sched_route(POOL_RELAY, STR("two.example"));
+    ck_assert_ptr_eq(one->site, two->site);
+    ck_assert_str_eq(sched_site_name(one->site), "mx.hoster.example");
+    for (int i = 0; i < 20; i++) {
+        if (sched_is_dead(two->site, now_ms()))
+            break;
+        message_start(accept_message("s@example.com", to, 1), 0);
+        relay_once(OUTCOME_LATER, rows[_i].dsn, rows[_i].text, host);
+    }
+    ck_assert(sched_is_dead(two->site, now_ms()) == rows[_i].dead);
+}
+END_TEST
+
+static struct entry *
+accept_from(const char *client, const char *const *to, size_t n)
+{
+    struct qfile_rcpt rcpts[2];
+    struct envelope env = {
+        .sender = STR("s@example.com"), .client = str_z(client), .rcpts = rcpts, .nrcpt = n};
+    for (size_t i = 0; i < n; i++)
+        rcpts[i] = (struct qfile_rcpt){.address = str_z(to[i])};
+    struct entry *entry = accept_envelope(&env, 's', "\r\nbody\r\n");
+    message_start(entry, 0);
+    return entry;
+}
+
+/* There is one place, and two destinations: a connection is used for some jobs in a row, not for
+ * all of them. */
+START_TEST(a_connection_gives_way)
+{
+    static const char *const to[] = {"x@one.example", "x@two.example"};
+    unsigned n = 0;
+    char c;
+    conf.queue.relay_max = 1;
+    route_configure();
+    for (int i = 0; i < 30; i++)
+        message_start(accept_message("s@example.com", to, 1), 0);
+    int lane = relay_lane();
+    accept_from("[192.0.2.9]", to + 1, 1);
+    while (recv(relay_door, &c, 1, MSG_PEEK | MSG_DONTWAIT) != 1 && n < 30)
+        n += relay_answers(lane, OUTCOME_DONE, "2.0.0", "ok", "mx.example[192.0.2.1]:25");
+    ck_assert_uint_ge(n, SCHED_BURST);
+    ck_assert_uint_le(n, SCHED_BURST + 2);
+}
+END_TEST
+
+/* On a lane that waits or a new one: delivered. */
+static void
+deliver(int lane)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    outcome(lane, index[0], OUTCOME_DONE);
+    turn();
+}
+
+/* With so many in memory a route and a flow are full with few. */
+enum { MANY = ACTIVE_MAX - 40, LANES = 60 };
+static const char *const bob[] = {"bob@example.org"}, *const carol[] = {"carol@example.org"};
+
+static void
+take_lanes(int lanes[LANES], int *n)
+{
+    char c;
+    turn();
+    while (recv(door, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1)
+        lanes[(*n)++] = take_lane();
+}
+
+static void
+fill(const char *client, const char *const *to, int lanes[LANES], int *n)
+{
+    for (int i = 0; i < 10; i++)
+        accept_from(client, to, 1);
+    take_lanes(lanes, n);
+}
+
+/* Until the queue is empty: what was parked comes back, too. */
+static void
+deliver_all(int *lanes, int n)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    char c;
+    for (int rounds = 0; index_count() && rounds < 100; rounds++) {
+        take_lanes(lanes, &n);
+        for (int i = 0; i < n; i++) {
+            if (recv(lanes[i], &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1) {
+                take_job(lanes[i], index, &again);
+                outcome(lanes[i], index[0], OUTCOME_DONE);
+            }
+            turn();
+        }
+    }
+    ck_assert_uint_eq(index_count(), 0);
+}
+
+/* Parked with a destination that is full; its sender's other mail has gone meanwhile. */
+START_TEST(parked_with_a_route_it_keeps_its_flow)
+{
+    int lanes[LANES], n = 0;
+    fill("[192.0.2.1]", alice, lanes, &n);
+    qmgr.nactive += MANY;
+    struct entry *parked = accept_from("[192.0.2.2]", alice, 1);
+    ck_assert_int_eq(parked->state, ENTRY_QUEUED);
+    ck_assert_ptr_eq(parked->heap, &parked->route->parked);
+    parked->flow->weight = 7; /* to be known by */
+    accept_from("[192.0.2.2]", bob, 1);
+    take_lanes(lanes, &n);
+    deliver(lanes[n - 1]);
+    ck_assert_uint_eq(sched_flow(STR("[192.0.2.2]"), false)->weight, 7);
+    qmgr.nactive -= MANY;
+    deliver_all(lanes, n);
+}
+END_TEST
+
+/* Parked with a sender who has too much; somebody else's mail for the same mailbox has gone. */
+START_TEST(parked_with_a_flow_it_keeps_its_route)
+{
+    int lanes[LANES], n = 0;
+    fill("[192.0.2.1]", alice, lanes, &n);
+    fill("[192.0.2.1]", bob, lanes, &n);
+    qmgr.nactive += MANY - 10;
+    struct entry *parked = accept_from("[192.0.2.1]", carol, 1);
+    ck_assert_int_eq(parked->state, ENTRY_QUEUED);
+    ck_assert_ptr_eq(parked->heap, &parked->flow->parked);
+    parked->route->idle_since_ms = 4711; /* to be known by */
+    accept_from("[192.0.2.2]", carol, 1);
+    take_lanes(lanes, &n);
+    deliver(lanes[n - 1]);
+    struct sched_route *route = sched_route(POOL_LOCAL, str_z(carol[0]));
+    ck_assert_int_eq(route->idle_since_ms, 4711);
+    qmgr.nactive -= MANY - 10;
+    deliver_all(lanes, n);
+}
+END_TEST
+
+/* The same, and both of its recipients are one mailbox that nobody else writes to. */
+START_TEST(parked_with_two_names_of_one_mailbox)
+{
+    static const char *const names[] = {"carol@example.org", "carol+x@example.org"};
+    int lanes[LANES], n = 0;
+    fill("[192.0.2.1]", alice, lanes, &n);
+    fill("[192.0.2.1]", bob, lanes, &n);
+    qmgr.nactive += MANY - 10;
+    struct entry *parked = accept_from("[192.0.2.1]", names, 2);
+    ck_assert_ptr_eq(parked->heap, &parked->flow->parked);
+    struct sched_route *route = sched_route(POOL_LOCAL, str_z(carol[0]));
+    ck_assert_ptr_eq(parked->route, route);
+    ck_assert_uint_eq(route->pins, 1);
+    qmgr.nactive -= MANY - 10;
+    deliver_all(lanes, n);
+}
+END_TEST
+
+/* With a queue full of mail whose time has come, a quarter of the places is for what comes new; and
+ * what was never tried and what was share the others. */
+START_TEST(places_for_what_comes_new)
+{
+    struct entry *fresh[10], *retried[10];
+    size_t active[2] = {0};
+    qmgr.nactive = ACTIVE_MAX / 4 * 3 - 4;
+    for (size_t i = 0; i < 10; i++) {
+        fresh[i] = accept_message("s@example.com", alice, 1);
+        retried[i] = accept_message("s@example.com", bob, 1);
+        retried[i]->due_s = clock_steady_s();
+        ck_assert_int_eq(store_defer(retried[i]), 0);
+    }
+    for (size_t i = 0; i < 10; i++) {
+        entry_wait(fresh[i]);
+        entry_wait(retried[i]);
+    }
+    turn();
+    for (size_t i = 0; i < 10; i++) {
+        active[0] += fresh[i]->state == ENTRY_ACTIVE;
+        active[1] += retried[i]->state == ENTRY_ACTIVE;
+    }
+    ck_assert_uint_eq(active[0], 2);
+    ck_assert_uint_eq(active[1], 2);
+    ck_assert_int_eq(accept_from("[192.0.2.1]", carol, 1)->state, ENTRY_ACTIVE);
+    qmgr.nactive = 5;
+    ready_wake();
+    turn();
+    ck_assert_uint_eq(qmgr.nactive, 21);
+}
+END_TEST
+
+/* The one whose turn it was is removed: the next ones do not wait for its end. */
+START_TEST(removed_while_it_is_unparked)
+{
+    int lanes[LANES], n = 0;
+    struct entry *parked[2];
+    fill("[192.0.2.1]", alice, lanes, &n);
+    qmgr.nactive += MANY;
+    for (int i = 0; i < 2; i++)
+        parked[i] = accept_from("[192.0.2.2]", alice, 1);
+    struct sched_route *route = parked[0]->route;
+    struct sched_flow *flow = parked[0]->flow;
+    route->njobs = 9;
+    ready_check(route, flow);
+    ck_assert_ptr_ne(parked[0]->heap, &route->parked);
+    ck_assert_ptr_eq(parked[1]->heap, &route->parked);
+    entry_detach(parked[0]);
+    ck_assert_ptr_ne(parked[1]->heap, &route->parked);
+    route->njobs++;
+    entry_drop(parked[0]);
+    qmgr.nactive -= MANY;
+    deliver_all(lanes, n);
+}
+END_TEST
+
 Suite *suite_queue_lanes(void);
 Suite *
 suite_queue_lanes(void)
@@ -446,6 +723,13 @@ suite_queue_lanes(void)
     tcase_add_test(t, a_lane_that_dies_with_some);
     tcase_add_test(t, a_large_message_has_no_company);
     tcase_add_test(t, the_file_goes_while_it_waits);
+    tcase_add_test(t, a_connection_gives_way);
+    tcase_add_loop_test(t, a_host_behind_two_domains, 0, 3);
+    tcase_add_test(t, parked_with_a_route_it_keeps_its_flow);
+    tcase_add_test(t, parked_with_a_flow_it_keeps_its_route);
+    tcase_add_test(t, parked_with_two_names_of_one_mailbox);
+    tcase_add_test(t, places_for_what_comes_new);
+    tcase_add_test(t, removed_while_it_is_unparked);
     suite_add_tcase(s, t);
     return s;
 }

@@ -30,6 +30,7 @@ static struct {
     int64_t longest_wait_ms; /* of jobs of who == 1 */
     size_t mine;             /* of them, started */
     const char *host;        /* all routes are found to lead there */
+    const char *slow_host;   /* or those to "s..." */
 } w;
 
 static const struct sched_limits limits = {.pool_max = {20, POOL},
@@ -61,8 +62,8 @@ push(const char *to, const char *account, bool bulk, size_t cost, int who)
     struct sched_flow *flow = sched_flow(str_z(account), bulk);
     j->who = who;
     j->pushed_ms = w.now_ms;
-    j->s.node.key = sched_tag(flow, cost);
-    ck_assert_int_eq(sched_push(&j->s, route(to), flow), 0);
+    j->s.node.key = sched_tag(route(to), flow, cost);
+    ck_assert_int_eq(sched_push(&j->s, route(to), flow, cost), 0);
 }
 
 static void
@@ -76,8 +77,8 @@ end_of(struct world_job *j)
     free(j);
 }
 
-/* d...: dead, found out after 30 s. c...: full beyond its capacity, says so at once. @stuck: never
- * ends. All others: 100 ms. */
+/* d...: dead, found out after 30 s. c...: full beyond its capacity, says so at once. s...: 1 s.
+ * @stuck: never ends. All others: 100 ms. */
 static int64_t
 begin(struct world_job *j)
 {
@@ -94,7 +95,10 @@ begin(struct world_job *j)
         w.slow.running += !j->refused;
         return j->refused ? 10 : 100;
     }
-    return strcmp(name, "@stuck") == 0 ? NEVER : name[0] == 'd' ? 30000 : 100;
+    return strcmp(name, "@stuck") == 0 ? NEVER
+           : name[0] == 'd'            ? 30000
+           : name[0] == 's'            ? 1000
+                                       : 100;
 }
 
 static void
@@ -124,6 +128,8 @@ finish(struct world_job *j)
     heap_del(&w.ends, &j->end);
     if (w.host)
         sched_seen(&j->s, str_z(w.host));
+    if (w.slow_host && first == 's')
+        sched_seen(&j->s, str_z(w.slow_host));
     if (first == 'd' || j->refused) {
         w.failed++;
         sched_bad(j->s.site, STR("no answer"), w.now_ms, &dead_ms);
@@ -329,6 +335,123 @@ START_TEST(domains_of_one_host)
 }
 END_TEST
 
+/* One sender's mailing to a slow destination and to many quick ones, all at once or over some time;
+ * to the slow one under one name, or under many that lead to one host. The quick ones are through
+ * long before. A letter that comes then does not stand behind what came for the slow one. */
+START_TEST(a_letter_to_a_slow_destination)
+{
+    enum { MAILING = 8000 };
+    bool at_once = _i % 2, many_names = _i / 2;
+    char to[32];
+    w.slow_host = many_names ? "mx.hoster.example" : NULL;
+    push("s0.example", "user", false, 1, 0); /* what hosts they are is known */
+    push("s999.example", "user", false, 1, 0);
+    run_until(2000);
+    for (int i = 0; i < MAILING; i++) {
+        bool slow = i % 4 == 0;
+        snprintf(to, sizeof to, slow ? "s%d.example" : "x%d.example",
+                 !slow        ? i % 300
+                 : many_names ? i / 4 % 200
+                              : 0);
+        push(to, "hog", true, 1, 0);
+        if (!at_once && i % 50 == 0)
+            run_until(w.now_ms + 200);
+    }
+    run_until(w.now_ms + 10000);
+    struct sched_route *slow = route("s0.example");
+    ck_assert_uint_eq(slow->site == route("s4.example")->site, many_names);
+    ck_assert_uint_ge(sched_running(POOL_RELAY), 20);
+    for (int i = 0; i < 10; i++) {
+        push("x1.example", "person", false, 1, 0);
+        push(many_names ? "s999.example" : "s0.example", "person", false, 1, 1);
+        run_until(w.now_ms + 2000);
+        ck_assert_uint_eq(w.mine, (size_t)i + 1);
+    }
+    /* One place of twenty is free each twentieth of a second, if they are not in step. */
+    ck_assert_int_le(w.longest_wait_ms, 1000);
+    ck_assert_uint_lt(w.started, MAILING); /* much of it waits still */
+}
+END_TEST
+
+/* Ten slow destinations take all places there are, since now each may have more of them, and quick
+ * ones were through before: a letter to any other one has the next place. */
+START_TEST(a_letter_when_all_places_are_taken)
+{
+    char to[32];
+    struct sched_limits narrow = limits;
+    narrow.window_max = 5;
+    sched_limit(&narrow);
+    for (int i = 0; i < 40000; i++) {
+        snprintf(to, sizeof to, i % 2 ? "x%d.example" : "s%d.example", i % 2 ? i % 97 : i / 2 % 10);
+        push(to, "hog", false, 1, 0);
+    }
+    run_until(60000);
+    sched_limit(&limits);
+    run_until(70000);
+    ck_assert_uint_eq(sched_running(POOL_RELAY), POOL);
+    push("y.example", "person", false, 1, 1);
+    run_until(w.now_ms + 1100);
+    ck_assert_uint_eq(w.mine, 1);
+    ck_assert_uint_eq(sched_running(POOL_RELAY), POOL);
+}
+END_TEST
+
+/* Letter for letter, of two who both have many. */
+START_TEST(bulk_mail_costs_more)
+{
+    for (int i = 0; i < 4000; i++) {
+        push("x.example", "user", true, 1, 0);
+        push("x.example", "other", false, 1, 1);
+    }
+    run_until(10000);
+    ck_assert_uint_ge(w.mine, (w.started - w.mine) * (SCHED_BULK_COST - 1));
+    ck_assert_uint_le(w.mine, (w.started - w.mine) * (SCHED_BULK_COST + 1));
+}
+END_TEST
+
+/* However many come whom nobody has seen before, those that wait have their turn. */
+START_TEST(newcomers_have_their_share_only)
+{
+    char from[32];
+    for (int i = 0; i < 5000; i++)
+        push("s.example", "person", false, 1, 1);
+    run_until(60000);
+    size_t before = w.mine, started = w.started;
+    for (int i = 0; w.now_ms < 860000; i++) {
+        for (int k = 0; k < 100; k++) { /* five times as many as go out */
+            snprintf(from, sizeof from, "stranger%d-%d", i, k);
+            push("s.example", from, false, 1, 0);
+        }
+        run_until(w.now_ms + 1000);
+    }
+    size_t mine = w.mine - before;
+    ck_assert_uint_ge(mine, (w.started - started) / (SCHED_COST + 1));
+    ck_assert_uint_ge(mine, 3);
+}
+END_TEST
+
+/* What was never sent, since its destination is dead, does not count against a sender. */
+START_TEST(dead_mail_costs_nothing)
+{
+    char to[32];
+    sched_flow(STR("user"), false)->pins++; /* he has more in the queue */
+    for (int i = 0; i < 5000; i++)
+        push("d.example", "user", false, 1, 0);
+    run_until(40000);
+    ck_assert_uint_eq(w.put_off, 4995);
+    for (int i = 0; i < 20000; i++) {
+        snprintf(to, sizeof to, "x%d.example", i % 100);
+        push(to, "hog", false, 1, 0);
+    }
+    run_until(w.now_ms + 2000);
+    push("y.example", "user", false, 1, 1);
+    run_until(w.now_ms + 1000);
+    ck_assert_uint_eq(w.mine, 1);
+    ck_assert_int_le(w.longest_wait_ms, 200);
+    ck_assert_uint_gt(sched_running(POOL_RELAY), POOL / 2);
+}
+END_TEST
+
 /* An account that stops its deliveries holds its part of the lanes and no more. */
 START_TEST(a_stuck_account)
 {
@@ -386,10 +509,10 @@ START_TEST(parked_and_back)
     hog->pins++;
     other->pins++;
     for (int i = 0; i < 1000; i++) {
-        nodes[i].key = sched_tag(hog, 1);
+        nodes[i].key = sched_tag(r, hog, 1);
         ck_assert_int_eq(sched_park(&r->parked, &nodes[i]), 0);
     }
-    single.key = sched_tag(other, 1);
+    single.key = sched_tag(r, other, 1);
     ck_assert_int_eq(sched_park(&r->parked, &single), 0);
     struct heap_node *first = sched_parked(r, other, 0);
     sched_unpark(&r->parked, first);
@@ -480,6 +603,9 @@ START_TEST(what_goes_ahead_takes_no_place)
     ck_assert_uint_eq(sched_running(POOL_RELAY), 1);
     end_of((struct world_job *)ahead);
     ck_assert_uint_eq(sched_running(POOL_RELAY), 0);
+    end_of((struct world_job *)second);
+    end_of((struct world_job *)third);
+    ck_assert_uint_eq(sched_running(POOL_LOCAL), 0);
 }
 END_TEST
 
@@ -500,6 +626,11 @@ suite_queue_schedule(void)
     tcase_add_test(t, the_window_grows_to_its_limit);
     tcase_add_test(t, a_failed_cohort);
     tcase_add_test(t, domains_of_one_host);
+    tcase_add_loop_test(t, a_letter_to_a_slow_destination, 0, 4);
+    tcase_add_test(t, a_letter_when_all_places_are_taken);
+    tcase_add_test(t, bulk_mail_costs_more);
+    tcase_add_test(t, newcomers_have_their_share_only);
+    tcase_add_test(t, dead_mail_costs_nothing);
     tcase_add_test(t, a_stuck_account);
     tcase_add_test(t, memory_is_shared);
     tcase_add_test(t, parked_and_back);
