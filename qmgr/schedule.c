@@ -594,7 +594,8 @@ struct sched_job *
 sched_pull_ahead(struct sched_route *route, int64_t now_ms)
 {
     const struct sched_site *site = route->site;
-    bool well = site->fixed || (site->proven && site->cohort == 0);
+    /* While another host has room, another connection does it sooner. */
+    bool well = site->fixed || (site->proven && site->cohort == 0 && !site_room(site));
     if (route->jobs.n == 0 || !well || is_dead(site, now_ms))
         return NULL;
     return take_next(route, false);

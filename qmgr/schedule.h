@@ -121,7 +121,8 @@ struct sched_job *sched_pull(enum sched_pool pool, int64_t now_ms);
 /* The same of this one route. */
 struct sched_job *sched_pull_from(struct sched_route *route, int64_t now_ms);
 /* One more of a route that a job runs on, to wait behind that one in the same hands: it takes no
- * place and does not count as running. Not of a site that fails, or of which nothing is known. */
+ * place and does not count as running. Not of a site that fails, or of which nothing is known, or
+ * that has room for another connection. */
 struct sched_job *sched_pull_ahead(struct sched_route *route, int64_t now_ms);
 /* The one before it has ended: it takes that one's place. */
 void sched_step_up(struct sched_job *job);

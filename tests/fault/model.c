@@ -5,11 +5,13 @@
  *
  * The message has two recipients: an alias that leads to a mailbox, and one at another host, who
  * may be put off or refused. The disk keeps what was synced; of what was not, a power cut keeps any
- * part. In every state that can be reached: lost       the client has read 250, and a recipient has
- * neither the message, nor a bounce, nor a place in the queue duplicate  the mailbox has it twice
- *   truncated  the mailbox has part of it, under a name that readers see
- *   stuck      no process has anything left to do, and the message is still in the queue
- * may not be true. Each "control" leaves out one rule of the protocol: then the walk must find the
+ * part. In no state that can be reached a message may be
+ * - lost: the client has read 250, and a recipient has neither the message, nor a bounce, nor a
+ *   place in the queue;
+ * - duplicate: the mailbox has it twice;
+ * - truncated: the mailbox has part of it, under a name that readers see;
+ * - stuck: no process has anything left to do, and the message is still in the queue.
+ * Each "control" leaves out one rule of the protocol: then the walk must find the
  * named fault, or the model proves nothing. Ends with "N passed, N failed".
  */
 #include <stdbool.h>
