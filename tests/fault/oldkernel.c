@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -78,6 +79,42 @@ answer(int listener, int version)
     }
 }
 
+/* The child's side: somebody has the listener before we go on without it. */
+static bool
+handed_over(int to, int listener)
+{
+    char byte;
+    bool done = write(to, &listener, sizeof listener) == (ssize_t)sizeof listener &&
+                read(to, &byte, 1) == 1;
+    close(listener);
+    return done;
+}
+
+/* Who answers is a process of its own, with the listener and nothing else, and without the filter:
+ * so the listener hangs up when the last one has gone that has it. */
+static void
+take_over(int from, pid_t child, int version)
+{
+    int theirs, pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+    if (read(from, &theirs, sizeof theirs) != (ssize_t)sizeof theirs)
+        return;
+    int listener = (int)syscall(SYS_pidfd_getfd, pidfd, theirs, 0);
+    pid_t beside = listener < 0 ? -1 : fork();
+    if (beside == 0) {
+        setsid();
+        int null = open("/dev/null", O_RDWR);
+        for (int at = 0; at < 3; at++)
+            dup2(null, at);
+        close(from);
+        answer(listener, version);
+        _exit(0);
+    }
+    if (beside > 0 && write(from, "", 1) < 0)
+        perror("oldkernel");
+    close(from);
+    close(listener);
+}
+
 static int
 lacks(const char *what)
 {
@@ -123,28 +160,22 @@ main(int argc, char **argv)
     if (geteuid() != 0)
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     unsigned flags = version ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return 71;
     pid_t child = fork();
     if (child == 0) {
         long fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
-        if (fd < 0) {
+        if (fd < 0 || (version && !handed_over(pair[1], (int)fd))) {
             perror("oldkernel");
             _exit(71);
-        }
-        if (version) { /* who answers is a process of its own, with the listener and nothing else */
-            pid_t beside = fork();
-            if (beside == 0) {
-                setsid();
-                int null = open("/dev/null", O_RDWR);
-                for (int at = 0; at < 3; at++)
-                    dup2(null, at);
-                answer((int)fd, version);
-                _exit(0);
-            }
-            close((int)fd);
         }
         execvp(argv[i + 1], argv + i + 1);
         perror(argv[i + 1]);
         _exit(71);
     }
+    close(pair[1]);
+    if (version)
+        take_over(pair[0], child, version);
     return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : 71;
 }
