@@ -305,6 +305,26 @@ START_TEST(a_failed_cohort)
 }
 END_TEST
 
+/* Twice as long each time, an hour at most; one answer, and it begins anew. */
+START_TEST(dead_for_an_hour_at_most)
+{
+    static const int64_t want_s[] = {300, 600, 1200, 2400, 3600, 3600, 3600};
+    int64_t now_ms = 0, dead_ms = 0;
+    struct sched_route *r = route("d.example");
+    r->pins++;
+    for (size_t i = 0; i < sizeof want_s / sizeof want_s[0]; i++) {
+        for (int tries = 0; !sched_bad(r->site, STR("no answer"), now_ms, &dead_ms); tries++)
+            ck_assert_int_lt(tries, 5);
+        ck_assert_int_eq(dead_ms, want_s[i] * 1000);
+        now_ms += dead_ms + 1;
+    }
+    sched_good(r->site);
+    while (!sched_bad(r->site, STR("no answer"), now_ms, &dead_ms))
+        ;
+    ck_assert_int_eq(dead_ms, 300000);
+}
+END_TEST
+
 /* Five hundred domains at one host: one window for all, and one failed cohort is enough. */
 START_TEST(domains_of_one_host)
 {
@@ -635,6 +655,7 @@ suite_queue_schedule(void)
     tcase_add_test(t, the_window_converges);
     tcase_add_test(t, the_window_grows_to_its_limit);
     tcase_add_test(t, a_failed_cohort);
+    tcase_add_test(t, dead_for_an_hour_at_most);
     tcase_add_test(t, domains_of_one_host);
     tcase_add_loop_test(t, a_letter_to_a_slow_destination, 0, 4);
     tcase_add_test(t, a_letter_when_all_places_are_taken);
