@@ -176,15 +176,15 @@ static struct buf
 only_file_in(const char *sub)
 {
     char path[600];
-    struct buf b = buf_new(1 << 20);
+    struct buf b = buf_new(2 << 20);
     snprintf(path, sizeof path, "%s/%s", dir, sub);
     DIR *d = opendir(path);
     for (struct dirent *x; (x = readdir(d));)
         if (x->d_name[0] != '.') {
             snprintf(path, sizeof path, "%s/%s/%s", dir, sub, x->d_name);
             int fd = open(path, O_RDONLY);
-            char *to = buf_reserve(&b, 100000);
-            ssize_t n = read(fd, to, 100000);
+            char *to = buf_reserve(&b, 1 << 20);
+            ssize_t n = read(fd, to, 1 << 20);
             ck_assert_int_gt(n, 0);
             buf_commit(&b, (size_t)n);
             close(fd);
@@ -448,6 +448,11 @@ START_TEST(so_many_are_told_of)
     ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
     struct buf b = only_file_in("new");
     ck_assert_int_ge(str_find(buf_str(&b), STR("\r\nAnd 201 more.\r\n")), 0);
+    size_t fields = 0;
+    struct str rest = buf_str(&b);
+    for (ptrdiff_t at; (at = str_find(rest, STR("\r\nFinal-Recipient: "))) >= 0; fields++)
+        rest = str_from(rest, (size_t)at + 2);
+    ck_assert_uint_eq(fields, 1000);
     buf_free(&b);
     message_free(m);
 }
@@ -560,12 +565,32 @@ END_TEST
 /* Nobody has tried it while this host was down, or its clock was set: it is tried, however old. */
 START_TEST(old_and_never_tried)
 {
+    conf.queue.retry_max_s = 60; /* so that no number of tries is wanted */
     struct entry *entry = accept_message("s@example.com", alice, 1);
     clock_shift.steady_s += 1000; /* expire is 60s */
     message_start(entry, 0);
     ck_assert_ptr_nonnull(entry_message(entry));
     ck_assert_int_gt(message_age_s(entry_message(entry)), 999);
     ck_assert_uint_eq(index_count(), 1);
+}
+END_TEST
+
+/* Half as often as its time allows, or the clock was set meanwhile: it is tried on. */
+START_TEST(old_and_tried_too_little)
+{
+    conf.queue.expire_s = 400; /* retry-max is 20s */
+    struct entry *few = accept_message("s@example.com", alice, 1);
+    struct entry *enough = accept_message("s@example.com", alice, 1);
+    clock_shift.steady_s += 1000;
+    few->attempts = 9;
+    message_start(few, 0);
+    ck_assert_ptr_nonnull(entry_message(few));
+    ck_assert_uint_eq(index_count(), 2);
+    char id[ID_LEN + 1];
+    snprintf(id, sizeof id, "%.*s", ID_LEN, enough->id);
+    enough->attempts = 10;
+    message_start(enough, 0);
+    ck_assert_ptr_null(index_find(str_z(id)));
 }
 END_TEST
 
@@ -628,6 +653,7 @@ suite_queue(void)
     tcase_add_test(t, a_wait_beyond_the_longest);
     tcase_add_test(t, warned_once_then_expired);
     tcase_add_test(t, old_and_never_tried);
+    tcase_add_test(t, old_and_tried_too_little);
     tcase_add_test(t, back_off_has_a_maximum);
     tcase_add_test(t, each_class_has_its_time);
     tcase_add_test(t, the_null_sender_is_told_nothing);
