@@ -327,6 +327,8 @@ def many_sessions(peers, table, args, work):
             print(f"  {p.name}: {e}", file=sys.stderr)
     table.row("a second", {n: statistics.median(x[0] for x in v) for n, v in got.items()}, more_is_better=True)
     table.row("CPU ms each", {n: statistics.median(x[1] for x in v) for n, v in got.items()})
+    if not args.idle:
+        return
     table.head(f"{args.idle} idle sessions, KiB each")
     table.row("plain", each(peers, lambda p: idle_kib(p, args.idle, hold_plain)))
     table.row("TLS", each([p for p in peers if p.tls_port], lambda p: idle_kib(p, args.idle, hold_tls)))
