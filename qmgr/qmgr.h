@@ -190,8 +190,10 @@ void users_drop(uint32_t uid, uint32_t messages, uint32_t kib);
 void ready_add(struct entry *entry);
 void ready_park(struct entry *entry, struct heap *parked, uint64_t tag, struct sched_route *route,
                 struct sched_flow *flow);
-void ready_detach(struct entry *entry);                               /* for entry_detach() */
-void ready_check(struct sched_route *route, struct sched_flow *flow); /* one of its jobs ended */
+void ready_detach(struct entry *entry); /* for entry_detach() */
+/* They were pinned for a job that has ended, or a message that waits no more: others may have its
+ * place. */
+void ready_unpin(struct sched_route *route, struct sched_flow *flow);
 void ready_wake(void); /* a message has left the memory */
 
 /* shape.c: counts of messages by destination and age, kept as they change. */

@@ -47,21 +47,12 @@ unhook(struct entry *entry)
     }
 }
 
-/* And let others have the place that it had. */
-static void
-unpin(struct sched_route *route, struct sched_flow *flow)
-{
-    route->pins--;
-    flow->pins--;
-    ready_check(route, flow);
-}
-
 void
 ready_detach(struct entry *entry)
 {
     unhook(entry);
     if (entry->route)
-        unpin(entry->route, entry->flow);
+        ready_unpin(entry->route, entry->flow);
 }
 
 static void
@@ -74,7 +65,7 @@ take_unparked(void)
     unhook(entry);
     entry_become(entry, ENTRY_NONE);
     message_start(entry, tag);
-    unpin(route, flow); /* it may have come to nothing */
+    ready_unpin(route, flow); /* it may have come to nothing */
 }
 
 /* Three quarters of the places at most: the rest is for what comes in new. */
@@ -112,7 +103,7 @@ work(struct loop_timer *t)
         for (int i = 0; i < 8 && more; i++)
             more = step();
     route_pump();
-    /* Without room the end of a job wakes us: ready_check(). */
+    /* Without room the end of a job wakes us: ready_unpin(). */
     if (more)
         loop_timer_set(&qmgr.loop, t, now_ms() + 1);
 }
@@ -156,8 +147,10 @@ ready_park(struct entry *entry, struct heap *parked, uint64_t tag, struct sched_
 }
 
 void
-ready_check(struct sched_route *route, struct sched_flow *flow)
+ready_unpin(struct sched_route *route, struct sched_flow *flow)
 {
+    route->pins--;
+    flow->pins--;
     struct heap_node *node;
     for (int i = 0; i < CHECKED && (node = sched_parked(route, flow, qmgr.nactive)); i++) {
         struct entry *entry = entry_of(node);

@@ -110,9 +110,7 @@ end_job(struct job *job)
     sched_end(&job->sched);
     free(job);
     message_settle(m);
-    route->pins--;
-    flow->pins--;
-    ready_check(route, flow);
+    ready_unpin(route, flow);
     route_pump();
 }
 

@@ -691,7 +691,8 @@ START_TEST(removed_while_it_is_unparked)
     struct sched_route *route = parked[0]->route;
     struct sched_flow *flow = parked[0]->flow;
     route->njobs = 9;
-    ready_check(route, flow);
+    route->pins++, flow->pins++;
+    ready_unpin(route, flow);
     ck_assert_ptr_ne(parked[0]->heap, &route->parked);
     ck_assert_ptr_eq(parked[1]->heap, &route->parked);
     entry_detach(parked[0]);
