@@ -395,7 +395,7 @@ store(const char *id, struct envelope *env, struct str text, struct err *e)
         err_errno(e, "cannot write");
         store_discard(id);
         ok = -1;
-    } else if (store_sync_new() < 0) {
+    } else if (place_sync_new() < 0) {
         /* This failure is told once: a later sync for a session's commit would look like a success.
          */
         store_uncommit(id, 'b', 0);

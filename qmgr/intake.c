@@ -267,11 +267,11 @@ intake_after_turn(void)
         return;
     syncing = named;
     named = NULL;
-    store_new_syncing();
+    place_new_syncing();
     sync_began_us = now_us();
     /* With nobody else to serve meanwhile, the way to the syncer and back would only cost time. */
     if (open_intakes == 1)
-        intake_synced(store_sync_new());
+        intake_synced(place_sync_new());
     else
         syncer_ask();
 }

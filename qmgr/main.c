@@ -104,5 +104,6 @@ main(int argc, char **argv)
     start_ready(&start);
     log_gather();
     loop_run(&qmgr.loop);
+    place_settle();
     return 0;
 }

@@ -335,7 +335,7 @@ message_start(struct entry *entry, uint64_t tag)
         return;
     }
     if (e.class == ERR_PERMANENT) {
-        store_quarantine(entry, e.text);
+        place_quarantine(entry, e.text);
         entry_drop(entry);
     } else if (e.class == ERR_CLOSED) {
         log_warn("%.*s: its file has gone", ID_LEN, entry->id);
@@ -661,7 +661,7 @@ finish_put_off(struct message *m)
     entry->due_s = clock_steady_s() + backoff_s(entry);
     bool hold = entry->flags & ENTRY_HOLD;
     entry->flags &= (uint8_t)~ENTRY_HOLD;
-    if ((hold ? store_hold(entry) : store_defer(entry)) < 0)
+    if ((hold ? place_hold(entry) : place_defer(entry)) < 0)
         log_error("%.*s: cannot put it off: %s", ID_LEN, entry->id, strerror(errno));
     shape_learn(entry, m);
     message_free(m);
@@ -671,8 +671,7 @@ finish_put_off(struct message *m)
     }
     log_info("%.*s: placed on hold", ID_LEN, entry->id);
     entry_become(entry, ENTRY_HELD);
-    if (store_sync_hold() < 0)
-        log_fatal("leaving after a failed sync: %s", strerror(errno));
+    place_sync();
 }
 
 void

@@ -173,7 +173,7 @@ hold_one(struct part *p, struct entry *entry)
     } else if (entry->state == ENTRY_ACTIVE) {
         entry->flags |= ENTRY_HOLD;
         p->busy++;
-    } else if (store_hold(entry) == 0) {
+    } else if (place_hold(entry) == 0) {
         entry_detach(entry);
         entry_become(entry, ENTRY_HELD);
         log_info("%.*s: placed on hold", ID_LEN, entry->id);
@@ -198,7 +198,7 @@ release_one(struct part *p, struct entry *entry)
     if (entry->state != ENTRY_HELD)
         return;
     if (!p->dry) {
-        if (store_release(entry) < 0) {
+        if (place_release(entry) < 0) {
             log_error("%.*s: cannot be released", ID_LEN, entry->id);
             return;
         }
@@ -306,8 +306,8 @@ on_select(struct client *c, struct msg *in)
     msg_begin(&p.rows, M_QUEUE_FOUND);
     walk(&p);
     bool moved = (p.action == QUEUE_HOLD || p.action == QUEUE_RELEASE) && !p.dry && p.count;
-    if (moved && store_sync_hold() < 0)
-        log_fatal("leaving after a failed sync");
+    if (moved)
+        place_sync();
     answer(c, &p);
     msg_free(&p.rows);
 }

@@ -7,11 +7,15 @@
  * On disk (all below the queue directory, 0700, bh-qmgr):
  *   tmp/ID            being written by a session; removed when the session goes, and at start
  *   new/ID.O          accepted, never tried
- *   cur/XX/ID.O       tried before; mtime is the time of the next attempt; XX: two letters of the
- * ID journal/XX/ID     outcomes and expansions, made when first needed (journal.h) corrupt/ID.O
- * damaged; kept for the operator O is the origin: which role brought the message, a thing no
- * session can forge: s smtpd, u submitd, l local (a forward), b a bounce of our own. What a local
- * user gave to sendmail(1) has the user's number behind that: ID.u.1000
+ *   cur/XX/ID.O       tried before; mtime is the time of the next attempt
+ *   hold/ID.O         held by the operator
+ *   journal/XX/ID     outcomes and expansions, made when first needed (journal.h)
+ *   corrupt/ID.O      damaged; kept for the operator
+ *
+ * XX are the last two letters of the ID. O is the origin: which role brought the message, a thing
+ * no session can forge: s smtpd, u submitd, l local (a forward), b a bounce of our own. What a
+ * local user gave to sendmail(1) has the user's number behind that: ID.u.1000. On its way from one
+ * directory to another a message has two names (place.c).
  *
  * In memory: a small fixed record (struct entry) for each message; a struct message only while it
  * is being delivered.
@@ -50,6 +54,7 @@ enum entry_flag {
     ENTRY_REMOVE = 2, /* removed when this attempt ends */
     ENTRY_AGED = 4,   /* born_s is known well: see message_age_s() */
     ENTRY_FRESH = 8,  /* taken in by this process, and in no attempt yet */
+    ENTRY_TWO = 16,   /* of a move: its first name is still there (place.c) */
 };
 
 struct message;
@@ -152,21 +157,30 @@ void store_discard(const char *id); /* tmp/ID away */
 /* tmp/ID to new/ID.O, not yet synced; and back, after a failed sync. user: or 0. */
 int store_commit_name(const char *id, char origin, uint32_t user);
 void store_uncommit(const char *id, char origin, uint32_t user);
-int store_sync_new(void);
-void store_new_syncing(void);                 /* somebody syncs it now */
-int store_read_fd(const struct entry *entry); /* the message, read-only */
-int store_defer(struct entry *entry);         /* into cur/, mtime = due_s */
-int store_hold(struct entry *entry);          /* into hold/; durable after store_sync_hold() */
-int store_release(struct entry *entry);       /* out of it, into new/; the same */
-int store_sync_hold(void);
-int store_remove(const struct entry *entry, bool journaled); /* logs; -1: it is still there */
-/* A file system may do a rename in two steps, and a power cut leave both names: the others go. */
-void store_drop_twins(const struct entry *kept, uint64_t inode);
-void store_quarantine(const struct entry *entry, const char *why);
-int store_subdir(int dir, const char *id, bool make); /* dir/XX: a descriptor */
+const char *store_name(const struct entry *entry);     /* ID.O; until the next call */
+int store_read_fd(const struct entry *entry);          /* the message, read-only */
+int store_remove(struct entry *entry, bool journaled); /* logs; -1: it is still there */
+int store_subdir(int dir, const char *id, bool make);  /* dir/XX: a descriptor */
 /* A journal whose message is in no directory: false when that is not certain. */
 bool store_drop_orphan(const char *id);
 bool store_room(uint64_t want); /* free bytes and inodes */
+
+/* place.c: in which directory a message is, and how it comes into another. Functions return -1 with
+ * errno. */
+int place_open(const struct entry *entry); /* the directory; place_close() it */
+void place_close(const struct entry *entry, int dir);
+int place_defer(struct entry *entry);   /* into cur/, mtime = due_s */
+int place_hold(struct entry *entry);    /* into hold/; durable after place_sync() */
+int place_release(struct entry *entry); /* out of it, into new/; the same */
+void place_sync(void);                  /* ends the process when it fails */
+int place_remove(struct entry *entry);  /* logs */
+void place_quarantine(struct entry *entry, const char *why);
+/* A move that was cut short, as scan.c finds it: the other names of the file go. Whether there were
+ * any. */
+bool place_drop_twins(const struct entry *kept, uint64_t inode);
+int place_sync_new(void);
+void place_new_syncing(void); /* somebody syncs it now */
+void place_settle(void);      /* every message has one name: before qmgr leaves */
 
 /* entry.c: all messages of the queue. */
 struct entry *entry_add(const char *id, char origin, enum place place, int64_t due_s);

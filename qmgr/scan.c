@@ -16,7 +16,7 @@ static struct {
     struct loop_timer timer;
     enum stage { TMP, HOLD, NEW, CUR, CUR_XX, JOURNAL, JOURNAL_XX, END } stage;
     DIR *dir, *above; /* what is being read; the directory above in stages _XX */
-    size_t found, orphans;
+    size_t found, orphans, undone;
     bool partly; /* something could not be read: what looks like an orphan may be none */
     char started[ID_LEN + 1]; /* IDs from this one on are of our own sessions */
 } the;
@@ -42,7 +42,7 @@ name_ok(const char *name, uint32_t *user_r)
             s.p[ID_LEN + 3] <= '9' && str_u32(str_from(s, ID_LEN + 3), UINT32_MAX, user_r) == 0);
 }
 
-/* When it is to be tried: what is not in cur/ now. A time that no back-off reaches was written by a
+/* When it is to be tried, of what was put off. A time that no back-off reaches was written by a
  * clock that was wrong: then some time within the longest wait, not all at once. */
 static int64_t
 due_of(const struct stat *st, const char *name)
@@ -73,14 +73,16 @@ take_in(const char *name, enum place place)
         log_warn("queue: %s is not a file: left alone", name);
         return;
     }
-    int64_t due_s = place == PLACE_CUR ? due_of(&st, name) : clock_steady_s();
+    /* With two names it was being put off, or held. */
+    bool put_off = place == PLACE_CUR || st.st_nlink > 1;
+    int64_t due_s = put_off ? due_of(&st, name) : clock_steady_s();
     struct entry *entry = entry_add(name, name[ID_LEN + 1], place, due_s);
     if (!entry)
         log_fatal("out of memory for the queue");
     if (user)
         entry_own(entry, user, users_kib((uint64_t)st.st_size));
     if (st.st_nlink > 1)
-        store_drop_twins(entry, st.st_ino);
+        the.undone += place_drop_twins(entry, st.st_ino);
     if (place != PLACE_HOLD)
         entry_wait(entry);
     the.found++;
@@ -191,6 +193,8 @@ on_turn(struct loop_timer *t)
     for (int i = 0; i < PER_TURN; i++)
         if (!step()) {
             log_info("queue: %zu messages found", the.found);
+            if (the.undone)
+                log_info("queue: %zu moves that were cut short undone", the.undone);
             if (the.orphans)
                 log_info("queue: %zu journals without a message removed", the.orphans);
             return;

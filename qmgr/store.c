@@ -10,20 +10,7 @@
 
 struct qmgr qmgr = {.dir = -1};
 
-/* Directories that names were removed from since they were last synced. */
-static struct {
-    bool new, hold;
-    unsigned char cur[1024 / 8];
-    struct loop_timer timer;
-} removals;
-
-enum {
-    FREE_INODES_MIN = 100,
-    FREE_BYTES_MIN = 16 << 20,
-    REMOVALS_SYNC_MS = 5000,
-    REMOVALS_A_TURN = 4,
-    REMOVALS_PAUSE_MS = 10
-};
+enum { FREE_INODES_MIN = 100, FREE_BYTES_MIN = 16 << 20 };
 /* In order of the alphabet, so that names sort by time. */
 static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
 
@@ -34,6 +21,21 @@ subdirectory(const char *name, struct err *e)
         return err_errno(e, "queue/%s", name);
     int fd = openat(qmgr.dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     return fd < 0 ? err_errno(e, "queue/%s", name) : fd;
+}
+
+/* place.c moves with them. */
+static int
+try_link(struct err *e)
+{
+    static const char name[] = "link", other[] = "link2";
+    close(openat(qmgr.tmp, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    unlinkat(qmgr.tmp, other, 0);
+    int ok = linkat(qmgr.tmp, name, qmgr.tmp, other, 0);
+    if (ok < 0)
+        err_errno(e, "the queue's file system must have hard links");
+    unlinkat(qmgr.tmp, other, 0);
+    unlinkat(qmgr.tmp, name, 0);
+    return ok;
 }
 
 /* Whether the file system tells by a lease that a file is open for writing (NFS does not). */
@@ -74,6 +76,8 @@ store_open(const char *path_or_null, struct err *e)
     qmgr.corrupt = subdirectory("corrupt", e);
     if (qmgr.tmp < 0 || qmgr.new < 0 || qmgr.cur < 0 || qmgr.hold < 0 || qmgr.journal < 0 ||
         qmgr.corrupt < 0)
+        return -1;
+    if (try_link(e) < 0)
         return -1;
     try_lease();
     return fsync(qmgr.dir) < 0 ? err_errno(e, "queue") : 0;
@@ -135,8 +139,8 @@ file_name(const char *id, char origin, uint32_t user)
     return name;
 }
 
-static const char *
-name_of(const struct entry *entry)
+const char *
+store_name(const struct entry *entry)
 {
     return file_name(entry->id, entry->origin, entry->user);
 }
@@ -153,229 +157,58 @@ store_uncommit(const char *id, char origin, uint32_t user)
     (void)unlinkat(qmgr.new, file_name(id, origin, user), 0);
 }
 
-void
-store_new_syncing(void)
-{
-    removals.new = false;
-}
-
-int
-store_sync_new(void)
-{
-    store_new_syncing();
-    return fsync(qmgr.new);
-}
-
 int
 store_subdir(int dir, const char *id, bool make)
 {
     char name[3] = {id[ID_LEN - 2], id[ID_LEN - 1], '\0'};
-    /* A new one is made known above at once: a name moved into it may become durable by the sync of
-     * the directory that it was moved from. */
-    if (make && (mkdirat(dir, name, 0700) == 0 ? fsync(dir) < 0 : errno != EEXIST))
+    bool fresh = make && mkdirat(dir, name, 0700) == 0;
+    if (make && !fresh && errno != EEXIST)
         return -1;
-    return openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-}
-
-/* The directory that an entry's file is in; close_place() it. */
-static int
-open_place(const struct entry *entry)
-{
-    return entry->place == PLACE_NEW    ? qmgr.new
-           : entry->place == PLACE_HOLD ? qmgr.hold
-                                        : store_subdir(qmgr.cur, entry->id, false);
-}
-
-static void
-close_place(const struct entry *entry, int dir)
-{
-    if (entry->place == PLACE_CUR && dir >= 0)
-        close(dir);
+    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    /* First that it is one, then its name: what comes into it may be synced before it. */
+    if (fd >= 0 && fresh && (fsync(fd) < 0 || fsync(dir) < 0)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 int
 store_read_fd(const struct entry *entry)
 {
-    int dir = open_place(entry);
-    int fd =
-        dir < 0 ? -1 : openat(dir, name_of(entry), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int dir = place_open(entry);
+    int fd = dir < 0
+                 ? -1
+                 : openat(dir, store_name(entry), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     int saved = errno;
-    close_place(entry, dir);
+    place_close(entry, dir);
     errno = saved;
     return fd;
 }
 
-static int
-value_of(char c)
-{
-    return c >= 'a' ? c - 'a' + 6 : c - '2';
-}
-
-static int
-sync_cur(unsigned xx)
-{
-    char id[ID_LEN];
-    id[ID_LEN - 2] = alphabet[xx >> 5];
-    id[ID_LEN - 1] = alphabet[xx & 31];
-    int dir = store_subdir(qmgr.cur, id, false);
-    if (dir < 0)
-        return 0; /* nothing was ever there */
-    int ok = fsync(dir);
-    close(dir);
-    return ok;
-}
-
-/* What was removed shall not come back after a power cut: synced within seconds, a few directories
- * in a turn. */
 static void
-sync_removals(struct loop_timer *t)
-{
-    int left = REMOVALS_A_TURN;
-    bool failed = (removals.new &&store_sync_new() < 0) || (removals.hold && fsync(qmgr.hold) < 0);
-    removals.new = removals.hold = false;
-    for (unsigned xx = 0; xx < sizeof removals.cur * 8 && left && !failed; xx++)
-        if (removals.cur[xx / 8] & 1u << xx % 8) {
-            failed = sync_cur(xx) < 0;
-            removals.cur[xx / 8] &= (unsigned char)~(1u << xx % 8);
-            left--;
-        }
-    if (failed)
-        log_fatal("leaving after a failed sync: %s", strerror(errno));
-    if (left == 0)
-        loop_timer_set(&qmgr.loop, t, now_ms() + REMOVALS_PAUSE_MS);
-}
-
-static void
-note_removal(const struct entry *entry)
-{
-    unsigned xx =
-        (unsigned)(value_of(entry->id[ID_LEN - 2]) << 5 | value_of(entry->id[ID_LEN - 1]));
-    if (entry->place == PLACE_NEW)
-        removals.new = true;
-    else if (entry->place == PLACE_HOLD)
-        removals.hold = true;
-    else
-        removals.cur[xx / 8] |= (unsigned char)(1u << xx % 8);
-    if (!loop_timer_is_set(&removals.timer)) {
-        removals.timer.fire = sync_removals;
-        loop_timer_set(&qmgr.loop, &removals.timer, now_ms() + REMOVALS_SYNC_MS);
-    }
-}
-
-int
-store_defer(struct entry *entry)
-{
-    const char *name = name_of(entry);
-    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = clock_to_wall_s(entry->due_s)}};
-    int dir = store_subdir(qmgr.cur, entry->id, true);
-    if (dir < 0)
-        return -1;
-    int ok = 0;
-    if (entry->place == PLACE_NEW) {
-        /* Both names are of one message: if the move is lost in a crash, it is found in new/ and
-         * tried at once. */
-        ok = renameat(qmgr.new, name, dir, name);
-        if (ok == 0) {
-            note_removal(entry);
-            entry->place = PLACE_CUR;
-        }
-    }
-    if (ok == 0)
-        ok = utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW);
-    close(dir);
-    return ok;
-}
-
-static int
-move(struct entry *entry, int to, enum place place)
-{
-    const char *name = name_of(entry);
-    int from = open_place(entry);
-    int ok = from < 0 ? -1 : renameat(from, name, to, name);
-    close_place(entry, from);
-    if (ok == 0)
-        entry->place = (uint8_t)place;
-    return ok;
-}
-
-int
-store_hold(struct entry *entry)
-{
-    return move(entry, qmgr.hold, PLACE_HOLD);
-}
-
-/* Into new/, as if it had just come: one directory to sync, however many are released. */
-int
-store_release(struct entry *entry)
-{
-    return move(entry, qmgr.new, PLACE_NEW);
-}
-
-int
-store_sync_hold(void)
-{
-    removals.hold = false;
-    return fsync(qmgr.hold) < 0 || store_sync_new() < 0 ? -1 : 0;
-}
-
-static int
-remove_at(int dir, const char *name)
-{
-    int ok = dir < 0 ? -1 : unlinkat(dir, name, 0);
-    if (ok < 0 && errno == ENOENT)
-        ok = 0;
-    if (ok < 0)
-        log_error("cannot remove %s: %s", name, strerror(errno));
-    return ok;
-}
-
-static int
-remove_below(int dir, const char *id, const char *name)
+remove_below(int dir, const char *id)
 {
     int sub = store_subdir(dir, id, false);
-    int ok = remove_at(sub, name);
+    if (sub >= 0 && unlinkat(sub, id, 0) < 0 && errno != ENOENT)
+        log_error("journal/%s: %s", id, strerror(errno));
     if (sub >= 0)
         close(sub);
-    return ok;
 }
 
 int
-store_remove(const struct entry *entry, bool journaled)
+store_remove(struct entry *entry, bool journaled)
 {
-    const char *name = name_of(entry);
     char id[ID_LEN + 1];
-    int dir = open_place(entry);
     /* The message before its journal: a journal without a message is nothing, a message without its
      * journal would be delivered again. */
-    int ok = remove_at(dir, name);
-    close_place(entry, dir);
-    if (ok < 0)
+    if (place_remove(entry) < 0)
         return -1;
-    note_removal(entry);
     memcpy(id, entry->id, ID_LEN);
     id[ID_LEN] = '\0';
     if (journaled)
-        (void)remove_below(qmgr.journal, id, id); /* without its message it means nothing */
+        remove_below(qmgr.journal, id); /* without its message it means nothing */
     return 0;
-}
-
-void
-store_drop_twins(const struct entry *kept, uint64_t inode)
-{
-    static const enum place places[] = {PLACE_NEW, PLACE_CUR, PLACE_HOLD};
-    const char *name = name_of(kept);
-    struct entry twin = *kept;
-    struct stat st;
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        twin.place = (uint8_t)places[i];
-        int dir = twin.place == kept->place ? -1 : open_place(&twin);
-        if (dir >= 0 && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == inode &&
-            remove_at(dir, name) == 0) {
-            log_info("%s: a move that was cut short is undone", name);
-            note_removal(&twin);
-        }
-        close_place(&twin, dir);
-    }
 }
 
 static bool
@@ -404,21 +237,8 @@ store_drop_orphan(const char *id)
     if (cur >= 0)
         close(cur);
     if (orphan)
-        remove_below(qmgr.journal, id, id);
+        remove_below(qmgr.journal, id);
     return orphan;
-}
-
-void
-store_quarantine(const struct entry *entry, const char *why)
-{
-    char plain[ID_LEN + 3];
-    const char *name = name_of(entry);
-    int from = open_place(entry);
-    log_error("%.*s: %s: moved to corrupt/", ID_LEN, entry->id, why);
-    snprintf(plain, sizeof plain, "%.*s.%c", ID_LEN, entry->id, entry->origin);
-    if (from < 0 || renameat(from, name, qmgr.corrupt, plain) < 0)
-        log_error("%s: %s", name, strerror(errno));
-    close_place(entry, from);
 }
 
 bool

@@ -5,7 +5,8 @@
  *
  * The message has two recipients: an alias that leads to a mailbox, and one at another host, who
  * may be put off or refused. The disk keeps what was synced; of what was not, a power cut keeps any
- * part. In no state that can be reached a message may be
+ * part: of a rename in the queue also the one half or the other (a reader's in the Maildir is one
+ * step). In no state that can be reached a message may be
  * - lost: the client has read 250, and a recipient has neither the message, nor a bounce, nor a
  *   place in the queue;
  * - duplicate: the mailbox has it twice;
@@ -20,8 +21,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NONE, TMP, NEW, CUR }; /* where a name is; for the sets: 1 << place */
-enum { EMPTY, PART, WHOLE };  /* a file's bytes; for the sets: 1 << content */
+enum {
+    NONE,
+    TMP = 1,
+    NEW = 2,
+    CUR = 4,
+    PLACES = 8
+};                           /* where names are; for the sets: 1 << place */
+enum { EMPTY, PART, WHOLE }; /* a file's bytes; for the sets: 1 << content */
 enum { ABSENT, TODO, SENT, LATER, DONE, NEVER, BOUNCED }; /* a recipient, in qmgr's memory */
 enum { ALIAS, BOX, FAR, RCPTS };
 enum { R_ALIAS_DONE = 1, R_EXPANDED, R_BOX_DONE, R_FAR_DONE, R_FAR_BOUNCED, RECORDS = 6 };
@@ -29,7 +36,8 @@ enum { S_START, S_OPEN, S_PART, S_WHOLE, S_SYNCED, S_COMMIT, S_TOLD, S_OVER }; /
 enum { I_NONE, I_CHECKED, I_NAMED, I_SYNCED, I_ANSWERED };                     /* qmgr's intake */
 enum { C_IDLE, C_ASKED, C_MADE, C_PART, C_WRITTEN, C_SYNCED, C_NAMED, C_DURABLE }; /* the cell */
 
-/* A file: where its name is and what is in it, now; and the sets of what a power cut may leave. */
+/* A file: where its names are and what is in it, now; and the sets of what a power cut may leave.
+ */
 struct file {
     uint8_t place, places, data, datas;
     uint8_t broken; /* a sync of its bytes failed: the kernel calls the pages clean */
@@ -44,6 +52,7 @@ struct state {
     uint8_t known;      /* qmgr has it in memory: 1; from the disk, so it may be a second try: 2 */
     uint8_t rcpt[RCPTS];
     uint8_t expanding, bouncing, removing; /* between two steps of qmgr */
+    uint8_t moving; /* into cur/: 1: its name there is not synced; 2: the one in new/ is to go */
     uint8_t journal[RECORDS], njournal, nsynced,
         jnamed;        /* records, those that are durable, and the name */
     uint8_t dsn, dsns; /* the bounce's name: place and set */
@@ -67,6 +76,8 @@ enum control {
     CELL_NEW_ONLY,
     CELL_FOUND_NO_SYNC,
     START_NEW_ONLY,
+    MOVE_NO_SYNC,
+    MOVE_FORGOTTEN,
     CONTROLS
 };
 static const struct {
@@ -86,6 +97,8 @@ static const struct {
     {"a second try looks in new/ only", "duplicate"},
     {"what a second try finds is not synced", "lost"},
     {"a start reads new/ and not cur/", "stuck"},
+    {"put off: cur/ is not synced before the name in new/ goes", "lost"},
+    {"put off and removed: the name in new/ is forgotten", "stuck"},
 };
 
 /* ---- the set of states, and those that are still to be looked at ---- */
@@ -164,7 +177,7 @@ on_record(const struct state *s, int record)
 static bool
 queue_has(const struct state *s, int rcpt)
 {
-    if ((s->queued.place != NEW && s->queued.place != CUR) || s->queued.data != WHOLE)
+    if (!(s->queued.place & (NEW | CUR)) || s->queued.data != WHOLE)
         return false;
     if (rcpt == FAR)
         return !on_record(s, R_FAR_DONE) && !on_record(s, R_FAR_BOUNCED);
@@ -215,6 +228,26 @@ move(struct file *f, int place)
     f->places |= (uint8_t)(1 << place);
 }
 
+/* A name more, or one less; each reaches the disk by itself, or does not. */
+static void
+add_name(struct file *f, int place)
+{
+    f->place |= (uint8_t)place;
+    for (int m = 0; m < PLACES; m++)
+        if (f->places & 1 << m)
+            f->places |= (uint8_t)(1 << (m | place));
+}
+
+static void
+drop_names(struct file *f, int places)
+{
+    f->place &= (uint8_t)~places;
+    for (int place = TMP; place < PLACES; place *= 2)
+        for (int m = 0; places & place && m < PLACES; m++)
+            if (f->places & 1 << m)
+                f->places |= (uint8_t)(1 << (m & ~place));
+}
+
 static void
 fill(struct file *f, int data)
 {
@@ -229,12 +262,13 @@ sync_data(struct file *f)
         f->datas = (uint8_t)(1 << f->data);
 }
 
-/* A sync of the directory `place` settles whether the name is there, and if it is, that it is
- * nowhere else. */
+/* A sync of the directory `place` settles whether the name is there. */
 static void
 sync_dir(struct file *f, int place)
 {
-    f->places = f->place == place ? (uint8_t)(1 << place) : f->places & (uint8_t) ~(1 << place);
+    for (int m = 0; m < PLACES; m++)
+        if ((m & place) != (f->place & place))
+            f->places &= (uint8_t) ~(1 << m);
 }
 
 static void
@@ -265,7 +299,7 @@ sync_journal(struct state *s)
 static void
 qmgr_dies(struct state *s)
 {
-    s->qmgr_up = s->known = s->intake = s->expanding = s->bouncing = s->removing = 0;
+    s->qmgr_up = s->known = s->intake = s->expanding = s->bouncing = s->removing = s->moving = 0;
     memset(s->rcpt, 0, sizeof s->rcpt);
     if (s->session == S_COMMIT || s->session == S_OPEN || s->session == S_PART ||
         s->session == S_WHOLE || s->session == S_SYNCED)
@@ -290,7 +324,7 @@ static void
 cut_box(struct state s, int i)
 {
     struct file *f = &s.box[i];
-    for (int place = NONE; place <= CUR; place++)
+    for (int place = NONE; place < PLACES; place++)
         for (int data = EMPTY; data <= WHOLE; data++) {
             struct state t = s;
             if (!(f->places & 1 << place) || !(f->datas & 1 << data))
@@ -329,7 +363,7 @@ power_cut(struct state s)
     struct file q = s.queued;
     qmgr_dies(&s);
     s.session = s.session == S_TOLD ? S_TOLD : S_OVER;
-    for (int place = NONE; place <= CUR; place++)
+    for (int place = NONE; place < PLACES; place++)
         for (int data = EMPTY; data <= WHOLE; data++)
             if (q.places & 1 << place && q.datas & 1 << data) {
                 s.queued = (struct file){(uint8_t)place, (uint8_t)(1 << place), (uint8_t)data,
@@ -370,7 +404,7 @@ session_steps(struct state s)
         s.queued.broken = 1; /* the sync fails */
         s.session = the.control == SYNC_AGAIN ? S_WHOLE : S_OVER;
         if (s.session == S_OVER)
-            move(&s.queued, NONE);
+            drop_names(&s.queued, TMP);
         reach(s);
         return;
     case S_SYNCED:
@@ -407,7 +441,8 @@ intake_steps(struct state s)
 {
     struct state t = s;
     if (s.intake == I_CHECKED) {
-        move(&t.queued, NEW);
+        add_name(&t.queued, NEW);
+        drop_names(&t.queued, TMP);
         t.intake = I_NAMED;
         if (the.control == ANSWER_FIRST)
             answer(&t);
@@ -419,7 +454,7 @@ intake_steps(struct state s)
         reach(t);
         s.new_broken = 1; /* it fails: the name is taken away, 4xx, and qmgr leaves */
         if (the.control != SYNC_AGAIN) {
-            move(&s.queued, NONE);
+            drop_names(&s.queued, NEW);
             qmgr_dies(&s);
         }
         reach(s);
@@ -431,19 +466,21 @@ intake_steps(struct state s)
     }
 }
 
-/* A start: tmp/ is cleared, what is in new/ and cur/ is taken in; what is damaged is put aside. */
+/* A start: tmp/ is cleared, what is in new/ and cur/ is taken in, the second name of a move that
+ * was cut short goes; what is damaged is put aside. */
 static void
 start_step(struct state s)
 {
     s.qmgr_up = 1;
-    if (s.queued.place == TMP)
-        move(&s.queued, NONE);
-    if (s.queued.place == NEW || (s.queued.place == CUR && the.control != START_NEW_ONLY)) {
+    drop_names(&s.queued, s.queued.place & TMP);
+    if (s.queued.place == (NEW | CUR))
+        drop_names(&s.queued, CUR);
+    if (s.queued.place & (the.control == START_NEW_ONLY ? NEW : NEW | CUR)) {
         s.intake = I_ANSWERED;
         if (s.queued.data == WHOLE)
             adopt(&s, 2);
         else
-            move(&s.queued, NONE);
+            drop_names(&s.queued, NEW | CUR);
     }
     reach(s);
 }
@@ -550,13 +587,18 @@ settle_steps(struct state s)
         reach(t); /* written, not yet synced */
         sync_journal(&t);
         reach(t);
-        move(&t.queued, CUR);
+        if (!(t.queued.place & CUR)) {
+            add_name(&t.queued, CUR);
+            t.moving = 1;
+        }
         for (int r = 0; r < RCPTS; r++)
             if (t.rcpt[r] == LATER)
                 t.rcpt[r] = TODO;
         reach(t);
+    } else if (s.moving && the.control != MOVE_FORGOTTEN) {
+        return; /* it has one name first */
     } else if (!s.removing) {
-        move(&t.queued, NONE);
+        drop_names(&t.queued, the.control == MOVE_FORGOTTEN ? CUR : t.queued.place);
         t.removing = 1;
         reach(t);
     } else {
@@ -653,6 +695,21 @@ cell_steps(struct state s)
     reach(t);
 }
 
+/* Some time later: what was put off loses its first name. */
+static void
+move_steps(struct state s)
+{
+    if (s.moving == 1) {
+        if (the.control != MOVE_NO_SYNC)
+            sync_dir(&s.queued, CUR);
+        s.moving = 2;
+    } else {
+        drop_names(&s.queued, NEW);
+        s.moving = 0;
+    }
+    reach(s);
+}
+
 static void
 qmgr_steps(struct state s)
 {
@@ -660,13 +717,15 @@ qmgr_steps(struct state s)
     intake_steps(s);
     if (!s.known)
         return;
+    if (s.moving)
+        move_steps(s);
     alias_steps(s);
     far_steps(s);
     if (s.rcpt[BOX] == TODO && s.cell == C_IDLE) {
         t.rcpt[BOX] = SENT;
         t.cell = C_ASKED;
         if (the.control == REMOVE_EARLY)
-            move(&t.queued, NONE);
+            drop_names(&t.queued, t.queued.place);
         reach(t);
     }
     t = s; /* marks while others are open: written, not synced */
@@ -705,7 +764,7 @@ faults(struct state s)
     if (s.session < S_COMMIT &&
         s.session > S_START) { /* the session is killed, or its client goes */
         t.session = S_OVER;
-        move(&t.queued, NONE);
+        drop_names(&t.queued, TMP);
         reach(t);
     }
     t = s;
@@ -737,7 +796,7 @@ walk(enum control control)
         the.now = s;
         the.moves = 0;
         work(s);
-        if (!the.moves && s.heard && (s.queued.place == NEW || s.queued.place == CUR))
+        if (!the.moves && s.heard && s.queued.place & (NEW | CUR))
             the.fault = "stuck";
         faults(s);
     }

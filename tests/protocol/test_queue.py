@@ -417,6 +417,10 @@ def filters(suite, mx):
         assert told(suite, "remove", "-n", *args) == n, args
     three = sorted(ids(suite))
     assert told(suite, "remove", "-n", *three, "2" * 20) == 3
+    for args, n in ((["--older", "1h", *three], 0), (["--newer", "1h", three[2], three[0], three[0]], 2),
+                    (["--all", three[1]], 1), (["--sender", "<>", *three], 1),
+                    (["--newer", "1h", "--sender", "alice@example.org", *three, "2" * 20], 2)):
+        assert len(ids(suite, *args)) == n, (args, ids(suite, *args))
     p = suite.ctl("queue", "remove", "-n", three[0], "--sender", "nobody@example.org", check=False)
     assert p.returncode == 69, p
     for bad in (["remove"], ["hold"], ["retry"], ["release"], ["remove", "-n"], ["list", "--older", "soon"],
@@ -528,6 +532,24 @@ def expiry(mx):
         assert b"Status: 4.4.7" in got[0] and b"delivery time expired" in got[0], got[0]
 
 
+def second_name(suite, mx):
+    """What is put off has two names for some seconds."""
+    mx.answers = {"RCPT": b"450 busy\r\n"}
+    q = f"{suite.dir}/queue"
+    for _ in range(12):
+        submit(suite, "x@far.example")
+    wait_for(lambda: len(glob.glob(f"{q}/cur/*/*.u")) == 12)
+    last = max(glob.glob(f"{q}/cur/*/*.u"))
+    assert os.stat(last).st_ino == os.stat(f"{q}/new/{os.path.basename(last)}").st_ino
+    wait_for(lambda: not glob.glob(f"{q}/new/*.u"), 20)
+    cur = glob.glob(f"{q}/cur/*/*.u")
+    assert [os.stat(p).st_nlink for p in cur] == [1] * 12
+    mx.answers = {}
+    suite.ctl("queue", "retry", "all")
+    empty(suite)
+    assert not any(os.path.exists(p) for p in cur)
+
+
 def two_names(suite, mx):
     """A power cut may leave both names of a move: new/ to cur/, to hold/. One goes, and the message is delivered once."""
     mx.answers = {"RCPT": b"450 busy\r\n"}
@@ -601,6 +623,7 @@ def main():
         r.run("filters", filters, suite, mx)
         r.run("times of a wrong clock", wrong_times, suite, mx)
         r.run("orphaned journals", orphans, suite, mx)
+        r.run("a second name for some seconds", second_name, suite, mx)
         r.run("both names of a move", two_names, suite, mx)
         if r.failed:
             print(suite.tail(40))

@@ -61,8 +61,9 @@ START_TEST(new_to_cur_to_nothing)
     struct entry *entry = accept_message("s@example.com", alice, 1);
     size_t before = temp_fds();
     entry->due_s = clock_steady_s() + 100;
-    ck_assert_int_eq(store_defer(entry), 0);
-    ck_assert_int_eq(store_defer(entry), 0);
+    ck_assert_int_eq(place_defer(entry), 0);
+    ck_assert_int_eq(place_defer(entry), 0);
+    place_settle();
     ck_assert_uint_eq(files("new"), 0);
     ck_assert_uint_eq(files("cur"), 1);
     struct message *m = load(entry);
@@ -199,7 +200,8 @@ START_TEST(a_bounce_tells_what_failed)
     struct err e = {0};
     struct message *m = load(entry);
     entry->due_s = clock_steady_s();
-    ck_assert_int_eq(store_defer(entry), 0);
+    ck_assert_int_eq(place_defer(entry), 0);
+    place_settle();
     m->open = 2;
     message_outcome(m, m->rcpts[0], OUTCOME_DONE, STR("2.0.0"), STR("ok"), STR("local"));
     message_outcome(m, m->rcpts[1], OUTCOME_NEVER, STR("5.1.1"),
@@ -244,7 +246,8 @@ START_TEST(damage_is_put_aside)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
     struct entry *deferred = accept_message("s@example.com", alice, 1);
-    store_defer(deferred);
+    place_defer(deferred);
+    place_settle();
     int fd = openat(qmgr.new, ".", O_RDONLY | O_DIRECTORY);
     char name[ID_LEN + 3];
     snprintf(name, sizeof name, "%.*s.s", ID_LEN, entry->id);
@@ -255,7 +258,7 @@ START_TEST(damage_is_put_aside)
     message_start(entry, 0);
     ck_assert_uint_eq(files("corrupt"), 1);
     ck_assert_uint_eq(files("new"), 0);
-    store_quarantine(deferred, "for the test");
+    place_quarantine(deferred, "for the test");
     ck_assert_uint_eq(files("corrupt"), 2);
 }
 END_TEST
@@ -296,16 +299,17 @@ START_TEST(held_and_released)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
     entry->due_s = clock_steady_s() + 100;
-    ck_assert_int_eq(store_defer(entry), 0);
-    ck_assert_int_eq(store_hold(entry), 0);
-    ck_assert_int_eq(store_sync_hold(), 0);
+    ck_assert_int_eq(place_defer(entry), 0);
+    ck_assert_int_eq(place_hold(entry), 0);
+    place_sync();
     ck_assert_uint_eq(leaves("cur"), 0);
     ck_assert_uint_eq(files("hold"), 1);
     message_free(load(entry));
-    ck_assert_int_eq(store_release(entry), 0);
+    ck_assert_int_eq(place_release(entry), 0);
+    place_sync();
     ck_assert_uint_eq(files("hold"), 0);
     ck_assert_uint_eq(files("new"), 1);
-    ck_assert_int_eq(store_hold(entry), 0);
+    ck_assert_int_eq(place_hold(entry), 0);
     store_remove(entry, false);
     ck_assert_uint_eq(files("hold"), 0);
 }
@@ -419,7 +423,8 @@ START_TEST(names_in_a_notice_are_clean)
         message_outcome(m, m->rcpts[i], OUTCOME_NEVER, STR("5.1.1"), STR("no"), STR("local"));
     struct entry *entry = m->entry;
     entry->due_s = clock_steady_s();
-    ck_assert_int_eq(store_defer(entry), 0);
+    ck_assert_int_eq(place_defer(entry), 0);
+    place_settle();
     ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
     struct buf b = only_file_in("new");
     ck_assert_int_ge(str_find(buf_str(&b), STR("evil??X-Helo: ? ([192.0.2.1])")), 0);
@@ -444,7 +449,7 @@ START_TEST(so_many_are_told_of)
     for (size_t i = 0; i < m->nrcpt; i++)
         m->rcpts[i]->state = RCPT_NEVER;
     m->entry->due_s = clock_steady_s();
-    ck_assert_int_eq(store_defer(m->entry), 0);
+    ck_assert_int_eq(place_defer(m->entry), 0);
     ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
     struct buf b = only_file_in("new");
     ck_assert_int_ge(str_find(buf_str(&b), STR("\r\nAnd 201 more.\r\n")), 0);
@@ -491,10 +496,18 @@ START_TEST(found_by_age)
     struct qfilter older = {.older_s = 3600}, newer = {.newer_s = 3600}, all = {.all = true};
     uint32_t busy;
     clock_shift.wall_s = -7200;
-    accept_message("s@example.com", alice, 1);
+    struct entry *old = accept_message("s@example.com", alice, 1);
     accept_message("s@example.com", alice, 1);
     clock_shift.wall_s = 0;
-    accept_message("s@example.com", alice, 1);
+    struct entry *young = accept_message("s@example.com", alice, 1);
+    struct qfilter named = {.ids = {str_of(young->id, ID_LEN), str_of(old->id, ID_LEN)}, .nids = 2};
+    ck_assert_uint_eq(select_messages(QUEUE_FIND, &named, &busy), 2);
+    named.older_s = 3600; /* of those named, and no others */
+    ck_assert_uint_eq(select_messages(QUEUE_FIND, &named, &busy), 1);
+    named.newer_s = 3600;
+    ck_assert_uint_eq(select_messages(QUEUE_FIND, &named, &busy), 0);
+    named.older_s = 0;
+    ck_assert_uint_eq(select_messages(QUEUE_FIND, &named, &busy), 1);
     ck_assert_uint_eq(select_messages(QUEUE_FIND, &older, &busy), 2);
     ck_assert_uint_eq(select_messages(QUEUE_FIND, &newer, &busy), 1);
     newer.all = true;
@@ -607,7 +620,7 @@ START_TEST(orphaned_journals_are_removed)
     ck_assert_int_eq(journal_append(m, &b, true, &e), 0);
     message_free(m);
     ck_assert(!store_drop_orphan(id));
-    ck_assert_int_eq(store_hold(entry), 0);
+    ck_assert_int_eq(place_hold(entry), 0);
     ck_assert(!store_drop_orphan(id));
     ck_assert_uint_eq(leaves("journal"), 1);
     store_remove(entry, false);

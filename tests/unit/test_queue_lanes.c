@@ -353,6 +353,7 @@ START_TEST(one_lane_is_handed_some_at_once)
         ck_assert_uint_eq(index_count(), 4u - (unsigned)i);
         ck_assert_uint_eq(sched_running(POOL_LOCAL), i < 3);
     }
+    place_settle();
     ck_assert_uint_eq(files("new"), 0);
     ck_assert_uint_eq(qmgr.nactive, 0);
 }
@@ -658,7 +659,7 @@ START_TEST(places_for_what_comes_new)
         fresh[i] = accept_message("s@example.com", alice, 1);
         retried[i] = accept_message("s@example.com", bob, 1);
         retried[i]->due_s = clock_steady_s();
-        ck_assert_int_eq(store_defer(retried[i]), 0);
+        ck_assert_int_eq(place_defer(retried[i]), 0);
     }
     for (size_t i = 0; i < 10; i++) {
         entry_wait(fresh[i]);

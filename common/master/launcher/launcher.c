@@ -37,9 +37,11 @@ launch_allowed(const struct launcher *l, const struct cell_request *r)
 static int
 descend(int at, const char *name, bool make)
 {
-    if (make && mkdirat(at, name, 0711) < 0 && errno != EEXIST)
+    int made = make ? mkdirat(at, name, 0711) : -1;
+    if (make && made < 0 && errno != EEXIST)
         return -1;
-    return openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd >= 0 && made == 0 && (fsync(fd) < 0 || fsync(at) < 0) ? -1 : fd;
 }
 
 static int
