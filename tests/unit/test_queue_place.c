@@ -5,6 +5,8 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+enum { LATER_MS = 5500 }; /* when all is synced that was not */
+
 static struct entry *
 put_off(void)
 {
@@ -116,6 +118,8 @@ END_TEST
 START_TEST(a_first_name_that_stays)
 {
     struct entry *entry = put_off(), *other = put_off();
+    while (memcmp(entry->id + ID_LEN - 2, other->id + ID_LEN - 2, 2) == 0)
+        (void)store_remove(other, false), other = put_off();
     int new = qmgr.new;
     qmgr.new = open("/dev/null", O_RDONLY | O_CLOEXEC);
     place_settle();
@@ -127,7 +131,7 @@ START_TEST(a_first_name_that_stays)
     expect(2, 2, 0, 0);
     ck_assert_int_eq(store_remove(entry, false), 0);
     expect(1, 1, 0, 0);
-    place_settle();
+    turn_ms(LATER_MS);
     expect(0, 1, 0, 0);
     ck_assert_int_eq(store_remove(other, false), 0);
     expect(0, 0, 0, 0);
@@ -149,9 +153,9 @@ START_TEST(no_descriptor)
     ck_assert_int_eq(store_remove(entry, false), -1);
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &full), 0);
     expect(1, 1, 0, 0);
-    ck_assert_int_eq(place_defer(entry), 0);
-    place_settle();
+    turn_ms(LATER_MS);
     expect(0, 1, 0, 0);
+    ck_assert_int_eq(place_defer(entry), 0);
 }
 END_TEST
 
