@@ -199,10 +199,8 @@ place_sync_new(void)
 void
 place_sync(void)
 {
-    (void)sync_number(DIR_HOLD);
     (void)sync_number(DIR_NEW);
-    if (is_changed(DIR_HOLD)) /* one that was released is not held any more, whatever comes */
-        (void)sync_number(DIR_HOLD);
+    (void)sync_number(DIR_HOLD); /* what was released is held no more, whatever comes */
 }
 
 void
