@@ -5,6 +5,7 @@ caller. Everything is on 127.0.0.1, on free ports; stop() leaves no process behi
 """
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -20,9 +21,17 @@ PREFIX = "bht-"  # the users of test instances, never those of an installation
 
 
 def free_ports(n):
-    socks = [socket.socket() for _ in range(n)]
-    for s in socks:
-        s.bind(("127.0.0.1", 0))
+    """Ports that nobody listens at, and that the kernel gives to no connection before we do."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+        below = int(f.read().split()[0])
+    socks = []
+    while len(socks) < n:
+        s = socket.socket()
+        try:
+            s.bind(("127.0.0.1", random.SystemRandom().randrange(10000, below) if below > 11000 else 0))
+            socks.append(s)
+        except OSError:
+            s.close()
     ports = [s.getsockname()[1] for s in socks]
     for s in socks:
         s.close()

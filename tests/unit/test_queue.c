@@ -465,7 +465,7 @@ END_TEST
 
 /* What the operator's command would ask; how many. */
 static uint32_t
-select_messages(enum queue_action action, const struct qfilter *f, uint32_t *busy_r)
+ask(enum queue_action action, bool dry, const struct qfilter *f, uint32_t *busy_r)
 {
     struct msg m = {0};
     struct err e = {0};
@@ -476,7 +476,7 @@ select_messages(enum queue_action action, const struct qfilter *f, uint32_t *bus
     msg_begin(&m, M_QUEUE_SELECT);
     msg_put_str(&m, STR(""));
     msg_put_u32(&m, action);
-    msg_put_bool(&m, false);
+    msg_put_bool(&m, dry);
     qfilter_put(&m, f);
     ck_assert_int_eq(msg_send(pair[1], &m), 0);
     turn();
@@ -490,6 +490,44 @@ select_messages(enum queue_action action, const struct qfilter *f, uint32_t *bus
     turn();
     return count;
 }
+
+static uint32_t
+select_messages(enum queue_action action, const struct qfilter *f, uint32_t *busy_r)
+{
+    return ask(action, false, f, busy_r);
+}
+
+/* Those that wait, and are meant; a dry run changes nothing, whatever the order is. */
+START_TEST(tried_at_once)
+{
+    static const char *const far[] = {"x@far.example"};
+    struct entry *meant = accept_message("s@example.com", far, 1);
+    struct entry *other = accept_message("s@example.com", alice, 1);
+    struct entry *held = accept_message("s@example.com", far, 1);
+    struct qfilter far_ones = {.domain = STR("far.example")};
+    uint32_t busy;
+    ck_assert_int_eq(place_hold(held), 0);
+    place_sync();
+    entry_become(held, ENTRY_HELD);
+    meant->due_s = other->due_s = clock_steady_s() + 19;
+    entry_wait(meant);
+    entry_wait(other);
+    static const struct {
+        enum queue_action action;
+        uint32_t count;
+    } dry[] = {{QUEUE_TRY, 1}, {QUEUE_HOLD, 1}, {QUEUE_RELEASE, 1}, {QUEUE_DROP, 2}};
+    for (size_t i = 0; i < sizeof dry / sizeof dry[0]; i++) {
+        ck_assert_uint_eq(ask(dry[i].action, true, &far_ones, &busy), dry[i].count);
+        ck_assert_int_eq(meant->state, ENTRY_WAITS);
+        ck_assert_int_eq(held->state, ENTRY_HELD);
+        ck_assert_uint_eq(index_count(), 3);
+    }
+    ck_assert_uint_eq(select_messages(QUEUE_TRY, &far_ones, &busy), 1);
+    ck_assert_int_eq(meant->state, ENTRY_ACTIVE);
+    ck_assert_int_eq(other->state, ENTRY_WAITS);
+    ck_assert_int_eq(held->state, ENTRY_HELD);
+}
+END_TEST
 
 START_TEST(found_by_age)
 {
@@ -672,6 +710,7 @@ suite_queue(void)
     tcase_add_test(t, the_null_sender_is_told_nothing);
     tcase_add_test(t, names_in_a_notice_are_clean);
     tcase_add_test(t, so_many_are_told_of);
+    tcase_add_test(t, tried_at_once);
     tcase_add_test(t, found_by_age);
     tcase_add_test(t, held_and_released_while_active);
     tcase_add_test(t, orphaned_journals_are_removed);
