@@ -502,6 +502,13 @@ START_TEST(a_host_behind_two_domains)
         relay_once(OUTCOME_LATER, rows[_i].dsn, rows[_i].text, host);
     }
     ck_assert(sched_is_dead(two->site, now_ms()) == rows[_i].dead);
+    /* The operator says that it is well again. */
+    struct qfilter all = {.all = true};
+    uint32_t busy;
+    (void)order(QUEUE_TRY, true, &all, &busy);
+    ck_assert(sched_is_dead(two->site, now_ms()) == rows[_i].dead);
+    (void)order(QUEUE_TRY, false, &all, &busy);
+    ck_assert(!sched_is_dead(two->site, now_ms()));
 }
 END_TEST
 
