@@ -138,20 +138,17 @@ int64_t
 entry_arrived_s(const struct entry *entry)
 {
     int64_t ms = 0;
-    for (int i = 0; i < 9; i++) {
-        char c = entry->id[i];
-        ms = ms << 5 | (c >= 'a' ? c - 'a' + 6 : c - '2');
-    }
+    for (int i = 0; i < 9; i++)
+        ms = ms << 5 | id_value(entry->id[i]);
     return ms / 1000;
 }
 
 struct index_at
 entry_arrived_from(int64_t wall_s)
 {
-    static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
     char prefix[9];
     uint64_t ms = wall_s > 0 ? (uint64_t)wall_s * 1000 : 0;
     for (int i = 8; i >= 0; i--, ms >>= 5)
-        prefix[i] = alphabet[ms & 31];
+        prefix[i] = ID_LETTERS[ms & 31];
     return index_after(str_of(prefix, sizeof prefix));
 }

@@ -37,18 +37,12 @@ static struct {
 } the;
 
 static unsigned
-value_of(char c)
-{
-    return (unsigned)(c >= 'a' ? c - 'a' + 6 : c - '2');
-}
-
-static unsigned
 number_of(const struct entry *entry, enum place place)
 {
     return place == PLACE_NEW ? DIR_NEW
            : place == PLACE_HOLD
                ? DIR_HOLD
-               : value_of(entry->id[ID_LEN - 2]) << 5 | value_of(entry->id[ID_LEN - 1]);
+               : id_value(entry->id[ID_LEN - 2]) << 5 | id_value(entry->id[ID_LEN - 1]);
 }
 
 static int
@@ -146,10 +140,9 @@ drop_first_names(unsigned number)
 static int
 sync_number(unsigned number)
 {
-    static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
     char id[ID_LEN] = {0};
-    id[ID_LEN - 2] = alphabet[number >> 5 & 31];
-    id[ID_LEN - 1] = alphabet[number & 31];
+    id[ID_LEN - 2] = ID_LETTERS[number >> 5 & 31];
+    id[ID_LEN - 1] = ID_LETTERS[number & 31];
     int dir = number == DIR_NEW    ? qmgr.new
               : number == DIR_HOLD ? qmgr.hold
                                    : store_subdir(qmgr.cur, id, false);

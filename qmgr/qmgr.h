@@ -40,6 +40,14 @@ enum {
     RECORD_AGAIN_MS = 5000, /* a journal that could not be written is tried again */
 };
 
+/* The letters of an ID, in their order, so that names sort by time; and what one stands for. */
+#define ID_LETTERS "234567abcdefghijklmnopqrstuvwxyz"
+static inline unsigned
+id_value(char c)
+{
+    return (unsigned)(c >= 'a' ? c - 'a' + 6 : c - '2');
+}
+
 enum place { PLACE_NEW, PLACE_CUR, PLACE_HOLD };
 enum entry_state {
     ENTRY_NONE,   /* between two of the others */

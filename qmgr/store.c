@@ -11,8 +11,7 @@
 struct qmgr qmgr = {.dir = -1};
 
 enum { FREE_INODES_MIN = 100, FREE_BYTES_MIN = 16 << 20 };
-/* In order of the alphabet, so that names sort by time. */
-static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
+static const char alphabet[] = ID_LETTERS;
 
 static int
 subdirectory(const char *name, struct err *e)

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char alphabet[] = "234567abcdefghijklmnopqrstuvwxyz";
+static const char alphabet[] = ID_LETTERS;
 
 static int
 die(const char *what)

@@ -51,9 +51,7 @@ class Recorded:
         self.before = snapshot(peer.roots())
         t = Traced(processes, "-o", self.path)
         for token, rcpts, size in MESSAGES + (OURS if kind == "bulkhead" else ()):
-            answer = peer.send(self.client, token, rcpts, size)
-            assert answer.startswith("250"), self.client.told
-            self.answered[token] = answer.encode().rstrip()
+            self.send(peer, token, rcpts, size)
         if kind == "bulkhead":
             self.long_wait(peer)
         time.sleep(0.3)
@@ -61,12 +59,15 @@ class Recorded:
         t.end()
         self.told, self.far = self.client.told, list(peer.host.timed)
 
+    def send(self, peer, token, rcpts, size):
+        answer = peer.send(self.client, token, rcpts, size)
+        assert answer.startswith("250"), self.client.told
+        self.answered[token] = answer.encode().rstrip()
+
     def long_wait(self, peer):
         peer.host.slow_answers = 10 ** 6
         for message in (WAITS, AFTER):
-            answer = peer.send(self.client, *message)
-            assert answer.startswith("250"), self.client.told
-            self.answered[message[0]] = answer.encode().rstrip()
+            self.send(peer, *message)
             wait_for(lambda: not glob.glob(peer.disk + "/queue/new/*"), 20)
         peer.host.slow_answers = 0
 

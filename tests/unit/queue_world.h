@@ -92,30 +92,39 @@ turn(void)
     turn_ms(3); /* what a slow disk left for after the end */
 }
 
-/* What the operator's command would ask; how many. */
-static inline uint32_t
-order(enum queue_action action, bool dry, const struct qfilter *f, uint32_t *busy_r)
+/* As the operator's command does: m is sent, and becomes the answer. */
+static inline void
+ask_qmgr(struct msg *m, enum msg_type answer)
 {
-    struct msg m = {0};
     struct err e = {0};
     int pair[2];
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     struct client *c = service_adopt(&qmgr.service, pair[0], R_CTL, NULL);
     ck_assert_ptr_nonnull(c);
+    ck_assert_int_eq(msg_send(pair[1], m), 0);
+    turn_ms(1);
+    ck_assert_int_eq(chan_recv(pair[1], m, R_QMGR, R_CTL, 1000, &e), 1);
+    ck_assert_int_eq(m->type, answer);
+    close(pair[1]);
+    turn_ms(1);
+}
+
+/* How many it is done to, or would be. */
+static inline uint32_t
+order(enum queue_action action, bool dry, const struct qfilter *f, uint32_t *busy_r)
+{
+    struct msg m = {0};
     msg_begin(&m, M_QUEUE_SELECT);
     msg_put_str(&m, STR(""));
     msg_put_u32(&m, action);
     msg_put_bool(&m, dry);
     qfilter_put(&m, f);
-    ck_assert_int_eq(msg_send(pair[1], &m), 0);
+    ask_qmgr(&m, action == QUEUE_FIND ? M_QUEUE_FOUND : M_QUEUE_DID);
     turn();
-    ck_assert_int_eq(chan_recv(pair[1], &m, R_QMGR, R_CTL, 1000, &e), 1);
-    ck_assert_int_eq(m.type, action == QUEUE_FIND ? M_QUEUE_FOUND : M_QUEUE_DID);
     (void)msg_get_bool(&m), (void)msg_get_str(&m);
     uint32_t count = msg_get_u32(&m);
     *busy_r = action == QUEUE_FIND ? 0 : msg_get_u32(&m);
     msg_free(&m);
-    close(pair[1]);
     turn();
     return count;
 }

@@ -27,17 +27,9 @@ static uint32_t
 ask_page(uint32_t from)
 {
     struct msg m = {0};
-    struct err e = {0};
-    int pair[2];
-    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-    struct client *c = service_adopt(&qmgr.service, pair[0], R_CTL, NULL);
-    ck_assert_ptr_nonnull(c);
     msg_begin(&m, M_QUEUE_SHAPE);
     msg_put_u32(&m, from);
-    ck_assert_int_eq(msg_send(pair[1], &m), 0);
-    turn_ms(1);
-    ck_assert_int_eq(chan_recv(pair[1], &m, R_QMGR, R_CTL, 1000, &e), 1);
-    ck_assert_int_eq(m.type, M_QUEUE_SHAPE_IS);
+    ask_qmgr(&m, M_QUEUE_SHAPE_IS);
     bool more = msg_get_bool(&m);
     uint32_t next = msg_get_u32(&m);
     for (size_t i = 0; i < 6; i++)
@@ -56,8 +48,6 @@ ask_page(uint32_t from)
     }
     ck_assert(msg_end(&m));
     msg_free(&m);
-    close(pair[1]);
-    turn_ms(1);
     return more ? next : 0;
 }
 
