@@ -384,8 +384,7 @@ static int
 store(const char *id, struct envelope *env, struct str text, struct err *e)
 {
     struct buf file = buf_new(QFILE_ENVELOPE_MAX + BOUNCE_MAX);
-    unsigned char errors[2];
-    int fd = qfile_whole(&file, env, text, e) < 0 ? -1 : store_create(id, e);
+    int fd = qfile_whole(&file, str_z(id), env, text, e) < 0 ? -1 : store_create(id, NULL, e);
     if (fd < 0) {
         buf_free(&file);
         return -1;
@@ -394,14 +393,14 @@ store(const char *id, struct envelope *env, struct str text, struct err *e)
     if (ok < 0 || store_commit_name(id, 'b', 0) < 0) {
         ok = err_errno(e, "cannot write");
         store_discard(id);
-    } else if (syncer_do(&fd, 1, errors) < 0) {
-        errno = errors[0] ? errors[0] : errors[1];
+    } else if (fdatasync(fd) < 0) {
         ok = err_errno(e, "cannot sync");
         store_uncommit(id, 'b', 0);
+    } else if (place_sync_new() < 0) {
         /* This failure is told once: a later sync for a session's commit would look like a success.
          */
-        if (errors[1])
-            log_fatal("leaving after a failed sync: %s", strerror(errors[1]));
+        store_uncommit(id, 'b', 0);
+        log_fatal("leaving after a failed sync: %s", strerror(errno));
     }
     close(fd);
     buf_free(&file);

@@ -8,22 +8,49 @@
 /* One message being brought by a session. */
 struct intake {
     char id[ID_LEN + 1];
-    bool committing; /* renamed, waits for a sync */
-    int error;       /* of the sync */
-    char origin;
-    int fd;             /* the file, read-only, from its commit on; or -1 */
+    enum name {
+        UNNAMED, /* tmp/ID: the session is at it */
+        NAMED,   /* new/ID.O, and checked */
+        SYNCING, /* new/ is being synced since then */
+        SYNCED,
+    } name;
+    bool file_synced;   /* by the session */
+    char origin;        /* once it is named */
+    int fd;             /* the file, read-only; or -1 */
     uint32_t user, kib; /* counted for this user (users.c); 0: nobody */
     struct arena arena;
     struct envelope env;
-    int64_t commit_us;     /* when the session said so */
-    struct client *client; /* NULL: it went before the answer */
-    struct intake *next;
+    int64_t commit_us;           /* when the session said so */
+    struct client *client;       /* NULL: it went before the answer */
+    struct intake *next, **prev; /* once it is named, in one of these: */
 };
 
-static struct intake *named, **last_named = &named; /* renamed; their sync has not begun */
-static struct intake *syncing;                      /* it is under way */
+static struct intake *named;
+static struct intake *syncing;
+static struct intake *waiting; /* for the session's word: their names are synced */
+static bool wanted;            /* the sync, by one whose file is synced */
+static bool under_way;         /* by the syncer */
+static size_t nsyncing;
 static int64_t sync_began_us;
 static size_t open_intakes; /* sessions between QUEUE_NEW and their answer */
+
+static void
+put_into(struct intake **list, struct intake *in)
+{
+    in->next = *list;
+    in->prev = list;
+    if (*list)
+        (*list)->prev = &in->next;
+    *list = in;
+}
+
+static void
+take_out(struct intake *in)
+{
+    *in->prev = in->next;
+    if (in->next)
+        in->next->prev = in->prev;
+}
 
 static char
 origin_of(enum role role)
@@ -42,6 +69,8 @@ forget(struct intake *in)
     free(in);
 }
 
+/* The session has gone, or gives it up. What it has synced stays, whether anybody hears of it or
+ * not. */
 static void
 abandon(struct client *c)
 {
@@ -49,11 +78,16 @@ abandon(struct client *c)
     c->state = NULL;
     if (!in)
         return;
-    if (in->committing) {
-        in->client = NULL; /* it is in new/: it stays, whether anybody hears of it or not */
+    if (in->file_synced) {
+        in->client = NULL;
         return;
     }
-    store_discard(in->id);
+    if (in->name != UNNAMED) {
+        take_out(in);
+        store_uncommit(in->id, in->origin, in->user);
+    } else {
+        store_discard(in->id);
+    }
     forget(in);
 }
 
@@ -79,10 +113,9 @@ on_new(struct client *c, uint32_t user)
         service_fail(c, ERR_TEMPORARY, "out of memory");
         return;
     }
-    in->fd = -1;
     in->arena = arena_new((size_t)2 * QFILE_ENVELOPE_MAX);
     store_new_id(in->id);
-    int fd = store_create(in->id, &e);
+    int fd = store_create(in->id, &in->fd, &e);
     if (fd < 0) {
         log_error("%s", e.text);
         service_fail(c, e.class, e.text);
@@ -96,6 +129,7 @@ on_new(struct client *c, uint32_t user)
     msg_begin(&out, M_QUEUE_FILE);
     msg_put_str(&out, str_z(in->id));
     msg_add_fd(&out, fd);
+    msg_add_fd(&out, in->fd);
     service_send(c, &out);
     msg_free(&out);
     close(fd);
@@ -118,14 +152,11 @@ may_go(char origin, const struct envelope *env)
 static int
 check(struct intake *in, struct err *e)
 {
-    in->fd = store_reopen(in->id);
-    if (in->fd < 0)
-        return err_errno(e, "cannot read the queue file");
     /* From here on it never changes: a session that kept it open could put other recipients into
      * it, or other content, behind our back. */
     int ok = store_is_written(in->fd)
                  ? err_set(e, ERR_TEMPORARY, "the session has not let go of the file")
-                 : qfile_read(in->fd, &in->arena, &in->env, e);
+                 : qfile_read(in->fd, str_z(in->id), &in->arena, &in->env, e);
     if (ok == 0 && in->env.message_size > qmgr.conf->message_size_max)
         ok = err_set(e, ERR_PERMANENT, "message too large");
     if (ok == 0 && !may_go(in->origin, &in->env))
@@ -146,7 +177,7 @@ on_commit(struct client *c)
 {
     struct intake *in = c->state;
     struct err e = {0};
-    if (!in || in->committing) {
+    if (!in || in->name != UNNAMED) {
         service_fail(c, ERR_PERMANENT, "nothing to commit");
         return;
     }
@@ -157,35 +188,15 @@ on_commit(struct client *c)
         err_errno(&e, "cannot name the queue file");
         log_error("%s: %s", in->id, e.text);
     } else {
-        in->committing = true;
+        in->name = NAMED;
         in->commit_us = now_us();
         in->client = c;
-        *last_named = in;
-        last_named = &in->next;
+        put_into(&named, in);
         return;
     }
     stats_add(STAT_REFUSED, 1);
     service_fail(c, e.class, e.text);
     abandon(c);
-}
-
-static void
-answer(struct intake *in, int error)
-{
-    struct msg out = {0};
-    struct client *c = in->client;
-    if (c)
-        c->state = NULL;
-    if (!c)
-        return;
-    if (error) {
-        service_fail(c, error == ENOSPC || error == EDQUOT ? ERR_LIMIT : ERR_TEMPORARY,
-                     "cannot sync the queue file");
-        return;
-    }
-    msg_begin(&out, M_QUEUE_DONE);
-    service_send(c, &out);
-    msg_free(&out);
 }
 
 static void
@@ -215,96 +226,139 @@ has(const struct intake *in, struct str id)
 bool
 intake_has(struct str id)
 {
-    return has(named, id) || has(syncing, id);
+    return has(named, id) || has(syncing, id) || has(waiting, id);
 }
 
-/* How long the sync took, for how many, and how long they have waited in all. */
 static void
-measure(const struct intake *list)
+fail(struct intake *in)
+{
+    store_uncommit(in->id, in->origin, in->user);
+    if (!in->client)
+        return;
+    in->client->state = NULL;
+    service_fail(in->client, ERR_TEMPORARY, "cannot sync the queue");
+}
+
+/* It is durable. */
+static void
+finish(struct intake *in)
+{
+    struct msg out = {0};
+    stats_add(STAT_COMMIT_US, (uint64_t)(now_us() - in->commit_us));
+    stats_max(STAT_COMMIT_US_MAX, (uint64_t)(now_us() - in->commit_us));
+    if (in->client) {
+        in->client->state = NULL;
+        msg_begin(&out, M_QUEUE_DONE);
+        service_send(in->client, &out);
+        msg_free(&out);
+    }
+    take_out(in);
+    accepted(in);
+    forget(in);
+}
+
+static void
+on_synced(struct client *c)
+{
+    struct intake *in = c->state;
+    if (!in) /* the commit was refused, and the session has not read so yet */
+        return;
+    if (in->name == UNNAMED || in->file_synced) {
+        service_close(c);
+        return;
+    }
+    in->file_synced = true;
+    if (in->name == NAMED)
+        wanted = true;
+    else if (in->name == SYNCED)
+        finish(in);
+}
+
+/* How long the sync took, and for how many. */
+static void
+measure(void)
 {
     int64_t now = now_us();
-    size_t n = 0;
-    for (const struct intake *in = list; in; in = in->next, n++) {
-        stats_add(STAT_COMMIT_US, (uint64_t)(now - in->commit_us));
-        stats_max(STAT_COMMIT_US_MAX, (uint64_t)(now - in->commit_us));
-    }
     stats_add(STAT_SYNCS, 1);
     stats_add(STAT_SYNC_US, (uint64_t)(now - sync_began_us));
     stats_max(STAT_SYNC_US_MAX, (uint64_t)(now - sync_began_us));
-    stats_batch(n);
+    stats_batch(nsyncing);
 }
 
-/* A failed sync is never tried again: pages may be gone and marked clean. The file goes. */
+/* A failed sync is never tried again: pages may be gone and marked clean. Start afresh. */
 static void
-refused(struct intake *in, int error)
+leave(int why)
 {
-    log_error("%s: cannot sync the queue: %s", in->id, strerror(error));
-    stats_add(STAT_REFUSED, 1);
-    store_uncommit(in->id, in->origin, in->user);
+    struct intake *const lists[] = {syncing, named, waiting};
+    log_error("cannot sync the queue: %s", strerror(why));
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+        for (struct intake *in = lists[i]; in; in = in->next)
+            fail(in);
+    log_fatal("leaving after a failed sync");
 }
 
 void
-intake_synced(const unsigned char *errors)
+intake_synced(int ok)
 {
-    struct intake *list = syncing;
-    size_t n = 0;
-    syncing = NULL;
-    measure(list);
-    for (const struct intake *in = list; in; in = in->next)
-        n++;
-    int of_new = errors[n];
-    n = 0;
-    for (struct intake *in = list; in; in = in->next, n++) {
-        in->error = of_new ? of_new : errors[n];
-        if (in->error)
-            refused(in, in->error);
-        answer(in, in->error);
+    int why = errno;
+    under_way = false;
+    measure();
+    if (ok < 0)
+        leave(why);
+    for (struct intake *in = syncing, *next; in; in = next) {
+        next = in->next;
+        in->name = SYNCED;
+        if (in->file_synced) {
+            finish(in);
+        } else {
+            take_out(in);
+            put_into(&waiting, in);
+        }
     }
-    while (list) {
-        struct intake *in = list;
-        list = in->next;
-        if (in->error == 0)
-            accepted(in);
-        forget(in);
-    }
-    /* Of the directory others want to know, too: start afresh. */
-    if (of_new)
-        log_fatal("leaving after a failed sync");
 }
 
-/* Some of those that wait for it, in their order, and the file of each. */
-static size_t
-take_named(int *fds_r)
+static void
+begin_sync(void)
 {
-    struct intake **at = &named;
-    size_t n = 0;
-    for (; *at && n < SYNC_MAX; at = &(*at)->next) {
-        fds_r[n++] = (*at)->fd;
-    }
     syncing = named;
-    named = *at;
-    *at = NULL;
-    if (!named)
-        last_named = &named;
-    return n;
+    if (syncing)
+        syncing->prev = &syncing;
+    named = NULL;
+    wanted = false;
+    nsyncing = 0;
+    for (struct intake *in = syncing; in; in = in->next, nsyncing++)
+        in->name = SYNCING;
+    sync_began_us = now_us();
+    place_new_syncing();
 }
 
 void
 intake_after_turn(void)
 {
-    int fds[SYNC_MAX];
-    unsigned char errors[2];
-    if (!named || syncing)
+    if (!wanted || under_way)
         return;
-    size_t n = take_named(fds);
-    sync_began_us = now_us();
+    begin_sync();
     /* With nobody else to serve meanwhile, the way to the syncer and back would only cost time. */
-    if (open_intakes > 1) {
-        syncer_ask(fds, n);
+    if (open_intakes == 1) {
+        intake_synced(place_sync_new());
         return;
     }
-    (void)syncer_do(fds, 1, errors);
-    intake_synced(errors);
+    under_way = true;
+    syncer_ask();
+}
+
+/* What is synced is answered; what is not goes, since nobody was told of it. */
+void
+intake_leave(void)
+{
+    if (under_way)
+        syncer_wait();
+    if (named) {
+        begin_sync();
+        intake_synced(place_sync_new());
+    }
+    for (struct intake *in = waiting; in; in = in->next)
+        store_uncommit(in->id, in->origin, in->user);
 }
 
 void
@@ -317,6 +371,8 @@ intake_message(struct client *c, struct msg *m)
         on_new(c, c->role == R_SUBMITD ? user : 0);
     } else if (m->type == M_QUEUE_COMMIT) {
         on_commit(c);
+    } else if (m->type == M_QUEUE_SYNCED) {
+        on_synced(c);
     } else {
         abandon(c);
     }

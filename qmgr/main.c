@@ -18,7 +18,8 @@ on_message(struct client *c, struct msg *m)
 {
     if (c->role == R_LOCAL || c->role == R_RELAY)
         route_message(c, m);
-    else if (m->type == M_QUEUE_NEW || m->type == M_QUEUE_COMMIT || m->type == M_QUEUE_ABORT)
+    else if (m->type == M_QUEUE_NEW || m->type == M_QUEUE_COMMIT || m->type == M_QUEUE_SYNCED ||
+             m->type == M_QUEUE_ABORT)
         intake_message(c, m);
     else
         operate_message(c, m);
@@ -104,6 +105,7 @@ main(int argc, char **argv)
     start_ready(&start);
     log_gather();
     loop_run(&qmgr.loop);
+    intake_leave();
     place_settle();
     return 0;
 }

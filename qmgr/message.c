@@ -159,7 +159,8 @@ message_load(struct entry *entry, struct err *e)
         return NULL;
     }
     struct message *m = new_message(entry);
-    int ok = m ? qfile_read(fd, &m->arena, &m->env, e) : err_set(e, ERR_TEMPORARY, "out of memory");
+    int ok = m ? qfile_read(fd, str_of(entry->id, ID_LEN), &m->arena, &m->env, e)
+               : err_set(e, ERR_TEMPORARY, "out of memory");
     close(fd);
     if (ok == 0 && take_envelope(m, e) == 0 && journal_replay(m, e) == 0) {
         learn_age(m);
@@ -168,6 +169,47 @@ message_load(struct entry *entry, struct err *e)
     if (m)
         message_free(m);
     return NULL;
+}
+
+/* Its bytes, against their check. ERR_DAMAGED: they are not what was written. */
+static int
+check_bytes(const struct message *m, struct err *e)
+{
+    int fd = store_read_fd(m->entry);
+    if (fd < 0)
+        return err_errno(e, "cannot open the queue file");
+    int ok = qfile_check_message(fd, &m->env, e);
+    close(fd);
+    return ok;
+}
+
+/* Whoever reads it says so: seen with our own eyes before it counts. */
+static bool
+is_damaged(const struct message *m)
+{
+    struct err e = {0};
+    int ok = check_bytes(m, &e);
+    if (ok == 0)
+        log_error("%.*s: called damaged, and is not", ID_LEN, m->entry->id);
+    else if (e.class != ERR_DAMAGED)
+        log_error("%.*s: %s", ID_LEN, m->entry->id, e.text);
+    return ok < 0 && e.class == ERR_DAMAGED;
+}
+
+/* As message_load(), and of what was in new/ at the start, where a power cut may leave what was
+ * never synced, all bytes are known to be there. */
+static struct message *
+load_whole(struct entry *entry, struct err *e)
+{
+    struct message *m = message_load(entry, e);
+    if (!m || !(entry->flags & ENTRY_FOUND))
+        return m;
+    if (check_bytes(m, e) < 0) {
+        message_free(m);
+        return NULL;
+    }
+    entry->flags &= (uint8_t)~ENTRY_FOUND;
+    return m;
 }
 
 int64_t
@@ -326,7 +368,7 @@ void
 message_start(struct entry *entry, uint64_t tag)
 {
     struct err e;
-    struct message *m = message_load(entry, &e);
+    struct message *m = load_whole(entry, &e);
     if (m) {
         /* It may have been handed out before, by this process or another; then local looks through
          * the whole mailbox for it. */
@@ -382,23 +424,6 @@ owe_done(struct message *m, struct rcpt *r, enum outcome outcome, struct str rel
     snprintf(said, sizeof said, "host %.*s said: %.*s", STR_ARG(str_sub(relay, 0, 300)),
              STR_ARG(r->text));
     r->text = arena_str(&m->arena, str_sub(str_z(said), 0, REASON_MAX));
-}
-
-/* Whoever reads it says so: seen with our own eyes before it counts. */
-static bool
-is_damaged(const struct message *m)
-{
-    struct err e = {0};
-    int fd = store_read_fd(m->entry);
-    int ok =
-        fd < 0 ? err_errno(&e, "cannot open the queue file") : qfile_check_message(fd, &m->env, &e);
-    if (fd >= 0)
-        close(fd);
-    if (ok == 0)
-        log_error("%.*s: called damaged, and is not", ID_LEN, m->entry->id);
-    else if (e.class != ERR_DAMAGED)
-        log_error("%.*s: %s", ID_LEN, m->entry->id, e.text);
-    return ok < 0 && e.class == ERR_DAMAGED;
 }
 
 void

@@ -182,6 +182,19 @@ place_new_syncing(void)
     set_changed(DIR_NEW, false);
 }
 
+int
+place_sync_new(void)
+{
+    place_new_syncing();
+    return fsync(qmgr.new);
+}
+
+void
+place_new_changed(void)
+{
+    note(DIR_NEW);
+}
+
 void
 place_sync(void)
 {

@@ -63,6 +63,7 @@ enum entry_flag {
     ENTRY_AGED = 4,   /* born_s is known well: see message_age_s() */
     ENTRY_FRESH = 8,  /* taken in by this process, and in no attempt yet */
     ENTRY_TWO = 16,   /* of a move: its first name is still there (place.c) */
+    ENTRY_FOUND = 32, /* in new/ at the start: whether it was synced, and is whole, is not known */
 };
 
 struct message;
@@ -159,8 +160,8 @@ extern struct qmgr qmgr;
 int store_open(const char *path_or_null, struct err *e);
 void store_new_id(char id_r[ID_LEN + 1]);
 bool store_id_ok(struct str id);
-int store_create(const char *id, struct err *e); /* tmp/ID: a descriptor */
-int store_reopen(const char *id);                /* tmp/ID, to read */
+/* tmp/ID: a descriptor to write, and one to read, if wanted. */
+int store_create(const char *id, int *read_fd_or_null, struct err *e);
 bool store_is_written(int fd); /* whether somebody has it open for writing; else nobody can again */
 void store_discard(const char *id); /* tmp/ID away */
 /* tmp/ID to new/ID.O, not yet synced; and back, after a failed sync. user: or 0. */
@@ -187,7 +188,9 @@ void place_quarantine(struct entry *entry, const char *why);
 /* A move that was cut short, as scan.c finds it: the other names of the file go. Whether there were
  * any. */
 bool place_drop_twins(const struct entry *kept, uint64_t inode);
-void place_new_syncing(void); /* the syncer syncs it now */
+int place_sync_new(void);
+void place_new_syncing(void); /* somebody syncs it now */
+void place_new_changed(void); /* a name has gone: to be synced, some time */
 void place_settle(void);      /* every message has one name: before qmgr leaves */
 
 /* entry.c: all messages of the queue. */
@@ -252,23 +255,20 @@ void stats_max(enum queue_stat stat, uint64_t n);
 void stats_batch(size_t n);
 void stats_answer(struct client *c, struct msg *in);
 
-/* syncer.c: a process that syncs what is accepted while this one goes on. */
-enum { SYNC_MAX = 64 };  /* files at once */
+/* syncer.c: a process that syncs new/ while this one goes on. */
 void syncer_start(void); /* before the role is entered */
-/* done is called in the loop with an errno for each file, in the order of syncer_ask(), and one for
- * new/ behind them; 0: synced. */
-int syncer_serve(void (*done)(const unsigned char *errors));
-/* From 1 to SYNC_MAX files that have their names in new/; not again before it is done. */
-void syncer_ask(const int *fds, size_t n);
-/* The same by this process, which waits for it. -1: errors_r, n + 1 of them, has one. */
-int syncer_do(const int *fds, size_t n, unsigned char *errors_r);
+/* done is called in the loop, with 0, or -1 and errno. */
+int syncer_serve(void (*done)(int synced));
+void syncer_ask(void);  /* not again before it is done */
+void syncer_wait(void); /* until it is done; done has been called */
 
 /* intake.c: sessions that bring messages. */
 void intake_message(struct client *c, struct msg *m);
 void intake_gone(struct client *c);
 bool intake_has(struct str id); /* in new/, and becomes an entry when that is synced */
 void intake_after_turn(void);   /* one sync for all commits that wait for one */
-void intake_synced(const unsigned char *errors); /* the syncer's answer */
+void intake_synced(int ok);     /* the syncer's answer */
+void intake_leave(void);        /* qmgr is told to stop: nobody waits for an answer any more */
 
 /* message.c: a message's life while it is being delivered. */
 struct message *message_load(struct entry *entry, struct err *e); /* reads file and journal */

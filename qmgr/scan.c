@@ -83,6 +83,8 @@ take_in(const char *name, enum place place)
     struct entry *entry = entry_add(name, name[ID_LEN + 1], place, due_s);
     if (!entry)
         log_fatal("out of memory for the queue");
+    if (place == PLACE_NEW)
+        entry->flags |= ENTRY_FOUND;
     if (user)
         entry_own(entry, user, users_kib((uint64_t)st.st_size));
     if (st.st_nlink > 1)

@@ -43,7 +43,7 @@ try_lease(void)
 {
     static const char name[] = "lease";
     close(openat(qmgr.tmp, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-    int fd = store_reopen(name);
+    int fd = openat(qmgr.tmp, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     qmgr.leases = fd >= 0 && fcntl(fd, F_SETLEASE, F_RDLCK) == 0;
     close(fd);
     unlinkat(qmgr.tmp, name, 0);
@@ -79,7 +79,10 @@ store_open(const char *path_or_null, struct err *e)
     if (try_link(e) < 0)
         return -1;
     try_lease();
-    return fsync(qmgr.dir) < 0 ? err_errno(e, "queue") : 0;
+    /* And what a process before us made in them, and had no time to sync. */
+    if (fsync(qmgr.dir) < 0 || fsync(qmgr.cur) < 0 || fsync(qmgr.journal) < 0)
+        return err_errno(e, "queue");
+    return 0;
 }
 
 /* 45 bits of milliseconds, then 55 random ones: names sort by age, and cannot be guessed. */
@@ -108,16 +111,21 @@ store_id_ok(struct str id)
 }
 
 int
-store_create(const char *id, struct err *e)
+store_create(const char *id, int *read_fd_or_null, struct err *e)
 {
     int fd = openat(qmgr.tmp, id, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    return fd < 0 ? err_errno(e, "cannot make a queue file") : fd;
-}
-
-int
-store_reopen(const char *id)
-{
-    return openat(qmgr.tmp, id, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return err_errno(e, "cannot make a queue file");
+    if (!read_fd_or_null)
+        return fd;
+    /* Before the first byte is written: a sync by it tells of whatever cannot be. */
+    *read_fd_or_null = openat(qmgr.tmp, id, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (*read_fd_or_null >= 0)
+        return fd;
+    err_errno(e, "cannot open a queue file");
+    close(fd);
+    store_discard(id);
+    return -1;
 }
 
 void
@@ -154,6 +162,7 @@ void
 store_uncommit(const char *id, char origin, uint32_t user)
 {
     (void)unlinkat(qmgr.new, file_name(id, origin, user), 0);
+    place_new_changed();
 }
 
 int
@@ -165,10 +174,8 @@ store_subdir(int dir, const char *id, bool make)
         return -1;
     int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     /* First that it is one, then its name: what comes into it may be synced before it. */
-    if (fd >= 0 && fresh && (fsync(fd) < 0 || fsync(dir) < 0)) {
-        close(fd);
-        return -1;
-    }
+    if (fd >= 0 && fresh && (fsync(fd) < 0 || fsync(dir) < 0))
+        log_fatal("leaving after a failed sync of the queue: %s", strerror(errno));
     return fd;
 }
 
@@ -232,7 +239,7 @@ store_drop_orphan(const char *id)
     /* The message's removal may not be durable yet: it could come back, and would find no journal.
      */
     if (orphan && (fsync(qmgr.new) < 0 || fsync(qmgr.hold) < 0 || (cur >= 0 && fsync(cur) < 0)))
-        orphan = false;
+        log_fatal("leaving after a failed sync of the queue: %s", strerror(errno));
     if (cur >= 0)
         close(cur);
     if (orphan)

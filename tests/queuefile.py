@@ -41,7 +41,7 @@ def envelope_end(file):
     return HEAD + struct.unpack_from("<Q", file, 16)[0]
 
 
-def resealed(file):
-    """The same after a change of its message that did not change the length."""
+def resealed(file, ident):
+    """The same for another ID, after a change of its message that did not change the length."""
     file = file[:CHECK_AT] + struct.pack("<Q", check_of(file[envelope_end(file):])) + file[CHECK_AT + 8:]
-    return file[:SEAL_AT] + struct.pack("<Q", check_of(file[:SEAL_AT])) + file[SEAL_AT + 8:]
+    return file[:SEAL_AT] + struct.pack("<Q", check_of(file[:SEAL_AT] + ident.encode())) + file[SEAL_AT + 8:]

@@ -115,9 +115,9 @@ main(int argc, char **argv)
                                .nrcpt = 1};
         struct err e;
         buf_reset(&b);
-        if (qfile_whole(&b, &env, str_z(text), &e) < 0)
-            die(e.text);
         make_id(id, ms, (uint64_t)i + 1);
+        if (qfile_whole(&b, str_z(id), &env, str_z(text), &e) < 0)
+            die(e.text);
         if (deferred) {
             snprintf(path, sizeof path, "%s/cur/%s/%s.u", argv[1], id + ID_LEN - 2, id);
             write_file(path, &b, time(NULL) + 1800 + i % 1800);

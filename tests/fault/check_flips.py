@@ -107,7 +107,7 @@ class Batch:
     def add(self, what, change_file=None, change_journal=None):
         self.n += 1
         token, ident = f"token-{self.n:06d}", new_id(self.n)
-        file = resealed(self.file.replace(TOKEN.encode(), token.encode()))
+        file = resealed(self.file.replace(TOKEN.encode(), token.encode()), ident)
         whole = file
         if change_file:
             file = change_file(file)

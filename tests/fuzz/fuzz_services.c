@@ -16,6 +16,8 @@
 
 /* ---- the queue ---- */
 
+static const char id[] = "3oc23rf4urypz2gimhkw";
+
 /* With the checks and the length made right (qfile.h: a head of 64 bytes, the length of the
  * envelope at 16, its check at 40). */
 static void
@@ -32,7 +34,7 @@ mend_qfile(struct buf *b)
     memcpy(b->p + 16, &envelope, sizeof envelope);
     check = siphash(&key, str_of(b->p + QFILE_HEAD, envelope));
     memcpy(b->p + 40, &check, sizeof check);
-    qfile_seal(b->p, false, message.n, qfile_check(message));
+    qfile_seal(b->p, str_z(id), false, message.n, qfile_check(message));
 }
 
 void
@@ -46,7 +48,7 @@ fuzz_queue_file(struct str in)
     if (in.n % 4)
         mend_qfile(&b);
     int fd = fuzz_file(buf_str(&b));
-    if (qfile_read(fd, &arena, &env, &e) == 0) {
+    if (qfile_read(fd, str_z(id), &arena, &env, &e) == 0) {
         FUZZ_CHECK(env.nrcpt >= 1 && env.nrcpt <= QFILE_RCPT_MAX);
         FUZZ_CHECK(env.message_offset + env.message_size == b.n);
         FUZZ_CHECK(in.n % 4 == 0 || qfile_check_message(fd, &env, &e) == 0);
@@ -58,8 +60,6 @@ fuzz_queue_file(struct str in)
     buf_free(&again);
     arena_free(&arena);
 }
-
-static const char id[] = "3oc23rf4urypz2gimhkw";
 
 /* A queue with one message, made once. */
 static void
@@ -85,7 +85,8 @@ queue(void)
                           STR("version 1\nhostname mx.example.org\ndomain example.org\n"),
                           &errors) == 0);
     qmgr.conf = &conf;
-    FUZZ_CHECK(store_open(fuzz_dir(), &e) == 0 && qfile_whole(&b, &env, STR(""), &e) == 0);
+    FUZZ_CHECK(store_open(fuzz_dir(), &e) == 0 &&
+               qfile_whole(&b, str_z(id), &env, STR(""), &e) == 0);
     fuzz_write("new/3oc23rf4urypz2gimhkw.s", buf_str(&b));
     buf_free(&b);
     int sub = store_subdir(qmgr.journal, id, true);

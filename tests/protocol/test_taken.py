@@ -4,6 +4,7 @@ The test takes a session's descriptors from outside (pidfd_getfd, which needs ro
 somebody who runs code in that session would.
 """
 import ctypes
+import fcntl
 import os
 import socket
 import sys
@@ -93,10 +94,11 @@ def session_that_keeps_its_file(s):
     c.f.flush()
     pid = sessions_of(s, "smtpd")[0]
     kept = [steal(pid, fd) for fd, what in descriptors(pid).items() if "/queue/tmp/" in what]
-    if len(kept) != 1:
-        raise AssertionError(f"its queue file is not among {descriptors(pid)}")
+    if len(kept) != 2 or sorted(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE for fd in kept) != [os.O_RDONLY, os.O_WRONLY]:
+        raise AssertionError(f"its queue file is not among {descriptors(pid)}, once to write and once to read")
     answer = c.say("\r\nx\r\n.")
-    os.close(kept[0])
+    for fd in kept:
+        os.close(fd)
     if answer[:3] != "451":
         raise AssertionError(f"accepted what can still be changed: {answer}")
     if Client(s.port["smtp"]).mail()[:3] != "250":

@@ -18,7 +18,8 @@ struct service_loop {
     enum role me;
     int door;
     int channels[CHANNELS];
-    int files[CHANNELS]; /* of qmgr: the message in work on this channel */
+    int files[CHANNELS]; /* of qmgr: the message in work on this channel, to read */
+    char ids[CHANNELS][32];
     size_t n;
     struct msg m;
 };
@@ -109,12 +110,12 @@ authd(struct service_loop *l, size_t i)
 }
 
 static void
-keep(struct fakes *f, int file)
+keep(struct fakes *f, int file, const char *id)
 {
     struct arena arena = arena_new(2 << 20);
     struct envelope env;
     struct err e = {0};
-    ck_assert_msg(qfile_read(file, &arena, &env, &e) == 0, "%s", e.text);
+    ck_assert_msg(qfile_read(file, str_z(id), &arena, &env, &e) == 0, "%s", e.text);
     ck_assert_msg(qfile_check_message(file, &env, &e) == 0, "%s", e.text);
     ck_assert_uint_lt(f->nmessages, FAKE_MESSAGES_MAX);
     struct fake_message *m = &f->messages[f->nmessages];
@@ -157,25 +158,42 @@ send_row(struct service_loop *l, int fd, bool first)
 }
 
 static void
+give_file(struct service_loop *l, size_t i)
+{
+    char path[64];
+    int file = memfd_create("message", MFD_CLOEXEC);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    if (l->files[i] >= 0)
+        close(l->files[i]);
+    l->files[i] = open(path, O_RDONLY | O_CLOEXEC);
+    snprintf(l->ids[i], sizeof l->ids[i], "ID%zu", ++l->f->nnew);
+    msg_begin(&l->m, M_QUEUE_FILE);
+    msg_put_str(&l->m, str_z(l->ids[i]));
+    msg_add_fd(&l->m, file);
+    msg_add_fd(&l->m, l->files[i]);
+    (void)msg_send(l->channels[i], &l->m); /* a session that asked ahead may have gone */
+    close(file);
+}
+
+static void
 qmgr(struct service_loop *l, size_t i)
 {
     int fd = l->channels[i];
+    bool in_work = l->m.type == M_QUEUE_NEW;
     pthread_mutex_lock(&l->f->lock);
     if (l->m.type == M_QUEUE_NEW && (l->f->qmgr_fails || l->f->qmgr_full)) {
         fail_with(l, fd, l->f->qmgr_full ? ERR_LIMIT : ERR_TEMPORARY);
     } else if (l->m.type == M_QUEUE_NEW) {
-        char id[32];
-        snprintf(id, sizeof id, "ID%zu", ++l->f->nnew);
-        l->files[i] = memfd_create("message", MFD_CLOEXEC);
-        msg_begin(&l->m, M_QUEUE_FILE);
-        msg_put_str(&l->m, str_z(id));
-        msg_add_fd(&l->m, l->files[i]);
-        (void)msg_send(fd, &l->m); /* a session that asked ahead may have gone */
+        give_file(l, i);
     } else if (l->m.type == M_QUEUE_COMMIT && l->f->commit_fails) {
         fail_with(l, fd, ERR_TEMPORARY);
     } else if (l->m.type == M_QUEUE_COMMIT) {
         ck_assert_int_ge(l->files[i], 0);
-        keep(l->f, l->files[i]);
+        /* Nobody has it open for writing any more. */
+        ck_assert_int_eq(fcntl(l->files[i], F_SETLEASE, F_RDLCK), 0);
+        in_work = true;
+    } else if (l->m.type == M_QUEUE_SYNCED && l->files[i] >= 0) {
+        keep(l->f, l->files[i], l->ids[i]);
         msg_begin(&l->m, M_QUEUE_DONE);
         ck_assert_int_eq(msg_send(fd, &l->m), 0);
     } else if (l->m.type == M_QUEUE_ABORT) {
@@ -183,7 +201,7 @@ qmgr(struct service_loop *l, size_t i)
     } else if (l->m.type == M_QUEUE_LIST) {
         send_row(l, fd, msg_get_str(&l->m).n == 0);
     }
-    if (l->m.type != M_QUEUE_FILE && l->files[i] >= 0) {
+    if (!in_work && l->files[i] >= 0) {
         close(l->files[i]);
         l->files[i] = -1;
     }
@@ -213,6 +231,7 @@ drop(struct service_loop *l, size_t i)
         close(l->files[i]);
     l->channels[i] = l->channels[--l->n];
     l->files[i] = l->files[l->n];
+    memcpy(l->ids[i], l->ids[l->n], sizeof l->ids[i]);
 }
 
 static void *

@@ -50,7 +50,7 @@ read_text(struct str text)
 {
     int fd = file_of(text);
     arena_reset(&arena);
-    int ok = qfile_read(fd, &arena, &env, &e);
+    int ok = qfile_read(fd, STR("ID"), &arena, &env, &e);
     close(fd);
     return ok;
 }
@@ -60,7 +60,7 @@ written(const char *message)
 {
     struct buf b = buf_new(2 << 20);
     struct envelope in = sample();
-    ck_assert_int_eq(qfile_whole(&b, &in, str_z(message), &e), 0);
+    ck_assert_int_eq(qfile_whole(&b, STR("ID"), &in, str_z(message), &e), 0);
     return b;
 }
 
@@ -93,12 +93,24 @@ START_TEST(without_its_seal_it_is_not_whole)
     buf_addz(&b, "12345");
     ck_assert_int_eq(read_text(buf_str(&b)), -1);
     ck_assert_int_eq(e.class, ERR_DAMAGED);
-    qfile_seal(b.p, true, 5, qfile_check(STR("12345")));
+    qfile_seal(b.p, STR("ID"), true, 5, qfile_check(STR("12345")));
     ck_assert_int_eq(read_text(buf_str(&b)), 0);
     ck_assert_uint_eq(env.message_size, 5);
     ck_assert(env.bulk);
-    ck_assert_int_eq(qfile_read(-1, &arena, &env, &e), -1);
+    ck_assert_int_eq(qfile_read(-1, STR("ID"), &arena, &env, &e), -1);
     ck_assert_int_eq(e.class, ERR_TEMPORARY);
+    buf_free(&b);
+}
+END_TEST
+
+/* Where a name may come to lead to the file of another message. */
+START_TEST(its_seal_knows_the_ID)
+{
+    struct buf b = buf_new(1 << 20);
+    struct envelope in = sample();
+    ck_assert_int_eq(qfile_whole(&b, STR("another"), &in, STR("x"), &e), 0);
+    ck_assert_int_eq(read_text(buf_str(&b)), -1);
+    ck_assert_int_eq(e.class, ERR_DAMAGED);
     buf_free(&b);
 }
 END_TEST
@@ -138,7 +150,7 @@ START_TEST(messages_of_all_sizes_fit_their_check)
         for (size_t at = 0, n = 1; at < message.n; at += n, n = n % 23 + 1)
             siphash_add(&check, str_sub(message, at, n));
         ck_assert_uint_eq(siphash_end(&check), qfile_check(message));
-        ck_assert_int_eq(qfile_whole(&b, &in, message, &e), 0);
+        ck_assert_int_eq(qfile_whole(&b, STR("ID"), &in, message, &e), 0);
         ck_assert_int_eq(read_text(buf_str(&b)), 0);
         int fd = file_of(buf_str(&b));
         ck_assert_int_eq(qfile_check_message(fd, &env, &e), 0);
@@ -165,7 +177,7 @@ START_TEST(no_regular_file)
 {
     int pipes[2];
     ck_assert_int_eq(pipe(pipes), 0);
-    ck_assert_int_eq(qfile_read(pipes[0], &arena, &env, &e), -1);
+    ck_assert_int_eq(qfile_read(pipes[0], STR("ID"), &arena, &env, &e), -1);
     ck_assert_int_eq(e.class, ERR_DAMAGED);
 }
 END_TEST
@@ -174,7 +186,7 @@ static int
 write_one(struct envelope *in)
 {
     struct buf b = buf_new(2 << 20);
-    int ok = qfile_whole(&b, in, STR(""), &e);
+    int ok = qfile_whole(&b, STR("ID"), in, STR(""), &e);
     if (ok == 0)
         ck_assert_int_eq(read_text(buf_str(&b)), 0);
     buf_free(&b);
@@ -304,7 +316,7 @@ seal(struct buf *b)
     uint64_t check = siphash(&key, str_of(b->p + QFILE_HEAD, (size_t)size));
     memcpy(b->p + 16, &size, sizeof size);
     memcpy(b->p + 40, &check, sizeof check);
-    qfile_seal(b->p, false, 7, qfile_check(STR("hello\r\n")));
+    qfile_seal(b->p, STR("ID"), false, 7, qfile_check(STR("hello\r\n")));
 }
 
 START_TEST(every_byte_forged)
@@ -344,6 +356,7 @@ suite_qfile(void)
     tcase_add_checked_fixture(t, setup, NULL);
     tcase_add_test(t, what_was_written_is_read);
     tcase_add_test(t, without_its_seal_it_is_not_whole);
+    tcase_add_test(t, its_seal_knows_the_ID);
     tcase_add_test(t, messages_of_all_sizes_fit_their_check);
     tcase_add_test(t, every_byte_flipped);
     tcase_add_test(t, every_length_but_the_right_one);

@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 
 struct session {
-    int channel, file;
+    int channel, file, read_file;
     char id[ID_LEN + 1];
 };
 
@@ -35,7 +35,7 @@ ask(struct session *s, enum role role, uint32_t user)
     int pair[2];
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     ck_assert_ptr_nonnull(service_adopt(&qmgr.service, pair[0], role, NULL));
-    *s = (struct session){.channel = pair[1], .file = -1};
+    *s = (struct session){.channel = pair[1], .file = -1, .read_file = -1};
     msg_begin(&m, M_QUEUE_NEW);
     msg_put_u32(&m, user);
     ck_assert_int_eq(msg_send(s->channel, &m), 0);
@@ -57,7 +57,8 @@ begin(enum role role)
     ck_assert_uint_eq(id.n, ID_LEN);
     memcpy(s.id, id.p, ID_LEN);
     s.file = msg_take_fd(&m, 0);
-    ck_assert(msg_end(&m) && s.file >= 0);
+    s.read_file = msg_take_fd(&m, 1);
+    ck_assert(msg_end(&m) && s.file >= 0 && s.read_file >= 0);
     msg_free(&m);
     return s;
 }
@@ -74,7 +75,7 @@ fill(struct session *s, const char *to, const char *text)
                            .arrived_us = wall_us(),
                            .rcpts = &rcpt,
                            .nrcpt = 1};
-    ck_assert_int_eq(qfile_whole(&b, &env, str_z(text), &e), 0);
+    ck_assert_int_eq(qfile_whole(&b, str_z(s->id), &env, str_z(text), &e), 0);
     ck_assert_int_eq(write(s->file, b.p, b.n), (ssize_t)b.n);
     buf_free(&b);
 }
@@ -93,6 +94,15 @@ say(struct session *s, enum msg_type type)
     msg_begin(&m, type);
     ck_assert_int_eq(msg_send(s->channel, &m), 0);
     msg_free(&m);
+}
+
+/* It has written all of it, commits, and says that it is synced. */
+static void
+bring(struct session *s)
+{
+    let_go(s);
+    say(s, M_QUEUE_COMMIT);
+    say(s, M_QUEUE_SYNCED);
 }
 
 /* -1: QUEUE_DONE; else the class of the failure. */
@@ -139,58 +149,74 @@ stat_of(const char *name)
 
 /* ---- syncs ---- */
 
-static char order_of[16];
-static size_t norder;
-
-static bool
-is_dir(int fd)
-{
-    struct stat about;
-    return fstat(fd, &about) == 0 && S_ISDIR(about.st_mode);
-}
+static size_t nsyncs;
 
 static int
-record(int fd)
+count(int fd)
 {
-    if (norder < sizeof order_of - 1)
-        order_of[norder++] = is_dir(fd) ? 'd' : 'f';
+    struct stat about;
+    nsyncs += fstat(fd, &about) == 0 && S_ISDIR(about.st_mode);
     return 0;
-}
-
-/* The last line of a message says with which errno. */
-static int
-a_file_fails(int fd)
-{
-    struct stat about;
-    char text[6] = "";
-    if (fstat(fd, &about) < 0 || !S_ISREG(about.st_mode) ||
-        pread(fd, text, 5, about.st_size - 5) != 5 || text[0] != 'E')
-        return 0;
-    return (text[1] - '0') * 100 + (text[2] - '0') * 10 + text[3] - '0';
 }
 
 static int
 the_directory_fails(int fd)
 {
-    return is_dir(fd) ? EIO : 0;
+    struct stat about;
+    return fstat(fd, &about) == 0 && S_ISDIR(about.st_mode) ? EIO : 0;
 }
 
 /* ---- tests ---- */
 
+static bool
+answered(const struct session *s)
+{
+    char c;
+    turn();
+    return recv(s->channel, &c, 1, MSG_DONTWAIT | MSG_PEEK) >= 0;
+}
+
+/* One alone: its name waits for its bytes, so that both can be one entry of a journal. */
 START_TEST(the_file_and_then_its_name)
 {
     struct session s = begin(R_SMTPD);
     ck_assert(is_in("tmp", &s));
     fill(&s, "alice@example.org", "text\r\n");
     let_go(&s);
-    fault_sync(record);
+    fault_sync(count);
     say(&s, M_QUEUE_COMMIT);
+    ck_assert(!answered(&s));
+    ck_assert(is_in("new", &s) && !is_in("tmp", &s));
+    ck_assert_uint_eq(nsyncs, 0);
+    ck_assert_uint_eq(index_count(), 0);
+    say(&s, M_QUEUE_SYNCED);
     ck_assert_int_eq(answer(&s, R_SMTPD), -1);
     fault_sync(NULL);
-    ck_assert_str_eq(order_of, "fd");
-    ck_assert(is_in("new", &s) && !is_in("tmp", &s));
+    ck_assert_uint_eq(nsyncs, 1);
+    ck_assert(is_in("new", &s));
     ck_assert_uint_eq(index_count(), 1);
     ck_assert_uint_eq(stat_of("accepted"), 1);
+}
+END_TEST
+
+/* The other's sync of new/ is for its name as well; of its bytes it has to say so itself. */
+START_TEST(the_name_and_then_its_file)
+{
+    struct session s = begin(R_SMTPD), other = begin(R_SMTPD);
+    fill(&s, "alice@example.org", "text\r\n");
+    fill(&other, "alice@example.org", "text\r\n");
+    let_go(&s);
+    say(&s, M_QUEUE_COMMIT);
+    turn();
+    bring(&other);
+    ck_assert_int_eq(answer(&other, R_SMTPD), -1);
+    ck_assert(!answered(&s));
+    ck_assert_uint_eq(index_count(), 1);
+    uint64_t syncs = stat_of("syncs");
+    say(&s, M_QUEUE_SYNCED);
+    ck_assert_int_eq(answer(&s, R_SMTPD), -1);
+    ck_assert_uint_eq(index_count(), 2);
+    ck_assert_uint_eq(stat_of("syncs"), syncs);
 }
 END_TEST
 
@@ -200,10 +226,9 @@ START_TEST(several_at_once)
     for (size_t i = 0; i < 5; i++) {
         s[i] = begin(R_SMTPD);
         fill(&s[i], "alice@example.org", "text\r\n");
-        let_go(&s[i]);
     }
     for (size_t i = 0; i < 5; i++)
-        say(&s[i], M_QUEUE_COMMIT);
+        bring(&s[i]);
     for (size_t i = 0; i < 5; i++) {
         ck_assert_int_eq(answer(&s[i], R_SMTPD), -1);
         ck_assert(is_in("new", &s[i]));
@@ -213,51 +238,83 @@ START_TEST(several_at_once)
 }
 END_TEST
 
-/* More than the syncer takes; those behind them come next. */
-START_TEST(more_than_one_sync_takes)
+/* Its session gives up, or has gone: nobody was told of it, whatever its name is. _i: how; and
+ * whether the name is synced already, by another's sync. */
+START_TEST(the_file_cannot_be_synced)
 {
-    enum { N = SYNC_MAX + 6 };
-    static struct session s[N];
-    for (size_t i = 0; i < N; i++) {
-        s[i] = begin(R_SMTPD);
-        fill(&s[i], "alice@example.org", "text\r\n");
-        let_go(&s[i]);
+    struct session s = begin(R_SMTPD), other = begin(R_SMTPD);
+    fill(&s, "alice@example.org", "text\r\n");
+    fill(&other, "alice@example.org", "text\r\n");
+    let_go(&s);
+    say(&s, M_QUEUE_COMMIT);
+    turn();
+    ck_assert(is_in("new", &s));
+    if (_i & 1) {
+        bring(&other);
+        ck_assert_int_eq(answer(&other, R_SMTPD), -1);
     }
-    for (size_t i = 0; i < N; i++)
-        say(&s[i], M_QUEUE_COMMIT);
-    for (size_t i = 0; i < N; i++)
-        ck_assert_int_eq(answer(&s[i], R_SMTPD), -1);
-    ck_assert_uint_eq(index_count(), N);
-    ck_assert_uint_eq(files("new"), N);
-    ck_assert_uint_le(stat_of("batch_max"), SYNC_MAX);
+    if (_i & 2)
+        say(&s, M_QUEUE_ABORT);
+    else
+        close(s.channel);
+    turn();
+    ck_assert(!is_in("new", &s) && !is_in("tmp", &s));
+    if (!(_i & 1)) {
+        bring(&other);
+        ck_assert_int_eq(answer(&other, R_SMTPD), -1);
+    }
+    ck_assert(is_in("new", &other));
+    ck_assert_uint_eq(index_count(), 1);
+    ck_assert_uint_eq(files("new"), 1);
 }
 END_TEST
 
-/* Its session is told, its file goes, and nobody else is concerned. _i: how many bring one. */
-START_TEST(one_file_cannot_be_synced)
+/* What is synced is answered, what is not goes. */
+START_TEST(told_to_stop)
 {
-    static const int errors[] = {EIO, ENOSPC, EDQUOT};
-    int bad = _i / 2;
-    for (size_t k = 0; k < 3; k++) {
-        struct session s[3];
-        char text[20];
-        size_t before = index_count();
-        snprintf(text, sizeof text, "E%03d\n", errors[k]);
-        for (int i = 0; i < _i; i++) {
-            s[i] = begin(R_SMTPD);
-            fill(&s[i], "alice@example.org", i == bad ? text : "text\r\n");
-            let_go(&s[i]);
-        }
-        for (int i = 0; i < _i; i++)
-            say(&s[i], M_QUEUE_COMMIT);
-        for (int i = 0; i < _i; i++) {
-            int want = i != bad ? -1 : errors[k] == EIO ? ERR_TEMPORARY : ERR_LIMIT;
-            ck_assert_int_eq(answer(&s[i], R_SMTPD), want);
-            ck_assert(is_in("new", &s[i]) == (want == -1) && !is_in("tmp", &s[i]));
-        }
-        ck_assert_uint_eq(index_count(), before + (size_t)_i - 1);
+    struct session s[3];
+    for (size_t i = 0; i < 3; i++) {
+        s[i] = begin(R_SMTPD);
+        fill(&s[i], "alice@example.org", "text\r\n");
     }
-    ck_assert_uint_eq(stat_of("commits_refused"), 3);
+    bring(&s[0]);
+    ck_assert_int_eq(answer(&s[0], R_SMTPD), -1);
+    let_go(&s[1]);
+    say(&s[1], M_QUEUE_COMMIT);
+    turn();
+    qmgr.loop.after_turn = NULL; /* the stop comes in this turn */
+    bring(&s[2]);
+    turn();
+    ck_assert(!answered(&s[2]));
+    intake_leave();
+    ck_assert_int_eq(answer(&s[2], R_SMTPD), -1);
+    ck_assert(is_in("new", &s[0]) && !is_in("new", &s[1]) && is_in("new", &s[2]));
+    ck_assert(!answered(&s[1]));
+}
+END_TEST
+
+/* SYNCED before COMMIT, or twice: the channel goes. After a refusal it says nothing. */
+START_TEST(synced_out_of_turn)
+{
+    struct session s[3] = {begin(R_SMTPD), begin(R_SMTPD), begin(R_SMTPD)};
+    char c;
+    say(&s[0], M_QUEUE_SYNCED);
+    fill(&s[1], "alice@example.org", "text\r\n");
+    let_go(&s[1]);
+    qmgr.loop.after_turn = NULL;
+    say(&s[1], M_QUEUE_COMMIT);
+    say(&s[1], M_QUEUE_SYNCED);
+    say(&s[1], M_QUEUE_SYNCED);
+    let_go(&s[2]);
+    say(&s[2], M_QUEUE_COMMIT); /* nothing is in it */
+    say(&s[2], M_QUEUE_SYNCED);
+    turn();
+    ck_assert_int_eq(recv(s[0].channel, &c, 1, MSG_DONTWAIT), 0);
+    ck_assert_int_eq(recv(s[1].channel, &c, 1, MSG_DONTWAIT), 0);
+    ck_assert(is_in("new", &s[1])); /* synced it is, though */
+    ck_assert_int_eq(answer(&s[2], R_SMTPD), ERR_DAMAGED);
+    ck_assert_int_eq(recv(s[2].channel, &c, 1, MSG_DONTWAIT), -1);
+    ck_assert_uint_eq(files("tmp"), 0);
 }
 END_TEST
 
@@ -269,10 +326,9 @@ START_TEST(the_directory_cannot_be_synced)
     for (int i = 0; i < _i; i++) {
         s[i] = begin(R_SMTPD);
         fill(&s[i], "alice@example.org", "text\r\n");
-        let_go(&s[i]);
     }
     for (int i = 0; i < _i; i++)
-        say(&s[i], M_QUEUE_COMMIT);
+        bring(&s[i]);
     pid_t pid = fork();
     if (pid == 0) {
         turn_ms(2000);
@@ -299,12 +355,6 @@ setup_intake(void)
 }
 
 static void
-setup_bad_files(void)
-{
-    setup_with(a_file_fails);
-}
-
-static void
 setup_bad_directory(void)
 {
     setup_with(the_directory_fails);
@@ -315,8 +365,7 @@ START_TEST(a_session_that_goes_before_the_answer)
 {
     struct session s = begin(R_SMTPD), other = begin(R_SMTPD);
     fill(&s, "alice@example.org", "text\r\n");
-    let_go(&s);
-    say(&s, M_QUEUE_COMMIT);
+    bring(&s);
     close(s.channel);
     turn_ms(100);
     ck_assert(is_in("new", &s));
@@ -362,6 +411,7 @@ START_TEST(a_session_that_keeps_the_file_open)
     struct session s = begin(R_SMTPD);
     fill(&s, "alice@example.org", "text\r\n");
     say(&s, M_QUEUE_COMMIT);
+    say(&s, M_QUEUE_SYNCED);
     int class = answer(&s, R_SMTPD);
     ck_assert_int_eq(class, qmgr.leases ? ERR_TEMPORARY : -1);
     ck_assert(is_in("new", &s) == !qmgr.leases);
@@ -374,36 +424,67 @@ START_TEST(what_is_refused)
 {
     struct session s = begin(R_SMTPD);
     ck_assert_int_eq(write(s.file, "rubbish", 7), 7);
-    let_go(&s);
-    say(&s, M_QUEUE_COMMIT);
+    bring(&s);
     ck_assert_int_eq(answer(&s, R_SMTPD), ERR_DAMAGED);
     s = begin(R_SMTPD);
     fill(&s, "alice@example.org", "text\r\n");
     ck_assert_int_eq(write(s.file, "more", 4), 4);
-    let_go(&s);
-    say(&s, M_QUEUE_COMMIT);
+    bring(&s);
     ck_assert_int_eq(answer(&s, R_SMTPD), ERR_DAMAGED);
     s = begin(R_SMTPD);
     fill(&s, "bob@elsewhere.example", "text\r\n");
-    let_go(&s);
-    say(&s, M_QUEUE_COMMIT);
+    bring(&s);
     ck_assert_int_eq(answer(&s, R_SMTPD), ERR_PERMANENT);
     s = begin(R_SUBMITD);
     fill(&s, "bob@elsewhere.example", "text\r\n");
-    let_go(&s);
-    say(&s, M_QUEUE_COMMIT);
+    bring(&s);
     ck_assert_int_eq(answer(&s, R_SUBMITD), -1);
     for (int over = 0; over < 2; over++) {
         conf.message_size_max = 6 - (uint64_t)over;
         s = begin(R_SMTPD);
         fill(&s, "alice@example.org", "text\r\n");
-        let_go(&s);
-        say(&s, M_QUEUE_COMMIT);
+        bring(&s);
         ck_assert_int_eq(answer(&s, R_SMTPD), over ? ERR_PERMANENT : -1);
     }
     ck_assert_uint_eq(files("new"), 2);
     ck_assert_uint_eq(files("tmp"), 0);
     ck_assert_uint_eq(stat_of("commits_refused"), 4);
+}
+END_TEST
+
+/* The file of another message under its name, as a file system without a journal may leave it. */
+START_TEST(another_message)
+{
+    struct session s = begin(R_SMTPD), other = begin(R_SMTPD);
+    char id[ID_LEN + 1];
+    memcpy(id, s.id, sizeof id);
+    memcpy(s.id, other.id, sizeof id);
+    fill(&s, "alice@example.org", "text\r\n");
+    memcpy(s.id, id, sizeof id);
+    bring(&s);
+    ck_assert_int_eq(answer(&s, R_SMTPD), ERR_DAMAGED);
+    ck_assert(!is_in("new", &s));
+}
+END_TEST
+
+/* What was in new/ at a start is checked whole before its first attempt; a byte of it is flipped,
+ * or not: _i. */
+START_TEST(found_at_the_start)
+{
+    char path[700];
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    snprintf(path, sizeof path, "%s/new/%.*s.s", dir, ID_LEN, entry->id);
+    entry_drop(entry);
+    int fd = open(path, O_RDWR);
+    if (_i)
+        ck_assert_int_eq(pwrite(fd, "X", 1, lseek(fd, -1, SEEK_END)), 1);
+    close(fd);
+    scan_start();
+    turn_ms(50);
+    ck_assert_uint_eq(index_count(), 1 - (size_t)_i);
+    ck_assert_uint_eq(files("new"), 1 - (size_t)_i);
+    ck_assert_uint_eq(files("corrupt"), (size_t)_i);
+    ck_assert_uint_eq(qmgr.nactive, 1 - (size_t)_i);
 }
 END_TEST
 
@@ -430,21 +511,22 @@ Suite *
 suite_queue_intake(void)
 {
     Suite *s = suite_create("queue_intake");
-    TCase *t = tcase_create("intake"), *files = tcase_create("bad files"),
-          *directory = tcase_create("bad directory");
+    TCase *t = tcase_create("intake"), *directory = tcase_create("bad directory");
     tcase_add_checked_fixture(t, setup_intake, teardown);
     tcase_add_test(t, the_file_and_then_its_name);
+    tcase_add_test(t, the_name_and_then_its_file);
     tcase_add_test(t, several_at_once);
-    tcase_add_test(t, more_than_one_sync_takes);
+    tcase_add_loop_test(t, the_file_cannot_be_synced, 0, 4);
+    tcase_add_test(t, told_to_stop);
+    tcase_add_test(t, synced_out_of_turn);
     tcase_add_test(t, a_session_that_goes_before_the_answer);
     tcase_add_test(t, given_up_and_gone);
     tcase_add_test(t, a_session_that_keeps_the_file_open);
     tcase_add_test(t, what_is_refused);
+    tcase_add_test(t, another_message);
+    tcase_add_loop_test(t, found_at_the_start, 0, 2);
     tcase_add_test(t, an_empty_file_is_removed_at_the_start);
     suite_add_tcase(s, t);
-    tcase_add_checked_fixture(files, setup_bad_files, teardown);
-    tcase_add_loop_test(files, one_file_cannot_be_synced, 1, 4);
-    suite_add_tcase(s, files);
     tcase_add_checked_fixture(directory, setup_bad_directory, teardown);
     tcase_add_loop_test(directory, the_directory_cannot_be_synced, 1, 4);
     suite_add_tcase(s, directory);

@@ -8,6 +8,7 @@ void
 qclient_init(struct qclient *q, const struct start *start, enum role me, char *room, size_t size)
 {
     *q = (struct qclient){.file = -1,
+                          .read_file = -1,
                           .waiting =
                               buf_on(room, size, QFILE_HEAD + QFILE_ENVELOPE_MAX + QCLIENT_BUFFER)};
     remote_init(&q->remote, start, me, R_QMGR);
@@ -19,7 +20,9 @@ forget(struct qclient *q)
 {
     if (q->file >= 0)
         close(q->file);
-    q->file = -1;
+    if (q->read_file >= 0)
+        close(q->read_file);
+    q->file = q->read_file = -1;
     q->env = NULL;
     q->message_size = 0;
     q->written = false;
@@ -41,7 +44,7 @@ qclient_abort(struct qclient *q)
     if (q->ahead) /* its answer would be taken for another's */
         remote_close(&q->remote);
     q->ahead = false;
-    if (q->file < 0)
+    if (q->read_file < 0)
         return;
     msg_begin(&m, M_QUEUE_ABORT);
     /* When this does not arrive, the closed channel says the same. */
@@ -55,7 +58,7 @@ void
 qclient_ahead(struct qclient *q)
 {
     struct msg m = {0};
-    if (q->ahead || q->file >= 0)
+    if (q->ahead || q->read_file >= 0)
         return;
     msg_begin(&m, M_QUEUE_NEW);
     msg_put_u32(&m, q->user);
@@ -88,7 +91,9 @@ qclient_begin(struct qclient *q, struct err *e)
     if (n == 0) {
         struct str id = msg_get_str(&m);
         q->file = msg_take_fd(&m, 0);
-        if (!msg_end(&m) || !str_component(id) || id.n > QCLIENT_ID_MAX || q->file < 0) {
+        q->read_file = msg_take_fd(&m, 1);
+        if (!msg_end(&m) || !str_component(id) || id.n > QCLIENT_ID_MAX || q->file < 0 ||
+            q->read_file < 0) {
             n = err_set(e, ERR_PROTOCOL, "qmgr: malformed answer");
             remote_close(&q->remote);
             forget(q);
@@ -158,27 +163,19 @@ qclient_put(struct qclient *q, struct str content, struct err *e)
     return 0;
 }
 
-/* The whole of it is in the file, whose head is written last, and sealed. qmgr syncs it. One that
- * is large is synced here, first, for in qmgr others would wait for it. */
+/* The whole of it is in the file, whose head is written last, and sealed. */
 static int
 write_whole(struct qclient *q, struct err *e)
 {
     bool large = q->written;
-    qfile_seal(q->head, q->env->bulk, q->message_size, siphash_end(&q->check));
+    qfile_seal(q->head, str_z(q->id), q->env->bulk, q->message_size, siphash_end(&q->check));
     if (!large)
         memcpy(q->waiting.p, q->head, sizeof q->head);
     if (write_out(q, e) < 0)
         return -1;
-    if (!large)
-        return 0;
-    if (pwrite(q->file, q->head, sizeof q->head, 0) != sizeof q->head)
+    if (large && pwrite(q->file, q->head, sizeof q->head, 0) != sizeof q->head)
         return disk_error("write", e);
-    if (fsync(q->file) == 0)
-        return 0;
-    /* The kernel has dropped the dirty pages and calls them clean: never sync again (catalogue J8).
-     */
-    q->dead = true;
-    return disk_error("sync", e);
+    return 0;
 }
 
 /* qmgr takes over only what nobody can write to any more. */
@@ -190,25 +187,57 @@ let_go(struct qclient *q, struct err *e)
     return close(fd) < 0 && errno != EINTR ? disk_error("close", e) : 0;
 }
 
+static int
+tell(struct qclient *q, enum msg_type type, struct err *e)
+{
+    char room[64];
+    struct msg m = msg_on(room, sizeof room);
+    msg_begin(&m, type);
+    int n = q->remote.fd < 0 ? err_set(e, ERR_CLOSED, "qmgr has gone")
+                             : chan_send(q->remote.fd, &m, SEND_MS, e);
+    msg_free(&m);
+    return n;
+}
+
+static int
+sync_file(struct qclient *q, struct err *e)
+{
+    if (fdatasync(q->read_file) == 0)
+        return 0;
+    /* The kernel has dropped the dirty pages and calls them clean: never sync again (catalogue J8).
+     */
+    q->dead = true;
+    return disk_error("sync", e);
+}
+
+static int
+hear_done(struct qclient *q, struct err *e)
+{
+    char room[512];
+    struct msg m = msg_on(room, sizeof room);
+    int n = chan_answer(q->remote.fd, &m, M_QUEUE_DONE, q->remote.me, R_QMGR, QCLIENT_COMMIT_MS, e);
+    if (n == 0 && !msg_end(&m))
+        n = err_set(e, ERR_PROTOCOL, "qmgr: malformed answer");
+    msg_free(&m);
+    return n;
+}
+
 int
 qclient_commit(struct qclient *q, struct err *e)
 {
-    char room[128];
-    struct msg m = msg_on(room, sizeof room);
-    if (write_whole(q, e) < 0) {
+    if (write_whole(q, e) < 0 || let_go(q, e) < 0) {
         qclient_abort(q);
         return -1;
     }
-    msg_begin(&m, M_QUEUE_COMMIT);
-    int n = let_go(q, e) < 0   ? -1
-            : q->remote.fd < 0 ? err_set(e, ERR_CLOSED, "qmgr has gone")
-                               : chan_ask(q->remote.fd, &m, M_QUEUE_DONE, q->remote.me, R_QMGR,
-                                          QCLIENT_COMMIT_MS, e);
-    if (n == 0 && !msg_end(&m))
-        n = err_set(e, ERR_PROTOCOL, "qmgr: malformed answer");
-    if (n < 0) /* also after a refusal: the channel's state is not worth guessing */
+    /* qmgr gives it its name while the sync begins: a file system with a journal writes both at
+     * once. */
+    int n = tell(q, M_QUEUE_COMMIT, e) < 0 || sync_file(q, e) < 0 ||
+                    tell(q, M_QUEUE_SYNCED, e) < 0 || hear_done(q, e) < 0
+                ? -1
+                : 0;
+    /* Also after a refusal: the channel's state is not worth guessing, and closed it says ABORT. */
+    if (n < 0)
         remote_close(&q->remote);
-    msg_free(&m);
     forget(q);
     return n;
 }

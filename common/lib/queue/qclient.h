@@ -1,12 +1,13 @@
 /*
- * qclient: a session hands a message to qmgr: ask for a file, fill it, commit.
+ * qclient: a session hands a message to qmgr: ask for a file, fill it, commit, sync it.
  *
- * Used by smtpd and submitd. The message is in the file, whole, before QUEUE_COMMIT; qmgr names and
- * syncs it, and only after QUEUE_DONE may the client be told 250.
+ * Used by smtpd and submitd. The order is what durability rests on: the message is in the file,
+ * whole, and nobody can write to it any more, before QUEUE_COMMIT, at which qmgr names it; it is
+ * synced before QUEUE_SYNCED, at which qmgr syncs the name; and only after QUEUE_DONE may the
+ * client be told 250.
  *
- * A message that fits in the buffer reaches the file in one write; a larger one is synced here as
- * well. After a failed write or sync the file is given up and nothing is tried again; after a
- * failed sync the process should end (dead).
+ * A message that fits in the buffer reaches the file in one write. After a failed write or sync the
+ * file is given up and nothing is tried again; after a failed sync the process should end (dead).
  *
  * Errors: ERR_LIMIT: no room (452 4.3.1); anything else: temporary (451 4.3.0).
  */
@@ -24,7 +25,8 @@ enum {
 struct qclient {
     struct remote remote;
     uint32_t user;               /* the local user whose message it will be; 0: root, or a client */
-    int file;                    /* -1: no message in work */
+    int read_file;               /* its file, to sync it; -1: no message in work */
+    int file;                    /* the same, to write; -1 once it is whole */
     char id[QCLIENT_ID_MAX + 1]; /* of the message in work */
     const struct envelope *env;  /* the caller's, until commit or abort */
     struct buf waiting;          /* head, envelope and content not yet written */
@@ -48,8 +50,7 @@ int qclient_begin(struct qclient *q, struct err *e);
 int qclient_envelope(struct qclient *q, const struct envelope *env, struct err *e);
 /* Some content of the message. */
 int qclient_put(struct qclient *q, struct str content, struct err *e);
-/* Write what waits, commit, and wait for qmgr's word: it is durable. Ends the message on -1 as
- * well. */
+/* Write what waits, commit, sync, and wait for qmgr's word. Ends the message on -1 as well. */
 int qclient_commit(struct qclient *q, struct err *e);
 /* Give the message in work up; harmless when there is none. */
 void qclient_abort(struct qclient *q);

@@ -36,16 +36,19 @@ struct head {
     int64_t arrived_us;
     uint64_t envelope_check;
     uint64_t message_check;
-    uint64_t seal; /* of all above */
+    uint64_t seal; /* of all above, and the ID */
 };
 _Static_assert(sizeof(struct head) == QFILE_HEAD, "the head is 64 bytes");
 
 static const struct sipkey check_key = {"bulkhead-qfile1"};
 
 static uint64_t
-seal_of(const struct head *h)
+seal_of(const struct head *h, struct str id)
 {
-    return siphash(&check_key, str_of((const char *)h, offsetof(struct head, seal)));
+    struct siphash sum = siphash_begin(&check_key);
+    siphash_add(&sum, str_of((const char *)h, offsetof(struct head, seal)));
+    siphash_add(&sum, id);
+    return siphash_end(&sum);
 }
 
 static void
@@ -168,19 +171,20 @@ qfile_check(struct str message)
 }
 
 void
-qfile_seal(char *head, bool bulk, uint64_t message_size, uint64_t message_check)
+qfile_seal(char *head, struct str id, bool bulk, uint64_t message_size, uint64_t message_check)
 {
     struct head h;
     memcpy(&h, head, sizeof h);
     h.flags |= bulk ? FLAG_BULK : 0;
     h.message_size = message_size;
     h.message_check = message_check;
-    h.seal = seal_of(&h);
+    h.seal = seal_of(&h, id);
     memcpy(head, &h, sizeof h);
 }
 
 int
-qfile_whole(struct buf *out, const struct envelope *env, struct str message, struct err *e)
+qfile_whole(struct buf *out, struct str id, const struct envelope *env, struct str message,
+            struct err *e)
 {
     size_t start = out->n;
     if (qfile_write(out, env, e) < 0)
@@ -188,7 +192,7 @@ qfile_whole(struct buf *out, const struct envelope *env, struct str message, str
     buf_add(out, message);
     if (!buf_ok(out))
         return err_set(e, ERR_LIMIT, "message too large");
-    qfile_seal(out->p + start, env->bulk, message.n, qfile_check(message));
+    qfile_seal(out->p + start, id, env->bulk, message.n, qfile_check(message));
     return 0;
 }
 
@@ -273,7 +277,7 @@ read_records(struct str records, size_t nrcpt, struct envelope *env, struct err 
 }
 
 int
-qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
+qfile_read(int fd, struct str id, struct arena *arena, struct envelope *env_r, struct err *e)
 {
     struct head head;
     struct stat st;
@@ -287,8 +291,8 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
         return err_errno(e, "cannot read the queue file");
     if (memcmp(head.magic, "BHQ1", 4) != 0 || head.version != VERSION)
         return damaged(e, "not a queue file of this version");
-    if (head.seal != seal_of(&head))
-        return damaged(e, "its head is not whole");
+    if (head.seal != seal_of(&head, id))
+        return damaged(e, "its head is not whole, or another's");
     if (head.envelope_size > QFILE_ENVELOPE_MAX || head.nrcpt == 0 || head.nrcpt > QFILE_RCPT_MAX ||
         (head.flags & ~(uint32_t)FLAGS_ALL) ||
         (head.flags & (FLAG_RET_FULL | FLAG_RET_HDRS)) == (FLAG_RET_FULL | FLAG_RET_HDRS))

@@ -7,9 +7,10 @@
  * session's word is not trusted. Nothing in it is found by searching for a newline.
  *
  *   head (64 bytes): magic "BHQ1", version, flags, recipient count, envelope length, message
- * length, arrival time, then a check of the envelope, one of the message, and one of the head, the
- * seal (SipHash with a fixed key: they find damage, and what a power cut left half written, not
- * forgery). The seal is made last: a head without it is that of an unfinished file
+ * length, arrival time, then a check of the envelope, one of the message, and one of the head and
+ * the ID, the seal (SipHash with a fixed key: they find damage, what a power cut left half written,
+ * and a name that came to lead to another message, not forgery). The seal is made last: a head
+ * without it is that of an unfinished file
  *   envelope: records {u8 type, u24 length, bytes}, ending with an END record; what a sender asked
  * of delivery reports (lib/mail/dsn.h) is in records of its own, and only there when it was asked
  *   message: exactly the message length, the end of the file
@@ -59,12 +60,14 @@ int qfile_write(struct buf *out, const struct envelope *env, struct err *e);
 /* The check of a message's bytes: begin, siphash_add() them, siphash_end(). */
 struct siphash qfile_check_begin(void);
 uint64_t qfile_check(struct str message); /* the same of one that is at hand whole */
-/* Put into a head, QFILE_HEAD bytes, what is known last, and seal it. */
-void qfile_seal(char *head, bool bulk, uint64_t message_size, uint64_t message_check);
+/* Put into a head, QFILE_HEAD bytes, what is known last, and seal it for the message of this ID. */
+void qfile_seal(char *head, struct str id, bool bulk, uint64_t message_size,
+                uint64_t message_check);
 /* The whole of a file: head, envelope, message. */
-int qfile_whole(struct buf *out, const struct envelope *env, struct str message, struct err *e);
+int qfile_whole(struct buf *out, struct str id, const struct envelope *env, struct str message,
+                struct err *e);
 /* Read and check head and envelope; strings live in the arena. ERR_DAMAGED: not whole, or not ours.
  */
-int qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e);
+int qfile_read(int fd, struct str id, struct arena *arena, struct envelope *env_r, struct err *e);
 /* Read the message and check it against what the head says of it: the same errors. */
 int qfile_check_message(int fd, const struct envelope *env, struct err *e);
