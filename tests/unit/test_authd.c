@@ -363,7 +363,8 @@ client(struct client **c_r)
     return pair[1];
 }
 
-/* From the n-th of so many networks. */
+/* From the n-th of so many networks. Its worker is not let through the guard, which nobody has
+ * prepared here: that is a no, too. */
 static void
 login_from(struct client *c, int n)
 {
