@@ -1,5 +1,6 @@
 /* idled: as many sessions as may be parked, as many as may be woken at once, and one more. */
 #include "imapd/idled/idled.h"
+#include "lib/guard/guard.h"
 #include "lib/ipc/channel.h"
 #include "tests/unit/keyring.h"
 #include "tests/unit/temp.h"
@@ -33,6 +34,8 @@ setup(void)
         close(start_door(&cell, R_IDLED));
         close(authd.fds[0].fd);
         close(watch[1]);
+        guard_enter(
+            &(struct guard){.role = R_IDLED, .root_fd = -1}); /* within its memory and files */
         idled_serve(&idled);
         _exit(0);
     }
