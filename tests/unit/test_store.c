@@ -338,6 +338,42 @@ START_TEST(many_gone_are_remembered_as_far_as_they_fit)
 }
 END_TEST
 
+/* A log of the greatest length is taken, and read by the next session; what would make it longer is
+ * not appended, and then a new index is made: no change is lost for that. */
+START_TEST(a_log_at_its_ceiling)
+{
+    const size_t tail = sizeof(struct mailindex_entry) + sizeof(struct mailindex_tail);
+    struct mailbox a, b;
+    struct stat st;
+    four();
+    open_box(&a, false);
+    uint64_t end = a.ix.read_to, most = a.ix.log_at + MAILINDEX_LOG_MAX;
+    size_t room = (size_t)(most - end) - sizeof(struct mailindex_batch) - tail + 8 * (size_t)_i;
+    while ((room - a.ix.batch.n) % mailindex_entry_size(MAILINDEX_CACHE))
+        mailindex_put_facts(&a.ix, &a.msgs[1]);
+    while (a.ix.batch.n < room)
+        mailindex_put_cache(&a.ix, &a.msgs[0]);
+    ck_assert_uint_eq(a.ix.batch.n, room);
+    ck_assert_int_eq(mailindex_commit(&a.ix, &a.rows), -_i);
+    ck_assert_uint_eq(a.ix.read_to, _i ? end : most);
+    ck_assert_uint_eq(a.ix.batch.n, 0);
+    ck_assert_int_eq(stat("bulkhead.index", &st), 0);
+    ck_assert_uint_eq((uint64_t)st.st_size, _i ? end : most);
+    open_box(&b, false);
+    ck_assert_uint_eq(b.n, 4);
+    ck_assert_int_eq(mailbox_store(&b, 0, MAILBOX_ADD, MAILBOX_SEEN, 0, NULL), 0);
+    ck_assert_int_eq(mailbox_store(&a, 1, MAILBOX_ADD, MAILBOX_SEEN, 0, NULL), 0);
+    mailbox_close(&a);
+    mailbox_close(&b);
+    open_box(&b, false);
+    ck_assert_uint_eq(b.n, 4);
+    ck_assert(b.msgs[0].flags == MAILBOX_SEEN && b.msgs[1].flags == MAILBOX_SEEN);
+    mailbox_close(&b);
+    ck_assert_int_eq(stat("bulkhead.index", &st), 0);
+    ck_assert_int_lt(st.st_size, 1 << 20);
+}
+END_TEST
+
 START_TEST(texts_are_kept_and_a_damaged_cache_is_not_believed)
 {
     struct mailbox mb;
@@ -801,6 +837,7 @@ suite_store(void)
     tcase_add_test(t, an_old_index_is_brought_up);
     tcase_add_test(t, a_new_start_of_the_system_counts_on);
     tcase_add_test(t, many_gone_are_remembered_as_far_as_they_fit);
+    tcase_add_loop_test(t, a_log_at_its_ceiling, 0, 2);
     tcase_add_test(t, texts_are_kept_and_a_damaged_cache_is_not_believed);
     tcase_add_test(t, a_text_at_its_ceiling);
     tcase_add_test(t, texts_that_wait_at_their_ceiling);
