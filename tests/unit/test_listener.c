@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-enum { LEAVING_MAX = 256, CROWD = LEAVING_MAX + GIVEWAY_CROWD + 1 };
+enum { LEAVING_MAX = 256, CROWD = LEAVING_MAX + 5 * GIVEWAY_CROWD };
 static const char busy[] = "421 busy\r\n";
 
 static struct {
@@ -182,10 +182,17 @@ START_TEST(leaving_at_its_ceiling)
     serve(CROWD, CROWD, true);
     for (unsigned i = 0; i < CROWD; i++)
         crowd[i] = taken(0, 1 + i % 250);
-    for (unsigned i = 0; i < LEAVING_MAX; i++)
-        fds[i] = taken(1 + i, 1);
-    ck_assert(refused(1000, 1));
-    ck_assert(refused(1001, 1));
+    /* Networks that share a counter with another (giveway.c) are few, and may be refused. */
+    unsigned n = 0, network = 1;
+    for (; n < LEAVING_MAX && network < LEAVING_MAX + 20; network++) {
+        bool yes;
+        int fd = call(address(network, 1), &yes);
+        if (yes)
+            fds[n++] = fd;
+    }
+    ck_assert_uint_eq(n, LEAVING_MAX);
+    for (unsigned i = 0; i < 20; i++)
+        ck_assert(refused(network + i, 1));
     for (unsigned i = 0; i < CROWD; i++)
         close(crowd[i]);
     (void)taken_soon(1000, 1);
