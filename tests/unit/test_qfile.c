@@ -368,7 +368,7 @@ START_TEST(an_envelope_at_its_ceiling)
     buf_free(&b);
     b = filled(QFILE_ENVELOPE_MAX + 1);
     ck_assert_int_eq(read_text(buf_str(&b)), -1);
-    ck_assert_int_eq(e.class, ERR_PERMANENT);
+    ck_assert_int_eq(e.class, ERR_DAMAGED);
     ck_assert_str_eq(e.text, "damaged queue file: the head is malformed");
     buf_free(&b);
 }
