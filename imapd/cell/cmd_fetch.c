@@ -329,7 +329,7 @@ icell_cmd_fetch(struct icell *ic)
     size_t *at, n;
     struct icell_fetch f;
     struct err e = {0};
-    bool gone = false, failed = false;
+    bool gone = false, failed = false, limit = false;
     struct cursor set_at = ic->cmd.args;
     struct icell_seqset set;
     if (icell_seqset_arg(ic, &ic->cmd.args, &at, &n) < 0)
@@ -355,9 +355,11 @@ icell_cmd_fetch(struct icell *ic)
         if (f.changed_since && ic->mb.msgs[at[k]].modseq <= f.since)
             continue;
         if (fetch_one(ic, at[k], &f, &plan, &e) < 0) {
-            gone |= ic->mb.msgs[at[k]].gone;
-            failed |= !ic->mb.msgs[at[k]].gone;
-            if (failed)
+            bool there = !ic->mb.msgs[at[k]].gone;
+            gone |= !there;
+            limit |= there && e.class == ERR_LIMIT;
+            failed |= there && e.class != ERR_LIMIT;
+            if (there)
                 log_warn("UID %u: %s", ic->mb.msgs[at[k]].uid, e.text);
         }
     }
@@ -365,6 +367,8 @@ icell_cmd_fetch(struct icell *ic)
         icell_end(ic, ICELL_NO, "[UNKNOWN-CTE] A part's encoding is not known.");
     else if (failed)
         icell_end(ic, ICELL_NO, "[SERVERBUG] Some messages could not be read.");
+    else if (limit)
+        icell_end(ic, ICELL_NO, "[LIMIT] Some messages are too large for that.");
     else if (gone)
         icell_end(ic, ICELL_NO, "[EXPUNGEISSUED] Some messages have been expunged.");
     else

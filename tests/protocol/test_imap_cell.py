@@ -356,6 +356,26 @@ class Hostile(Base):
             pass  # it closed with our words unread: the farewell may be lost
         self.assertEqual(c.process.wait(5), 0)
 
+    def test_command_ceiling(self):
+        """Literals and lines together: 256 KiB are answered, one byte more is refused, and the session goes on."""
+        self.plant("new/1.a.h")
+        c = self.raw()
+        self.send(c, b"s SELECT INBOX")
+        for extra in (0, 1):
+            text = b"a SEARCH" + b"".join(b" NOT TEXT {60000}\r\n" + b"x" * 60000 for _ in range(4)) + b" NOT TEXT \""
+            text += b"y" * (262144 + extra - len(text) - 1) + b'"'
+            got = self.send(c, text.replace(b"}", b"+}"), b"a")
+            if extra:
+                self.assertEqual(got, [b"a BAD Command too long.\r\n"])
+            else:
+                self.assertEqual(got[0], b"* SEARCH 1\r\n")
+                self.assertIn(b"a OK", got[-1])
+            self.assertIn(b"b OK", self.send(c, b"b NOOP")[-1])
+        # A literal that would fill it is not invited.
+        c.sock.sendall(b"c SEARCH" + b"".join(b" TEXT {65000+}\r\n" + b"x" * 65000 for _ in range(4)) + b" TEXT {2100}\r\n")
+        self.assertIn(b"c NO [TOOBIG]", c.file.readline())
+        self.assertIn(b"d OK", self.send(c, b"d NOOP")[-1])
+
     def test_nesting(self):
         self.plant("new/1.a.h")
         c = self.raw()

@@ -110,6 +110,19 @@ class Binary(Base):
         for bad in (b"BINARY", b"BINARY[1.]", b"BINARY[HEADER]", b"BINARY[1.MIME]", b"BINARY.SIZE[1]<0.1>"):
             self.assertIn(b"q BAD", self.send(c, b"q FETCH 1 " + bad)[-1], bad)
 
+    def test_the_largest_part(self):
+        """What is decoded is held in memory: so much is, one byte more is refused, and the rest is served."""
+        most = 60 << 20
+        for i in range(2):
+            self.plant("cur/%d.a.h:2," % (i + 1), b"a: b\r\n\r\n")
+            os.truncate(os.path.join(self.dir, "cur/%d.a.h:2," % (i + 1)), 8 + most + i)
+        c = self.selected()
+        got = b"".join(self.ask(c, b"FETCH 1 BINARY.PEEK[1]<%d.10>" % (most - 5)))
+        self.assertEqual(got, b"* 1 FETCH (BINARY[1]<%d> {5}\r\n" % (most - 5) + b"\x80" * 5 + b")\r\n")
+        self.no(c, b"FETCH 2 BINARY.PEEK[1]<0.1>", b"[LIMIT]")
+        got = b"".join(self.ask(c, b"FETCH 2 BODY.PEEK[1]<0.1>"))
+        self.assertEqual(got, b"* 2 FETCH (BODY[1]<0> {1}\r\n\x80)\r\n")
+
     def test_append_literal8(self):
         c = self.selected()
         self.ask(c, b"APPEND INBOX (\\Seen) ~{10+}\r\na: b\r\n\r\nx\n")

@@ -65,6 +65,15 @@ class Sort(Base):
         got = [subjects[int(n)] for n in order]
         self.assertEqual(got, sorted(subjects.values(), reverse=True))
 
+    def test_texts_as_far_as_they_are_compared(self):
+        for name in os.listdir(self.dir + "/cur"):
+            os.unlink(self.dir + "/cur/" + name)
+        self.fill(*("From: \"%s\" <a@x>\nSubject: s" % name for name in
+                    ("c" * 255 + "b", "c" * 255 + "a", "d" * 256 + "b", "d" * 256 + "a")))
+        c = self.selected()
+        self.assertEqual(self.asked(c, b"SORT (DISPLAYFROM) UTF-8 ALL"), "* SORT 2 1 3 4")
+        self.assertEqual(self.asked(c, b"SORT (REVERSE DISPLAYFROM) UTF-8 ALL"), "* SORT 3 4 1 2")
+
 
 class Thread(Base):
     def message(self, ident, refs="", subject="", extra=""):
@@ -97,6 +106,17 @@ class Thread(Base):
         c = self.selected()
         got = self.asked(c, b"THREAD REFERENCES UTF-8 ALL")
         self.assertEqual(sorted(n for n in got if n.isdigit()), list("12345"))
+
+    def test_references_at_their_ceiling(self):
+        """Of a hundred and one the second is left out; the first and the last are known."""
+        m = self.message
+        top = self.dir
+        for n, want in ((100, "* THREAD (1 2 3)"), (101, "* THREAD (1 3)(2)")):
+            self.dir = os.path.join(top, str(n))
+            os.mkdir(self.dir)
+            self.fill(m("r0"), m("r1"), m("last", " ".join("r%d" % i for i in range(n))))
+            self.assertEqual(self.asked(self.selected(), b"THREAD REFERENCES UTF-8 ALL"), want)
+        self.dir = top
 
     def test_a_field_of_64_kb(self):
         self.fill(self.message("a"), self.message("b", " ".join("r%d" % i for i in range(5000)) + " a"))

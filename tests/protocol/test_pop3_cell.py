@@ -141,6 +141,14 @@ class Pop3(unittest.TestCase):
                     pass
                 self.assertEqual(c.file.readline(), b"+OK\r\n")
 
+    def test_line_ceiling(self):
+        c = self.cell()
+        c.file.readline()
+        for n, want in ((255, b"+OK\r\n"), (256, b"-ERR Malformed command.\r\n"), (65536, b"-ERR Malformed command.\r\n")):
+            c.sock.sendall(b"NOOP".ljust(n) + b"\r\nNOOP\r\n")
+            self.assertEqual(c.file.readline(), want, n)
+            self.assertEqual(c.file.readline(), b"+OK\r\n", n)
+
     def test_twenty_bad_commands(self):
         c = self.cell()
         c.file.readline()

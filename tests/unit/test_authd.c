@@ -1,9 +1,12 @@
 /* authd: the accounts file good and bad, who an address is, and the throttle. */
 #include "common/authd/authd.h"
+#include "lib/ipc/channel.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <errno.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 static struct conf conf;
 static char *dir;
@@ -340,6 +343,110 @@ START_TEST(a_hash_is_made)
 }
 END_TEST
 
+enum { WORKERS_MAX = 8, WAITING_MAX = 512, NETWORK_LOGINS_MAX = 24 };
+
+/* A client with a channel of its own: its other end. */
+static int
+client(struct client **c_r)
+{
+    static bool begun;
+    int pair[2];
+    if (!begun) {
+        ck_assert_int_eq(loop_init(&authd.loop, NULL), 0);
+        authd.service = (struct service){.loop = &authd.loop, .me = R_AUTHD, .clients_max = 1000};
+        snprintf(authd.dummy_hash, sizeof authd.dummy_hash, "none");
+        begun = true;
+    }
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    *c_r = service_adopt(&authd.service, pair[0], R_IMAPD, NULL);
+    ck_assert_ptr_nonnull(*c_r);
+    return pair[1];
+}
+
+/* From the n-th of so many networks. Its worker is not let through the guard, which nobody has
+ * prepared here: that is a no, too. */
+static void
+login_from(struct client *c, int n)
+{
+    static int names;
+    char remote[40], name[40];
+    snprintf(remote, sizeof remote, "10.%d.%d.1", n >> 8, n & 255);
+    snprintf(name, sizeof name, "nobody%d", names++);
+    login_start(c, str_z(name), STR("wrong"), str_z(remote), -1, -1);
+}
+
+/* The class of what it was told; -1: nothing yet. */
+static int
+told(int answers, const char *text)
+{
+    struct msg m = {0};
+    struct err got = {0};
+    if (chan_recv(answers, &m, R_AUTHD, R_IMAPD, 0, &got) != 1)
+        return -1;
+    ck_assert_int_eq(m.type, M_FAILED);
+    int class = (int)msg_get_u32(&m);
+    ck_str(msg_get_str(&m), text);
+    msg_free(&m);
+    return class;
+}
+
+static void
+reap_all(void)
+{
+    int status;
+    for (pid_t pid; authd.nrunning && (pid = wait(&status)) > 0;)
+        login_reap(pid, status);
+}
+
+/* So many are tried at once, so many wait, and the next one is told to try again; all that were
+ * taken are answered, each once, and then there is room. */
+START_TEST(logins_at_their_ceiling)
+{
+    struct client *first, *last, *beyond;
+    int f = client(&first), l = client(&last), b = client(&beyond);
+    login_from(first, 0);
+    for (int i = 1; i < WORKERS_MAX + WAITING_MAX - 1; i++)
+        login_from(NULL, i);
+    ck_assert_uint_eq(authd.nrunning, WORKERS_MAX);
+    ck_assert_uint_eq(authd.nwaiting, WAITING_MAX - 1);
+    login_from(last, 1000);
+    ck_assert_uint_eq(authd.nwaiting, WAITING_MAX);
+    login_from(beyond, 1001);
+    ck_assert_int_eq(told(b, "too many logins at once"), ERR_TEMPORARY);
+    ck_assert_uint_eq(authd.nwaiting, WAITING_MAX);
+    ck_assert_int_eq(told(f, ""), -1);
+    reap_all();
+    ck_assert_uint_eq(authd.nrunning + authd.nwaiting, 0);
+    ck_assert_int_eq(told(f, "wrong user name or password"), ERR_PERMANENT);
+    ck_assert_int_eq(told(l, "wrong user name or password"), ERR_PERMANENT);
+    login_from(beyond, 1001);
+    reap_all();
+    ck_assert_int_eq(told(b, "wrong user name or password"), ERR_PERMANENT);
+    ck_assert_int_eq(told(f, ""), -1);
+    ck_assert_int_eq(told(l, ""), -1);
+}
+END_TEST
+
+/* One network's are refused beyond its share; another's are taken. */
+START_TEST(logins_of_a_network_at_their_ceiling)
+{
+    struct client *one, *other;
+    int o = client(&one), x = client(&other);
+    for (int i = 0; i < NETWORK_LOGINS_MAX; i++)
+        login_from(NULL, 7);
+    ck_assert_uint_eq(authd.nrunning + authd.nwaiting, NETWORK_LOGINS_MAX);
+    login_from(one, 7);
+    ck_assert_int_eq(told(o, "too many logins at once"), ERR_TEMPORARY);
+    ck_assert_uint_eq(authd.nrunning + authd.nwaiting, NETWORK_LOGINS_MAX);
+    login_from(other, 8);
+    ck_assert_uint_eq(authd.nrunning + authd.nwaiting, NETWORK_LOGINS_MAX + 1);
+    reap_all();
+    ck_assert_int_eq(told(x, "wrong user name or password"), ERR_PERMANENT);
+    ck_assert_int_eq(told(o, ""), -1);
+    ck_assert_uint_eq(authd.nrunning + authd.nwaiting, 0);
+}
+END_TEST
+
 Suite *suite_authd(void);
 Suite *
 suite_authd(void)
@@ -359,6 +466,8 @@ suite_authd(void)
     tcase_add_test(t, failures_are_throttled);
     tcase_add_test(t, a_stranger_locks_nobody_out);
     tcase_add_test(t, a_hash_is_made);
+    tcase_add_test(t, logins_at_their_ceiling);
+    tcase_add_test(t, logins_of_a_network_at_their_ceiling);
     suite_add_tcase(s, t);
     return s;
 }

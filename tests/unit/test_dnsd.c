@@ -366,9 +366,11 @@ END_TEST
 struct stage {
     pid_t dnsd, resolver;
     struct start start; /* of the client */
+    uint16_t port;      /* the resolver's */
 };
 
-static unsigned long asked; /* in the resolver's process: questions so far */
+static int deadline_ms = 1500; /* of the daemon */
+static unsigned long asked;    /* in the resolver's process: questions so far */
 
 /* The reply to a question, or nothing. */
 static void
@@ -444,6 +446,38 @@ serve_tcp(int listener)
     buf_free(&framed);
 }
 
+/* Questions with a label "held" are answered when one with "release" has come. */
+struct held {
+    struct sockaddr_in from;
+    size_t n;
+    char in[100];
+};
+
+static bool
+hold(int udp, const struct sockaddr_in *from, struct str in)
+{
+    static struct held all[10000];
+    static size_t n;
+    static bool released;
+    if (str_find(in, STR("\7release")) >= 0) {
+        struct buf out = buf_new(1000);
+        released = true;
+        for (size_t i = 0; i < n; i++) {
+            lie(&out, str_of(all[i].in, all[i].n), false);
+            sendto(udp, out.p, out.n, 0, (struct sockaddr *)&all[i].from, sizeof all[i].from);
+            if (i % 20 == 0)
+                usleep(1000); /* so that they find room there */
+        }
+        buf_free(&out);
+        return true;
+    }
+    if (released || str_find(in, STR("\4held")) < 0 || n == sizeof all / sizeof all[0])
+        return false;
+    all[n] = (struct held){.from = *from, .n = in.n};
+    memcpy(all[n++].in, in.p, in.n < sizeof all[0].in ? in.n : 0);
+    return true;
+}
+
 static void
 resolve(int udp, int tcp)
 {
@@ -459,7 +493,7 @@ resolve(int udp, int tcp)
         if (!p[0].revents)
             continue;
         ssize_t n = recvfrom(udp, in, sizeof in, 0, (struct sockaddr *)&from, &from_n);
-        if (n < 17)
+        if (n < 17 || hold(udp, &from, str_of(in, (size_t)n)))
             continue;
         /* Catalogue I3: an empty packet before each answer. */
         sendto(udp, "", 0, 0, (struct sockaddr *)&from, from_n);
@@ -499,7 +533,7 @@ set_the_stage(struct stage *s)
     struct err e = {0};
     int udp, tcp;
     uint16_t port = bind_both(&udp, &tcp);
-    *s = (struct stage){.start.role = R_RELAY};
+    *s = (struct stage){.start.role = R_RELAY, .port = port};
     keyring_door(&s->start, &service, R_RELAY, R_DNSD);
     s->resolver = fork();
     if (s->resolver == 0)
@@ -512,7 +546,7 @@ set_the_stage(struct stage *s)
     if (s->dnsd == 0) {
         if (dnsd_prepare(&d, &conf, &e) < 0)
             _exit(1);
-        d.deadline_ms = 1500;
+        d.deadline_ms = deadline_ms;
         log_open(open("/dev/null", O_WRONLY), "dnsd");
         close(s->start.fds[0].fd);
         dnsd_serve(&d, &service);
@@ -531,6 +565,21 @@ strike(struct stage *s)
     ck_assert_int_eq(waitpid(s->dnsd, &status, 0), s->dnsd);
     ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "dnsd: status %d", status);
     close(s->start.fds[0].fd);
+}
+
+static void
+release(struct stage *s)
+{
+    struct buf b = buf_new(512);
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                             .sin_port = htons(s->port)};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    put_head(&b, 1, 0x100, 0, "release.example", DNS_T_MX);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(sendto(fd, b.p, b.n, 0, (struct sockaddr *)&to, sizeof to), (ssize_t)b.n);
+    close(fd);
+    buf_free(&b);
 }
 
 static int
@@ -680,6 +729,59 @@ START_TEST(bad_questions_cost_their_asker)
 }
 END_TEST
 
+static void
+ask_only(int fd, struct str name)
+{
+    struct msg m = {0};
+    struct err e = {0};
+    msg_begin(&m, M_DNS_MX);
+    msg_put_str(&m, name);
+    ck_assert_int_eq(chan_send(fd, &m, 5000, &e), 0);
+    msg_free(&m);
+}
+
+/* With so many under way a new question is put off at once, and what needs none is answered: one
+ * that is kept, and one that is asked already. All that are under way end well. */
+START_TEST(questions_at_their_ceiling)
+{
+    static int fds[DNSD_LOOKUPS_MAX];
+    struct stage s;
+    struct msg m = {0};
+    struct err e = {0};
+    uint32_t n, tries = 0;
+    char name[40];
+    deadline_ms = 60000;
+    set_the_stage(&s);
+    int fd = channel(&s), same = channel(&s);
+    ck_assert_int_eq(ask(fd, M_DNS_MX, STR("good.example"), &m, &n), DNS_FOUND);
+    for (size_t i = 0; i < DNSD_LOOKUPS_MAX; i++) {
+        snprintf(name, sizeof name, "d%zu.held.example", i);
+        fds[i] = channel(&s);
+        ask_only(fds[i], str_z(name));
+        snprintf(name, sizeof name, "d%zu.example", i);
+        if (i % 20 == 0) /* so that neither falls behind, and what is sent finds room */
+            ck_assert_int_eq(ask(fd, M_DNS_MX, str_z(name), &m, &n), DNS_FOUND);
+    }
+    do { /* until it has heard them all */
+        ck_assert_uint_lt(tries, 10000);
+        snprintf(name, sizeof name, "new%u.example", tries++);
+    } while (ask(fd, M_DNS_MX, str_z(name), &m, &n) != DNS_TRY_AGAIN);
+    ask_only(same, STR("d1999.held.example"));
+    ck_assert_int_eq(ask(fd, M_DNS_MX, STR("good.example"), &m, &n), DNS_FOUND);
+    release(&s);
+    for (size_t i = 0; i <= DNSD_LOOKUPS_MAX; i++) {
+        int one = i < DNSD_LOOKUPS_MAX ? fds[i] : same;
+        ck_assert_int_eq(chan_recv(one, &m, R_DNSD, R_RELAY, 60000, &e), 1);
+        ck_assert_uint_eq(msg_get_u32(&m), DNS_FOUND);
+        close(one);
+    }
+    ck_assert_int_eq(ask(fd, M_DNS_MX, str_z(name), &m, &n), DNS_FOUND);
+    close(fd);
+    msg_free(&m);
+    strike(&s);
+}
+END_TEST
+
 Suite *suite_dnsd(void);
 Suite *
 suite_dnsd(void)
@@ -707,6 +809,7 @@ suite_dnsd(void)
     tcase_add_test(t, large_answers_come_over_tcp);
     tcase_add_test(t, silence_is_not_an_answer);
     tcase_add_test(t, bad_questions_cost_their_asker);
+    tcase_add_test(t, questions_at_their_ceiling);
     suite_add_tcase(s, t);
     return s;
 }

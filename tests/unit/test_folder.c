@@ -1,5 +1,6 @@
 /* folder: names, patterns, and making, renaming and removing. */
 #include "lib/base/clock.h"
+#include "lib/mailbox/durable.h"
 #include "lib/mailbox/folder.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
@@ -14,7 +15,9 @@ static int root = -1;
 static void
 setup(void)
 {
-    snprintf(top, sizeof top, "/tmp/bh-folder-XXXXXX");
+    /* In memory where there is any: ten thousand folders are many for a disk. */
+    snprintf(top, sizeof top, "%s/bh-folder-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(top));
     root = open(top, O_RDONLY | O_DIRECTORY);
 }
@@ -138,6 +141,66 @@ START_TEST(subscriptions_are_kept)
 }
 END_TEST
 
+/* All that may be are listed, the next one is refused, also beside more of a foreign program's; in
+ * the place of one that has gone there is room. */
+START_TEST(folders_at_their_ceiling)
+{
+    struct err e = {0};
+    struct arena arena = arena_new(32 << 20);
+    struct folder_list list;
+    char path[40];
+    for (int i = 0; i < FOLDERS_MAX - 1; i++) {
+        snprintf(path, sizeof path, ".f%d", i);
+        ck_assert_int_eq(mkdirat(root, path, 0700), 0);
+        snprintf(path, sizeof path, ".f%d/cur", i);
+        ck_assert_int_eq(mkdirat(root, path, 0700), 0);
+    }
+    ck_assert_msg(folder_create(root, STR("last"), &e) == 0, "%s", e.text);
+    ck_assert_int_eq(folder_create(root, STR("beyond"), &e), -1);
+    ck_assert_int_eq(e.class, ERR_LIMIT);
+    ck_assert_str_eq(e.text, "too many folders");
+    ck_assert(!folder_exists(root, STR("beyond")));
+    ck_assert_int_eq(folder_create(root, STR("last"), &e), -1);
+    ck_assert_int_eq(e.class, ERR_PERMANENT);
+    ck_assert_int_eq(folder_list(root, &arena, &list, &e), 0);
+    ck_assert_uint_eq(list.n, FOLDERS_MAX + 1); /* with INBOX */
+    ck_assert_int_eq(mkdirat(root, ".beyond", 0700), 0);
+    ck_assert_int_eq(mkdirat(root, ".beyond/cur", 0700), 0);
+    ck_assert_int_eq(folder_list(root, &arena, &list, &e), 0);
+    ck_assert_uint_eq(list.n, FOLDERS_MAX + 1);
+    ck_assert_int_eq(folder_rename(root, STR("last"), STR("moved"), &e), 0);
+    ck_assert_int_eq(folder_delete(root, STR("moved"), &e), 0);
+    ck_assert_int_eq(folder_delete(root, STR("f7"), &e), 0);
+    ck_assert_int_eq(folder_create(root, STR("new"), &e), 0);
+    ck_assert_int_eq(folder_create(root, STR("newer"), &e), -1);
+    arena_free(&arena);
+}
+END_TEST
+
+START_TEST(subscriptions_at_their_ceiling)
+{
+    struct err e = {0};
+    struct arena arena = arena_new(32 << 20);
+    struct folder_list list;
+    struct buf text = buf_new(1 << 20);
+    for (int i = 0; i < FOLDERS_MAX - 1; i++)
+        buf_addf(&text, "f%d\n", i);
+    ck_assert_int_eq(durable_replace(root, "subscriptions", buf_str(&text), &e), 0);
+    ck_assert_int_eq(folder_subscribe(root, STR("last"), true, &e), 0);
+    ck_assert_int_eq(folder_subscribe(root, STR("beyond"), true, &e), -1);
+    ck_assert_int_eq(e.class, ERR_LIMIT);
+    ck_assert_int_eq(folder_subscribe(root, STR("last"), true, &e), 0);
+    ck_assert_int_eq(folder_subscriptions(root, &arena, &list, &e), 0);
+    ck_assert_uint_eq(list.n, FOLDERS_MAX);
+    ck_assert_int_eq(folder_subscribe(root, STR("f7"), false, &e), 0);
+    ck_assert_int_eq(folder_subscribe(root, STR("beyond"), true, &e), 0);
+    ck_assert_int_eq(folder_subscriptions(root, &arena, &list, &e), 0);
+    ck_assert_uint_eq(list.n, FOLDERS_MAX);
+    buf_free(&text);
+    arena_free(&arena);
+}
+END_TEST
+
 Suite *suite_folder(void);
 Suite *
 suite_folder(void)
@@ -150,6 +213,8 @@ suite_folder(void)
     tcase_add_test(t, patterns_take_linear_time);
     tcase_add_test(t, create_rename_delete);
     tcase_add_test(t, subscriptions_are_kept);
+    tcase_add_test(t, folders_at_their_ceiling);
+    tcase_add_test(t, subscriptions_at_their_ceiling);
     suite_add_tcase(s, t);
     return s;
 }

@@ -48,6 +48,26 @@ START_TEST(a_line_is_written_at_once_cut_and_cleaned)
 }
 END_TEST
 
+/* The text that fills a line is whole; one byte more and its last one is cut, and nothing of the
+ * next line. */
+START_TEST(a_line_at_its_ceiling)
+{
+    static char most[LOG_LINE_MAX];
+    log_info("%s", "");
+    size_t head = strlen(written()) - 1, n = LOG_LINE_MAX - head;
+    memset(most, 'x', n + 1);
+    most[n - 1] = 'y';
+    log_info("%.*s", (int)n, most);
+    log_info("%.*s", (int)n + 1, most);
+    log_info("next");
+    ck_assert_uint_eq(lines(), 4);
+    const char *at = strchr(text, '\n') + 1;
+    for (int i = 0; i < 2; i++, at += LOG_LINE_MAX + 1)
+        ck_assert_int_eq(strncmp(at + LOG_LINE_MAX - 2, "xy\n", 3), 0);
+    ck_assert_str_eq(at + head, "next\n");
+}
+END_TEST
+
 START_TEST(gathered_lines_wait_until_they_are_flushed)
 {
     log_gather();
@@ -122,6 +142,7 @@ suite_log(void)
     TCase *t = tcase_create("log");
     tcase_add_checked_fixture(t, setup, NULL);
     tcase_add_test(t, a_line_is_written_at_once_cut_and_cleaned);
+    tcase_add_test(t, a_line_at_its_ceiling);
     tcase_add_test(t, gathered_lines_wait_until_they_are_flushed);
     tcase_add_test(t, more_than_is_kept_goes_out_in_order);
     tcase_add_test(t, what_is_lost_is_counted);

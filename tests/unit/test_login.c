@@ -448,6 +448,27 @@ START_TEST(imap_literals_up_to_the_limit)
 }
 END_TEST
 
+/* As long as that authd is asked; a longer one is wrong without a question, and the session goes
+ * on. */
+START_TEST(imap_a_password_at_its_ceiling)
+{
+    static char text[LOGIN_LINE_MAX];
+    for (int extra = 0; extra < 2; extra++) {
+        struct buf b = {.p = text, .cap = sizeof text, .max = sizeof text - 1};
+        unsigned before = *the.asked;
+        buf_addz(&b, "a LOGIN user \"right");
+        for (int i = 0; i < LOGIN_PASSWORD_MAX + extra - 5; i++)
+            buf_addc(&b, 'x');
+        buf_addz(&b, extra ? "\"\r\nb NOOP\r\nc LOGOUT\r\n" : "\"\r\nbye\r\n");
+        dialogue(HERE, buf_str(&b));
+        ck_assert_int_ne(has("a OK cell user"), extra);
+        ck_assert_int_eq(has("a NO [AUTHENTICATIONFAILED]"), extra);
+        ck_assert_int_eq(has("b OK"), extra);
+        ck_assert_uint_eq(*the.asked, before + !extra);
+    }
+}
+END_TEST
+
 START_TEST(imap_three_bad_commands_and_out)
 {
     static char text[200000];
@@ -698,13 +719,14 @@ suite_login(void)
 {
     Suite *s = suite_create("login");
     add_case(s, "imap", setup_imap,
-             (const TTest *const[]){
-                 imap_capabilities_are_what_works, imap_logins_in_every_spelling,
-                 imap_bytes_behind_the_login_go_to_the_cell, imap_byte_by_byte,
-                 imap_wrong_passwords_cost_time_and_end, imap_trouble_is_not_a_wrong_password,
-                 imap_passwords_in_clear_are_refused, imap_proofs_that_are_none,
-                 imap_input_that_is_refused, imap_literals_up_to_the_limit,
-                 imap_three_bad_commands_and_out, imap_every_prefix, imap_every_cut, NULL});
+             (const TTest *const[]){imap_capabilities_are_what_works, imap_logins_in_every_spelling,
+                                    imap_bytes_behind_the_login_go_to_the_cell, imap_byte_by_byte,
+                                    imap_wrong_passwords_cost_time_and_end,
+                                    imap_trouble_is_not_a_wrong_password,
+                                    imap_passwords_in_clear_are_refused, imap_proofs_that_are_none,
+                                    imap_input_that_is_refused, imap_literals_up_to_the_limit,
+                                    imap_a_password_at_its_ceiling, imap_three_bad_commands_and_out,
+                                    imap_every_prefix, imap_every_cut, NULL});
     add_case(s, "imap and TLS", setup_imap_tls,
              (const TTest *const[]){imap_tls_from_the_first_byte, imap_starttls_forgets_and_proxies,
                                     imap_injection_behind_starttls,

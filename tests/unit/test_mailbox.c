@@ -476,6 +476,42 @@ START_TEST(mailfile_converts_at_every_offset)
 }
 END_TEST
 
+/* The longest that is held, and one that is not: the same bytes of both, from any place. */
+START_TEST(a_message_held_whole_at_its_ceiling)
+{
+    static char text[MAILFILE_WHOLE + 1];
+    struct buf out = buf_new(MAILFILE_WHOLE + 1);
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)('a' + i % 23);
+    memcpy(text, "A: b\r\n\r\n", 8);
+    for (size_t n = MAILFILE_WHOLE; n <= MAILFILE_WHOLE + 1; n++) {
+        struct err e;
+        struct mailfile f;
+        uint64_t size;
+        char path[400];
+        snprintf(path, sizeof path, "%s/f", top);
+        int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+        size_t before = temp_fds();
+        ck_assert(write(fd, text, n) == (ssize_t)n);
+        ck_assert_int_eq(mailfile_load(&f, dup(fd), false, &e), 0);
+        ck_assert_int_eq(f.whole, n == MAILFILE_WHOLE);
+        ck_assert_int_eq(mailfile_size(&f, &size, &e), 0);
+        ck_assert_uint_eq(size, n);
+        ck_assert_uint_eq(f.body_at, 8);
+        static const size_t from[] = {0, 7, MAILFILE_HEAD - 1, MAILFILE_WHOLE - 2};
+        for (size_t i = 0; i < sizeof from / sizeof from[0]; i++) {
+            buf_reset(&out);
+            ck_assert_int_eq(mailfile_range(&f, from[i], n, &out, &e), 0);
+            ck_assert(str_eq(buf_str(&out), str_of(text + from[i], n - from[i])));
+        }
+        mailfile_free(&f);
+        ck_assert_uint_eq(temp_fds(), before);
+        close(fd);
+    }
+    buf_free(&out);
+}
+END_TEST
+
 /* ---- copy, keywords, locks ---- */
 
 START_TEST(copy_keeps_flags_keywords_and_dates)
@@ -745,6 +781,7 @@ suite_mailbox(void)
     tcase_add_test(t, hostile_content_is_passed_over);
     tcase_add_test(t, sizes_are_learnt_once);
     tcase_add_test(t, mailfile_converts_at_every_offset);
+    tcase_add_test(t, a_message_held_whole_at_its_ceiling);
     tcase_add_test(t, copy_keeps_flags_keywords_and_dates);
     tcase_add_test(t, keywords_fill_up);
     tcase_add_test(t, dovecot_keywords_are_taken_over);

@@ -347,6 +347,45 @@ START_TEST(every_byte_forged)
 }
 END_TEST
 
+/* An envelope of this size: records that may come again fill what recipients cannot. */
+static struct buf
+filled(size_t size)
+{
+    enum { RECORD = 4, HELO = 6 };
+    struct buf b = written("hello\r\n");
+    char end[RECORD + 7];
+    memcpy(end, b.p + b.n - sizeof end, sizeof end);
+    buf_truncate(&b, b.n - sizeof end);
+    for (size_t left = QFILE_HEAD + size - RECORD - b.n; left;) {
+        size_t n = (left < RECORD + QFILE_FIELD_MAX ? left : 1000) - RECORD;
+        char head[RECORD] = {HELO, 0, (char)(n >> 8), (char)n};
+        buf_add(&b, str_of(head, sizeof head));
+        memset(buf_reserve(&b, n + 1), 'h', n);
+        buf_commit(&b, n);
+        left -= RECORD + n;
+    }
+    buf_add(&b, str_of(end, sizeof end));
+    seal(&b);
+    return b;
+}
+
+START_TEST(an_envelope_at_its_ceiling)
+{
+    struct buf b = filled(QFILE_ENVELOPE_MAX);
+    ck_assert_msg(read_text(buf_str(&b)) == 0, "%s", e.text);
+    ck_assert_uint_eq(env.nrcpt, 2);
+    ck_str(env.rcpts[1].address, "b@example.net");
+    ck_assert_uint_eq(env.message_offset, QFILE_HEAD + QFILE_ENVELOPE_MAX);
+    ck_assert_uint_eq(env.message_size, 7);
+    buf_free(&b);
+    b = filled(QFILE_ENVELOPE_MAX + 1);
+    ck_assert_int_eq(read_text(buf_str(&b)), -1);
+    ck_assert_int_eq(e.class, ERR_DAMAGED);
+    ck_assert_str_eq(e.text, "damaged queue file: the head is malformed");
+    buf_free(&b);
+}
+END_TEST
+
 Suite *suite_qfile(void);
 Suite *
 suite_qfile(void)
@@ -367,6 +406,7 @@ suite_qfile(void)
     tcase_add_test(t, malformed_wishes_are_not_written);
     tcase_add_test(t, recipients_at_their_ceiling);
     tcase_add_test(t, every_byte_forged);
+    tcase_add_test(t, an_envelope_at_its_ceiling);
     suite_add_tcase(s, t);
     return s;
 }

@@ -158,6 +158,46 @@ START_TEST(a_damaged_journal_is_cut)
 }
 END_TEST
 
+/* A journal up to its ceiling takes the next reason, a longer one takes none; what matters is on
+ * record in either. */
+START_TEST(reasons_at_their_ceiling)
+{
+    enum { RECORD = 16 + 4 };
+    static char text[REASON_MAX];
+    struct entry *entry = accept_message("s@example.com", both, 2);
+    struct message *m = load(entry);
+    struct buf b = buf_new(JOURNAL_REASONS_MAX);
+    struct err e;
+    memset(text, 't', sizeof text);
+    while (b.n < JOURNAL_REASONS_MAX - RECORD - sizeof text)
+        journal_put_deferred(&b, 1, STR("old"));
+    journal_put_deferred(&b, 1, str_of(text, JOURNAL_REASONS_MAX - RECORD - b.n));
+    ck_assert_uint_eq(b.n, JOURNAL_REASONS_MAX);
+    ck_assert_int_eq(journal_append(m, &b, true, &e), 0);
+    message_free(m);
+    for (int i = 0; i < 2; i++) {
+        m = load(entry);
+        entry->state = ENTRY_ACTIVE;
+        m->open = 2;
+        message_outcome(m, m->rcpts[0], OUTCOME_LATER, STR("4.4.1"),
+                        i ? STR("beyond it") : STR("at it"), STR("none"));
+        if (i)
+            message_outcome(m, m->rcpts[1], OUTCOME_DONE, STR("2.0.0"), STR("ok"), STR("none"));
+        else
+            message_outcome(m, m->rcpts[1], OUTCOME_LATER, STR("4.4.1"), STR("beyond it"),
+                            STR("none"));
+        message_settle(m);
+        m = load(entry);
+        ck_assert_uint_eq(entry->attempts, (unsigned)i + 1);
+        ck_assert(str_find(m->rcpts[0]->text, STR("at it")) >= 0);
+        ck_assert(str_starts(m->rcpts[1]->text, STR("ttt")));
+        ck_assert_int_eq(m->rcpts[1]->state == RCPT_DONE, i);
+        message_free(m);
+    }
+    buf_free(&b);
+}
+END_TEST
+
 START_TEST(expansion_at_its_ceiling)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
@@ -495,6 +535,53 @@ START_TEST(tried_at_once)
 }
 END_TEST
 
+/* So many are said, sent, and found; one more the command does not take, and qmgr does nothing for
+ * who sends it nevertheless. */
+START_TEST(ids_at_their_ceiling)
+{
+    static char ids[QFILTER_IDS_MAX + 1][ID_LEN + 1];
+    static struct qfilter f;
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    struct err e = {0};
+    struct msg m = {0};
+    uint32_t busy;
+    int pair[2];
+    entry->due_s = clock_steady_s() + 19;
+    entry_wait(entry);
+    for (size_t i = 0; i < QFILTER_IDS_MAX; i++) {
+        store_new_id(ids[i]);
+        if (i == QFILTER_IDS_MAX / 2)
+            memcpy(ids[i], entry->id, ID_LEN);
+        ck_assert_int_eq(qfilter_word(&f, NULL, ids[i], &e), 1);
+    }
+    ck_assert_uint_eq(order(QUEUE_DROP, true, &f, &busy), 1);
+    ck_assert_int_eq(qfilter_word(&f, NULL, ids[0], &e), -1);
+    ck_assert_int_eq(e.class, ERR_LIMIT);
+    ck_assert_str_eq(e.text, "more than 1000 IDs");
+    ck_assert_uint_eq(f.nids, QFILTER_IDS_MAX);
+    msg_begin(&m, M_QUEUE_SELECT);
+    msg_put_str(&m, STR(""));
+    msg_put_u32(&m, QUEUE_DROP);
+    msg_put_bool(&m, false);
+    struct qfilter none = {0};
+    qfilter_put(&m, &none);
+    buf_truncate(&m.fields, m.fields.n - 5); /* the number of IDs: a type, and a u32 */
+    msg_put_u32(&m, QFILTER_IDS_MAX + 1);
+    for (size_t i = 0; i <= QFILTER_IDS_MAX; i++)
+        msg_put_str(&m, str_of(entry->id, ID_LEN));
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    ck_assert_ptr_nonnull(service_adopt(&qmgr.service, pair[0], R_CTL, NULL));
+    ck_assert_int_eq(msg_send(pair[1], &m), 0);
+    turn();
+    ck_assert_int_eq(chan_recv(pair[1], &m, R_QMGR, R_CTL, 1000, &e), 0);
+    ck_assert_uint_eq(index_count(), 1);
+    ck_assert_uint_eq(order(QUEUE_DROP, false, &f, &busy), 1);
+    ck_assert_uint_eq(index_count(), 0);
+    close(pair[1]);
+    msg_free(&m);
+}
+END_TEST
+
 START_TEST(found_by_age)
 {
     struct qfilter older = {.older_s = 3600}, newer = {.newer_s = 3600}, all = {.all = true};
@@ -660,6 +747,7 @@ suite_queue(void)
     tcase_add_test(t, new_to_cur_to_nothing);
     tcase_add_test(t, a_journal_is_replayed);
     tcase_add_test(t, a_damaged_journal_is_cut);
+    tcase_add_test(t, reasons_at_their_ceiling);
     tcase_add_test(t, expansion_at_its_ceiling);
     tcase_add_test(t, a_bounce_tells_what_failed);
     tcase_add_test(t, the_null_sender_gets_none);
@@ -677,6 +765,7 @@ suite_queue(void)
     tcase_add_test(t, names_in_a_notice_are_clean);
     tcase_add_test(t, so_many_are_told_of);
     tcase_add_test(t, tried_at_once);
+    tcase_add_test(t, ids_at_their_ceiling);
     tcase_add_test(t, found_by_age);
     tcase_add_test(t, held_and_released_while_active);
     tcase_add_test(t, orphaned_journals_are_removed);

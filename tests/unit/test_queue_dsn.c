@@ -212,6 +212,36 @@ START_TEST(a_message_too_large_to_come_back)
 }
 END_TEST
 
+/* A header of as many bytes as are returned comes back whole; of a longer one the lines that fit.
+ */
+START_TEST(a_header_too_large_to_come_back)
+{
+    enum { HEADER_MAX = 50000 };
+    static char text[HEADER_MAX + 20];
+    struct qfile_rcpt to = {.address = STR("a@example.org")};
+    struct envelope env = {
+        .sender = STR("s@example.com"), .origin = STR("smtp"), .rcpts = &to, .nrcpt = 1};
+    size_t n = HEADER_MAX + (size_t)_i; /* without the empty line */
+    for (size_t i = 0; i < n; i++)
+        text[i] = "X-Line: 01234567\r\n"[i % 18];
+    memcpy(text + n - 15, "X-Last: abcde\r\n", 15);
+    memcpy(text + n - 17, "\r\n", 2);
+    snprintf(text + n, sizeof text - n, "\r\nbody\r\n");
+    struct message *m = load(accept_envelope(&env, 's', text));
+    answer(m, 0, OUTCOME_NEVER, "x");
+    message_settle(m);
+    struct buf b = notice();
+    size_t lines = 0;
+    for (struct str left = buf_str(&b); left.n;)
+        lines += str_eq(str_cut(&left, '\n'), STR("X-Line: 01234567\r"));
+    ck_assert_uint_eq(lines, (n - 15) / 18);
+    ck_assert_int_ne(has(&b, "X-Last: abcde\r\n"), _i);
+    ck_assert(!has(&b, "X-Last: abcd\r\n") && has(&b, "text/rfc822-headers"));
+    ck_assert(!has(&b, "body"));
+    buf_free(&b);
+}
+END_TEST
+
 /* What was delivered is on record before its report is sent, and the report before that is: a
  * successor sends it, and does not deliver again; when it is on record it is not sent again. */
 START_TEST(a_report_that_is_owed)
@@ -514,6 +544,7 @@ suite_queue_dsn(void)
     tcase_add_loop_test(t, what_a_host_said, 0, 6);
     tcase_add_test(t, the_message_comes_back);
     tcase_add_loop_test(t, a_message_too_large_to_come_back, 0, 2);
+    tcase_add_loop_test(t, a_header_too_large_to_come_back, 0, 2);
     tcase_add_test(t, a_report_that_is_owed);
     tcase_add_test(t, owed_and_told_in_a_damaged_journal);
     tcase_add_test(t, a_report_that_must_wait);

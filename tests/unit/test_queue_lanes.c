@@ -1,5 +1,6 @@
 /* qmgr: lanes, with local played by the test. */
 #include "lib/ipc/channel.h"
+#include "qmgr/lane.h"
 #include "tests/unit/queue_world.h"
 
 /* Local, played. */
@@ -189,6 +190,56 @@ START_TEST(what_had_to_wait_is_not_tried_again)
     outcome(lane, 0, OUTCOME_DONE);
     turn();
     ck_assert_uint_eq(index_count(), 0);
+}
+END_TEST
+
+static void
+adopt(struct entry *entry)
+{
+    struct err e = {0};
+    struct arena arena = arena_new(2 * QFILE_ENVELOPE_MAX);
+    struct envelope env;
+    int fd = store_read_fd(entry);
+    ck_assert_int_eq(qfile_read(fd, &arena, &env, &e), 0);
+    message_adopt(entry, &arena, &env, &fd);
+    arena_free(&arena);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The last place in memory is used; what comes then waits for one, is not lost, and takes no
+ * attempt for it. */
+START_TEST(active_at_its_ceiling)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct entry *last = accept_message("s@example.com", alice, 1);
+    struct entry *beyond = accept_message("s@example.com", both + 1, 1);
+    qmgr.nactive = ACTIVE_MAX - 1;
+    adopt(last);
+    ck_assert_int_eq(last->state, ENTRY_ACTIVE);
+    adopt(beyond);
+    ck_assert_int_ne(beyond->state, ENTRY_ACTIVE);
+    ck_assert_ptr_null(entry_message(beyond));
+    ck_assert_uint_eq(qmgr.nactive, ACTIVE_MAX);
+    turn();
+    int lane = take_lane();
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    ck_assert_int_ne(beyond->state, ENTRY_ACTIVE); /* the last quarter is for what comes new */
+    ck_assert_uint_eq(qmgr.nactive, ACTIVE_MAX - 1);
+    qmgr.nactive = 0;
+    ready_wake();
+    turn();
+    ck_assert_int_eq(beyond->state, ENTRY_ACTIVE);
+    ck_assert_uint_eq(beyond->attempts, 0);
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    ck_assert(!again);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(qmgr.nactive, 0);
 }
 END_TEST
 
@@ -534,6 +585,38 @@ relay_once(enum outcome what, const char *dsn, const char *text, const char *hos
     turn();
 }
 
+/* A connection has the next message before it has answered for the one before it, and no more. */
+START_TEST(a_lane_to_relay_is_handed_two)
+{
+    static const char *const far[] = {"x@far.example"};
+    const char *host = "mx.example[192.0.2.1]:25";
+    struct msg m = {0};
+    struct err e;
+    char c;
+    conf.queue.destination_max = 1;
+    route_configure();
+    message_start(accept_message("s@example.com", far, 1), 0);
+    int lane = relay_lane();
+    ck_assert(relay_answers(lane, OUTCOME_DONE, "2.0.0", "ok", host));
+    for (int i = 0; i < LANE_RELAY_JOBS + 1; i++)
+        message_start(accept_message("s@example.com", far, 1), 0);
+    turn();
+    ck_assert_int_eq(chan_recv(lane, &m, R_QMGR, R_RELAY, 0, &e), 1);
+    ck_assert_int_eq(chan_recv(lane, &m, R_QMGR, R_RELAY, 0, &e), 1);
+    ck_assert_int_lt(chan_recv(lane, &m, R_QMGR, R_RELAY, 0, &e), 0);
+    msg_free(&m);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    ck_assert_uint_eq(index_count(), 2);
+    ck_assert(relay_answers(lane, OUTCOME_DONE, "2.0.0", "ok", host)); /* for the second */
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(sched_running(POOL_RELAY), 0);
+    ck_assert_int_lt(recv(relay_door, &c, 1, MSG_PEEK | MSG_DONTWAIT), 0); /* no other lane */
+}
+END_TEST
+
 /* What counts as a host that was not reached: two domains that lead to it, five at once. */
 START_TEST(a_host_behind_two_domains)
 {
@@ -782,6 +865,7 @@ suite_queue_lanes(void)
     tcase_add_loop_test(t, called_damaged, 0, 2);
     tcase_add_test(t, damaged_and_removed);
     tcase_add_test(t, what_had_to_wait_is_not_tried_again);
+    tcase_add_test(t, active_at_its_ceiling);
     tcase_add_test(t, one_done_one_later);
     tcase_add_test(t, an_alias_is_recorded_first);
     tcase_add_loop_test(t, a_lane_that_breaks_the_rules, 0, 8);
@@ -792,6 +876,7 @@ suite_queue_lanes(void)
     tcase_add_test(t, a_lane_that_dies_with_some);
     tcase_add_test(t, a_large_message_has_no_company);
     tcase_add_test(t, the_file_goes_while_it_waits);
+    tcase_add_test(t, a_lane_to_relay_is_handed_two);
     tcase_add_test(t, a_connection_gives_way);
     tcase_add_loop_test(t, a_host_behind_two_domains, 0, 3);
     tcase_add_test(t, parked_with_a_route_it_keeps_its_flow);

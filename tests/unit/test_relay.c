@@ -846,6 +846,24 @@ START_TEST(domains_that_lead_somewhere)
 }
 END_TEST
 
+/* The next one goes over a new connection, and the old one has been taken leave of. */
+START_TEST(messages_over_one_connection_at_their_ceiling)
+{
+    play((const struct script[]){{0}}, 1);
+    send_route("example.org");
+    for (int i = 0; i <= RELAY_MESSAGES_MAX; i++) {
+        ck_assert_int_eq(the.heard[0]->connections, i > 0);
+        ck_assert(!heard(0, "QUIT"));
+        send_message(one, 1, hello, 0);
+        struct outcome_is o = outcome();
+        ck_assert_msg(o.outcome == OUTCOME_RELAYED, "%d: %s", i, o.text);
+    }
+    ck_assert_int_eq(the.heard[0]->connections, 2);
+    ck_assert(heard(0, "QUIT\r\nEHLO"));
+    finish();
+}
+END_TEST
+
 START_TEST(what_is_too_large_is_not_sent)
 {
     play((const struct script[]){{.ehlo = "250-me\r\n250 SIZE 21"}}, 1);
@@ -990,6 +1008,7 @@ suite_relay(void)
     tcase_add_test(t, a_connection_that_died_while_idle_is_no_failure);
     tcase_add_test(t, domains_that_lead_nowhere);
     tcase_add_test(t, domains_that_lead_somewhere);
+    tcase_add_test(t, messages_over_one_connection_at_their_ceiling);
     tcase_add_test(t, what_is_too_large_is_not_sent);
     tcase_add_test(t, content_survives_every_edge);
     tcase_add_test(t, more_recipients_than_a_window);

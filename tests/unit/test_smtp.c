@@ -251,6 +251,25 @@ START_TEST(paths_and_parameters)
 }
 END_TEST
 
+START_TEST(parameters_at_their_ceiling)
+{
+    struct smtp_path p;
+    struct err e = {0};
+    char line[SMTP_LINE_MAX];
+    int n = snprintf(line, sizeof line, "FROM:<a@b>");
+    for (int i = 0; i < SMTP_PARAMS_MAX; i++)
+        n += snprintf(line + n, sizeof line - (size_t)n, " K%d=%d", i, i);
+    ck_assert_int_eq(path(line, &p, &e), 0);
+    ck_assert_uint_eq(p.nparams, SMTP_PARAMS_MAX);
+    ck_str(p.params[SMTP_PARAMS_MAX - 1].key, "K15");
+    ck_str(p.params[SMTP_PARAMS_MAX - 1].value, "15");
+    snprintf(line + n, sizeof line - (size_t)n, " K=1");
+    ck_assert_int_eq(path(line, &p, &e), -1);
+    ck_assert_int_eq(e.class, ERR_PROTOCOL);
+    ck_assert_str_eq(e.text, "more than 16 parameters");
+}
+END_TEST
+
 START_TEST(every_prefix_of_a_command)
 {
     static const char whole[] = "MAIL FROM:<\"a\\\"b\"@x.example> SIZE=100 BODY=8BITMIME";
@@ -569,6 +588,7 @@ suite_smtp(void)
     tcase_add_test(t, dots_at_buffer_edges_survive);
     tcase_add_test(t, command_lines);
     tcase_add_test(t, paths_and_parameters);
+    tcase_add_test(t, parameters_at_their_ceiling);
     tcase_add_test(t, every_prefix_of_a_command);
     tcase_add_test(t, names_after_helo);
     tcase_add_test(t, replies);

@@ -338,6 +338,42 @@ START_TEST(many_gone_are_remembered_as_far_as_they_fit)
 }
 END_TEST
 
+/* A log of the greatest length is taken, and read by the next session; what would make it longer is
+ * not appended, and then a new index is made: no change is lost for that. */
+START_TEST(a_log_at_its_ceiling)
+{
+    const size_t tail = sizeof(struct mailindex_entry) + sizeof(struct mailindex_tail);
+    struct mailbox a, b;
+    struct stat st;
+    four();
+    open_box(&a, false);
+    uint64_t end = a.ix.read_to, most = a.ix.log_at + MAILINDEX_LOG_MAX;
+    size_t room = (size_t)(most - end) - sizeof(struct mailindex_batch) - tail + 8 * (size_t)_i;
+    while ((room - a.ix.batch.n) % mailindex_entry_size(MAILINDEX_CACHE))
+        mailindex_put_facts(&a.ix, &a.msgs[1]);
+    while (a.ix.batch.n < room)
+        mailindex_put_cache(&a.ix, &a.msgs[0]);
+    ck_assert_uint_eq(a.ix.batch.n, room);
+    ck_assert_int_eq(mailindex_commit(&a.ix, &a.rows), -_i);
+    ck_assert_uint_eq(a.ix.read_to, _i ? end : most);
+    ck_assert_uint_eq(a.ix.batch.n, 0);
+    ck_assert_int_eq(stat("bulkhead.index", &st), 0);
+    ck_assert_uint_eq((uint64_t)st.st_size, _i ? end : most);
+    open_box(&b, false);
+    ck_assert_uint_eq(b.n, 4);
+    ck_assert_int_eq(mailbox_store(&b, 0, MAILBOX_ADD, MAILBOX_SEEN, 0, NULL), 0);
+    ck_assert_int_eq(mailbox_store(&a, 1, MAILBOX_ADD, MAILBOX_SEEN, 0, NULL), 0);
+    mailbox_close(&a);
+    mailbox_close(&b);
+    open_box(&b, false);
+    ck_assert_uint_eq(b.n, 4);
+    ck_assert(b.msgs[0].flags == MAILBOX_SEEN && b.msgs[1].flags == MAILBOX_SEEN);
+    mailbox_close(&b);
+    ck_assert_int_eq(stat("bulkhead.index", &st), 0);
+    ck_assert_int_lt(st.st_size, 1 << 20);
+}
+END_TEST
+
 START_TEST(texts_are_kept_and_a_damaged_cache_is_not_believed)
 {
     struct mailbox mb;
@@ -377,6 +413,96 @@ START_TEST(texts_are_kept_and_a_damaged_cache_is_not_believed)
         whole.p[n] = (char)(whole.p[n] ^ 0x20);
     }
     buf_free(&whole);
+}
+END_TEST
+
+/* A text of the greatest length is kept, with one of each kind in one item; a longer one is made
+ * anew each time. */
+START_TEST(a_text_at_its_ceiling)
+{
+    enum { MOST = MAILCACHE_ITEM_MAX / 8 };
+    struct mailbox mb;
+    struct str text;
+    char *big = malloc(MOST + 1);
+    memset(big, 't', MOST + 1);
+    four();
+    open_box(&mb, false);
+    for (uint32_t k = MAILCACHE_HEADER; k <= MAILCACHE_EMAILID; k++)
+        mailcache_put(&mb, 0, k, str_of(big, MOST));
+    mailcache_put(&mb, 1, MAILCACHE_BODY, str_of(big, MOST + 1));
+    mailcache_put(&mb, 2, MAILCACHE_BODY, STR("another's"));
+    mailbox_settle(&mb);
+    mailbox_close(&mb);
+    open_box(&mb, true);
+    for (uint32_t k = MAILCACHE_HEADER; k <= MAILCACHE_EMAILID; k++) {
+        ck_assert_int_eq(mailcache_get(&mb, 0, k, &text), 0);
+        ck_assert(str_eq(text, str_of(big, MOST)));
+    }
+    ck_assert_int_lt(mailcache_get(&mb, 1, MAILCACHE_BODY, &text), 0);
+    ck_assert_int_eq(mailcache_get(&mb, 2, MAILCACHE_BODY, &text), 0);
+    ck_str(text, "another's");
+    mailbox_close(&mb);
+    free(big);
+}
+END_TEST
+
+/* What waits is written when there is so much of it, and not lost for that. */
+START_TEST(texts_that_wait_at_their_ceiling)
+{
+    enum { N = 40, SIZE = 65536 };
+    static char big[SIZE];
+    struct mailbox mb;
+    struct str text;
+    size_t most = 0;
+    memset(big, 't', sizeof big);
+    for (int i = 0; i < N; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "cur/%d.x.h:2,", 100 + i);
+        plant(path, "x\n");
+    }
+    open_box(&mb, false);
+    for (size_t i = 0; i < N; i++) {
+        big[0] = (char)('a' + i % 26);
+        mailcache_put(&mb, i, MAILCACHE_BODY, str_of(big, sizeof big));
+        most = mb.cache.waiting.n > most ? mb.cache.waiting.n : most;
+    }
+    ck_assert_uint_ge(most, MAILCACHE_WAIT_MAX);
+    ck_assert_uint_lt(most, MAILCACHE_WAIT_MAX + 2 * SIZE);
+    mailcache_flush(&mb);
+    ck_assert_uint_eq(mb.cache.waiting.n, 0);
+    for (size_t i = 0; i < N; i++) {
+        ck_assert_int_eq(mailcache_get(&mb, i, MAILCACHE_BODY, &text), 0);
+        ck_assert_uint_eq(text.n, SIZE);
+        ck_assert_int_eq(text.p[0], 'a' + (int)i % 26);
+    }
+    mailbox_close(&mb);
+}
+END_TEST
+
+/* Where the file has no room for all that may wait nothing is added, and what is there stays. */
+START_TEST(a_cache_at_its_ceiling)
+{
+    struct mailbox mb;
+    struct str text;
+    struct stat st;
+    four();
+    open_box(&mb, false);
+    mailcache_put(&mb, 0, MAILCACHE_BODY, STR("first"));
+    mailcache_flush(&mb);
+    for (int beyond = 0; beyond < 2; beyond++) {
+        ck_assert_int_eq(
+            truncate("bulkhead.cache", MAILCACHE_MAX - 4 * MAILCACHE_WAIT_MAX + beyond), 0);
+        mailcache_put(&mb, 1 + (size_t)beyond, MAILCACHE_BODY, STR("next"));
+        mailcache_flush(&mb);
+        ck_assert_uint_eq(mb.cache.waiting.n, 0);
+        ck_assert_int_eq(mailcache_get(&mb, 1 + (size_t)beyond, MAILCACHE_BODY, &text),
+                         beyond ? -1 : 0);
+        ck_assert_int_eq(mailcache_get(&mb, 0, MAILCACHE_BODY, &text), 0);
+        ck_str(text, "first");
+    }
+    ck_assert_int_eq(stat("bulkhead.cache", &st), 0);
+    ck_assert_int_eq(st.st_size, MAILCACHE_MAX - 4 * MAILCACHE_WAIT_MAX + 1);
+    mailbox_close(&mb);
 }
 END_TEST
 
@@ -711,7 +837,11 @@ suite_store(void)
     tcase_add_test(t, an_old_index_is_brought_up);
     tcase_add_test(t, a_new_start_of_the_system_counts_on);
     tcase_add_test(t, many_gone_are_remembered_as_far_as_they_fit);
+    tcase_add_loop_test(t, a_log_at_its_ceiling, 0, 2);
     tcase_add_test(t, texts_are_kept_and_a_damaged_cache_is_not_believed);
+    tcase_add_test(t, a_text_at_its_ceiling);
+    tcase_add_test(t, texts_that_wait_at_their_ceiling);
+    tcase_add_test(t, a_cache_at_its_ceiling);
     tcase_add_test(t, a_cache_half_dead_is_made_smaller);
     tcase_add_test(t, quota_is_kept_as_maildirplusplus_has_it);
     tcase_add_test(t, room_that_is_held_is_not_counted_away);

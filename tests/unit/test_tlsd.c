@@ -7,6 +7,7 @@
 #include "tests/unit/unit.h"
 #include "tlsd/heap.h"
 #include "tlsd/session.h"
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -134,6 +135,49 @@ START_TEST(a_client_that_takes_its_time)
     static char big[400001];
     late_s = TLSD_LAST_MS / 1000 + 1;
     serve_and_close(big, sizeof big - 1);
+}
+END_TEST
+
+/* A client that has heard all and goes on talking: how much of it was taken, up to want. */
+static size_t
+talked_on(size_t want)
+{
+    static char junk[65536];
+    struct stream io;
+    struct err e = {0};
+    struct str line;
+    char text[STARTTLS_TEXT_MAX], c;
+    bool bare;
+    int fd;
+    size_t sent = 0;
+    ssize_t n = 1;
+    begin(&fd, &io);
+    pid_t pid = client(fd, "hello\r\n", "bye\r\n", false);
+    ck_assert_int_eq(starttls(&front, &io, text, &e), 0);
+    ck_assert_int_eq(stream_line(&io, 100, &line, &bare, &e), 0);
+    stream_putz(&io, "bye\r\n");
+    ck_assert_int_eq(stream_flush(&io, &e), 0);
+    close(io.fd_in);
+    stream_free(&io);
+    content(pid); /* this end of its socket is still open */
+    ck_assert_int_eq(fcntl(fd, F_SETFL, 0), 0);
+    while (n > 0 && sent < want) {
+        n = send(fd, junk, want - sent < sizeof junk ? want - sent : sizeof junk, MSG_NOSIGNAL);
+        sent += n > 0 ? (size_t)n : 0;
+    }
+    shutdown(fd, SHUT_WR);
+    ck_assert_int_le(recv(fd, &c, 1, 0), 0);
+    close(fd);
+    return sent;
+}
+
+/* So much is read and dropped, that the last words to it arrive; then it is cut off. */
+START_TEST(last_words_at_their_ceiling)
+{
+    int tries = 5; /* there is a limit in time, too, which a slow machine may meet first */
+    while (talked_on(TLSD_LAST_MAX) < TLSD_LAST_MAX)
+        ck_assert_int_gt(--tries, 0);
+    ck_assert_uint_lt(talked_on((size_t)8 * TLSD_LAST_MAX), (size_t)8 * TLSD_LAST_MAX);
 }
 END_TEST
 
@@ -316,6 +360,7 @@ suite_tlsd(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_front_gets_the_bytes_in_clear);
     tcase_add_test(t, a_client_that_takes_its_time);
+    tcase_add_test(t, last_words_at_their_ceiling);
     tcase_add_test(t, a_cut_client_is_an_end);
     tcase_add_test(t, a_handshake_that_fails_says_why);
     tcase_add_test(t, what_was_said_in_clear_ends_it);

@@ -182,13 +182,19 @@ gather_end(struct gather *g, struct folder_list *list_r, struct err *e)
 }
 
 static bool
+has_folder_name(const struct dirent *d)
+{
+    struct str name = str_z(d->d_name + 1);
+    return d->d_name[0] == '.' && (d->d_type == DT_DIR || d->d_type == DT_UNKNOWN) &&
+           folder_check(name) && !folder_is_inbox(name);
+}
+
+static bool
 is_folder(int root_fd, const struct dirent *d)
 {
     char cur[300];
     struct stat st;
-    struct str name = str_z(d->d_name + 1);
-    if (d->d_name[0] != '.' || (d->d_type != DT_DIR && d->d_type != DT_UNKNOWN) ||
-        !folder_check(name) || folder_is_inbox(name))
+    if (!has_folder_name(d))
         return false;
     if (fstatat(root_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
         return false;
@@ -345,12 +351,28 @@ folder_exists(int root_fd, struct str name)
            S_ISDIR(st.st_mode);
 }
 
+/* One more would be one that folder_list() may leave out. */
+static bool
+is_full(int root_fd)
+{
+    size_t n = 0;
+    struct dirent *d;
+    DIR *dir = open_root(root_fd, NULL);
+    while (dir && n < FOLDERS_MAX && (d = readdir(dir)))
+        n += has_folder_name(d);
+    if (dir)
+        closedir(dir);
+    return n >= FOLDERS_MAX;
+}
+
 int
 folder_create(int root_fd, struct str name, struct err *e)
 {
     char path[FOLDER_NAME_MAX + 8];
     if (folder_path(name, path) < 0)
         return err_set(e, ERR_PERMANENT, "not a folder's name");
+    if (!folder_is_inbox(name) && !folder_exists(root_fd, name) && is_full(root_fd))
+        return err_set(e, ERR_LIMIT, "too many folders");
     if (folder_is_inbox(name) || (mkdirat(root_fd, path, 0700) < 0 && errno == EEXIST))
         return err_set(e, ERR_PERMANENT, "the folder exists");
     int fd = openat(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
