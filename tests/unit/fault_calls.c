@@ -142,6 +142,12 @@ fdatasync(int fd)
 }
 
 int
+ftruncate(int fd, off_t size)
+{
+    return fault(true) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
+}
+
+int
 futimens(int fd, const struct timespec t[2])
 {
     return fault(true) ? -1 : (int)syscall(SYS_utimensat, fd, NULL, t, 0);
