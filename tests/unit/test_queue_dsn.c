@@ -369,6 +369,43 @@ START_TEST(nothing_more_than_was_asked)
 }
 END_TEST
 
+/* A host that was asked to report does it, and nobody a second time; nor is <> told of success. */
+START_TEST(nobody_reports_twice)
+{
+    static const uint8_t notify[] = {0, 0, DSN_SUCCESS};
+    struct message *m = load(accept_wishes(notify, 3, 0));
+    for (size_t i = 0; i < 3; i++)
+        answer(m, i, OUTCOME_DONE, "ok");
+    ck_assert_uint_eq(m->owed, 0);
+    message_settle(m);
+    ck_assert_uint_eq(index_count(), 0);
+    struct qfile_rcpt to = {.address = STR("a@example.org"), .notify = DSN_SUCCESS};
+    struct envelope env = {.origin = STR("smtp"), .rcpts = &to, .nrcpt = 1};
+    m = load(accept_envelope(&env, 's', letter));
+    answer(m, 0, OUTCOME_DONE, "ok");
+    ck_assert_uint_eq(m->owed, 0);
+    message_settle(m);
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(qmgr.dropped, 0);
+}
+END_TEST
+
+/* Too old to wait any longer for room: it goes, and nobody is told of the success. */
+START_TEST(a_report_that_waited_too_long)
+{
+    static const uint8_t notify = DSN_SUCCESS;
+    struct entry *entry = accept_wishes(&notify, 1, 0);
+    struct message *m = load(entry);
+    answer(m, 0, OUTCOME_DONE, "x");
+    entry->born_s -= 3600; /* expire is 60s */
+    entry->attempts = 9;
+    qmgr.tmp = -1;
+    message_settle(m);
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(files("new") + leaves("journal"), 0);
+}
+END_TEST
+
 static struct message *
 from_nobody(const char *origin)
 {
@@ -394,6 +431,14 @@ START_TEST(double_bounces)
         ck_assert_uint_eq(index_count(), 0);
         ck_assert_uint_eq(qmgr.dropped, i + 1);
     }
+    /* A session may write what it likes into its envelope. */
+    struct qfile_rcpt to = {.address = STR("gone@example.com")};
+    struct envelope env = {.origin = STR(ORIGIN_BOUNCE), .rcpts = &to, .nrcpt = 1};
+    m = load(accept_envelope(&env, 's', letter));
+    answer(m, 0, OUTCOME_NEVER, "no");
+    message_settle(m);
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(qmgr.dropped, 5);
     m = from_nobody(ORIGIN_BOUNCE);
     answer(m, 0, OUTCOME_NEVER, "host mx.a.example[192.0.2.9]:25 said: 550 no");
     message_settle(m);
@@ -412,7 +457,7 @@ START_TEST(double_bounces)
     answer(m, 0, OUTCOME_NEVER, "no");
     message_settle(m);
     ck_assert_uint_eq(index_count(), 0);
-    ck_assert_uint_eq(qmgr.dropped, 5);
+    ck_assert_uint_eq(qmgr.dropped, 6);
 }
 END_TEST
 
@@ -519,6 +564,8 @@ suite_queue_dsn(void)
     tcase_add_test(t, a_report_that_must_wait);
     tcase_add_loop_test(t, aliases_hand_on_what_was_asked, 0, 2);
     tcase_add_test(t, nothing_more_than_was_asked);
+    tcase_add_test(t, nobody_reports_twice);
+    tcase_add_test(t, a_report_that_waited_too_long);
     tcase_add_test(t, double_bounces);
     tcase_add_test(t, double_bounces_at_their_ceiling);
     tcase_add_test(t, the_largest_notice);

@@ -119,20 +119,26 @@ START_TEST(a_record_is_durable_when_it_counts)
 }
 END_TEST
 
-/* Whether this syncs what it appends. */
+/* Whether this syncs what it appends, after so many other calls. */
 static bool
-synced(void (*what)(struct message *), struct message *m)
+synced_after(unsigned calls, void (*what)(struct message *), struct message *m)
 {
     int status;
     pid_t pid = fork();
     if (pid == 0) {
-        fault_arm(FAULT_FAIL, 3); /* after its open and its write */
+        fault_arm(FAULT_FAIL, calls + 3); /* after its open and its write */
         what(m);
         _exit(0);
     }
     ck_assert_int_eq(waitpid(pid, &status, 0), pid);
     ck_assert(WIFEXITED(status));
     return WEXITSTATUS(status) == FATAL_STATUS;
+}
+
+static bool
+synced(void (*what)(struct message *), struct message *m)
+{
+    return synced_after(0, what, m);
 }
 
 static void
@@ -203,6 +209,7 @@ START_TEST(what_is_synced)
         ck_assert(!synced(message_settle, m));
         m->warned = false;
         entry->born_s -= 20;
+        ck_assert(synced_after(7, message_settle, m)); /* of the notice, and the log */
         message_settle(m);
         m = successor(entry);
         ck_assert(m->warned);
@@ -562,6 +569,77 @@ START_TEST(records_that_make_no_sense)
 }
 END_TEST
 
+/* The disk does not take the notice: it is written at another attempt. */
+START_TEST(a_notice_of_delay_that_cannot_be_written)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    int tmp = qmgr.tmp;
+    for (int i = 0; i < 2; i++) {
+        entry->born_s -= 20;
+        for (size_t r = 0; r < 3; r++)
+            answer(m, r, OUTCOME_LATER, "busy");
+        qmgr.tmp = i ? tmp : -1;
+        message_settle(m);
+        ck_assert_uint_eq(notices(), (size_t)i);
+        m = successor(entry);
+        ck_assert_int_eq(m->warned, i);
+    }
+    message_free(m);
+}
+END_TEST
+
+/* All is done, and its file stays: neither is forgotten. */
+START_TEST(a_removal_that_fails)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    int new = qmgr.new;
+    qmgr.new = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    for (size_t r = 0; r < 3; r++)
+        answer(m, r, OUTCOME_DONE, "ok");
+    message_settle(m);
+    close(qmgr.new);
+    qmgr.new = new;
+    ck_assert_uint_eq(index_count(), 1);
+    ck_assert_int_eq(entry->state, ENTRY_WAITS);
+    ck_assert_uint_eq(files("new"), 1);
+    entry_detach(entry);
+    message_start(entry, 0); /* nothing is open */
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(files("new") + leaves("cur") + leaves("journal"), 0);
+}
+END_TEST
+
+/* An order that came in the middle of an attempt is done at its end, and once. */
+START_TEST(held_or_removed_at_the_end)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    int hold = qmgr.hold;
+    for (size_t r = 0; r < 3; r++)
+        answer(m, r, r ? OUTCOME_LATER : OUTCOME_DONE, "busy");
+    entry->flags |= _i == 2 ? ENTRY_REMOVE : ENTRY_HOLD;
+    if (_i == 1) /* it cannot be held, and is tried on */
+        qmgr.hold = -1;
+    message_settle(m);
+    qmgr.hold = hold;
+    if (_i == 2) {
+        ck_assert_uint_eq(index_count(), 0);
+        ck_assert_uint_eq(files("new") + leaves("cur") + leaves("journal"), 0);
+        return;
+    }
+    ck_assert(!(entry->flags & ENTRY_HOLD));
+    ck_assert_int_eq(entry->state, _i ? ENTRY_WAITS : ENTRY_HELD);
+    ck_assert_uint_eq(files("hold"), _i ? 0 : 1);
+    ck_assert_uint_eq(files("new"), _i ? 1 : 0);
+    ck_assert_uint_eq(leaves("cur"), 0);
+    m = successor(entry);
+    ck_assert_int_eq(m->rcpts[0]->state, RCPT_DONE);
+    message_free(m);
+}
+END_TEST
+
 /* ---- expansion ---- */
 
 /* Too many, too long, or no room: it is as if it had not been tried. */
@@ -571,10 +649,8 @@ START_TEST(an_expansion_that_fails)
     static struct str to[EXPANDED_MAX];
     static char names[EXPANDED_MAX][LONG];
     struct qfile_rcpt rcpt = {.address = STR("a@example.org"), .notify = DSN_SUCCESS};
-    struct envelope env = {.sender = STR("s@example.com"),
-                           .origin = STR("smtp"),
-                           .rcpts = &rcpt,
-                           .nrcpt = 1};
+    struct envelope env = {
+        .sender = STR("s@example.com"), .origin = STR("smtp"), .rcpts = &rcpt, .nrcpt = 1};
     struct entry *entry = accept_envelope(&env, 's', "\r\n");
     struct message *m = load(entry);
     int journal = qmgr.journal;
@@ -587,8 +663,11 @@ START_TEST(an_expansion_that_fails)
     m->open = 1;
     if (_i == 2)
         qmgr.journal = -1;
-    ck_assert_int_eq(
-        message_expand(m, m->rcpts[0], to, _i == 0 ? EXPANDED_MAX : _i == 1 ? MANY : 2), -1);
+    ck_assert_int_eq(message_expand(m, m->rcpts[0], to,
+                                    _i == 0   ? EXPANDED_MAX
+                                    : _i == 1 ? MANY
+                                              : 2),
+                     -1);
     qmgr.journal = journal;
     ck_assert_uint_eq(m->nrcpt, 1);
     ck_assert_uint_eq(m->owed, 0);
@@ -680,6 +759,58 @@ START_TEST(what_this_process_knows_better)
 }
 END_TEST
 
+/* Whom it was delivered to long ago is not told of. */
+START_TEST(given_up_for_the_rest)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    struct buf b = buf_new(100);
+    char path[700];
+    journal_put_rcpt(&b, 0, RCPT_DONE);
+    journal_put_attempt(&b, 9, 3600);
+    write_record(m, &b);
+    message_free(m);
+    buf_free(&b);
+    entry->flags = 0;
+    message_start(entry, 0);
+    ck_assert_uint_eq(index_count(), 1);
+    struct index_at at = index_after(STR(""));
+    m = load(index_next(&at));
+    snprintf(path, sizeof path, "%s/new/%s", dir, store_name(m->entry));
+    FILE *f = fopen(path, "r");
+    ck_assert_ptr_nonnull(f);
+    char text[8192];
+    size_t n = fread(text, 1, sizeof text, f);
+    fclose(f);
+    ck_assert_int_ge(str_find(str_of(text, n), STR("b@example.org")), 0);
+    ck_assert_int_ge(str_find(str_of(text, n), STR("c@far.example")), 0);
+    ck_assert_int_lt(str_find(str_of(text, n), STR("a@example.org")), 0);
+    message_free(m);
+}
+END_TEST
+
+/* What failed together is not tried together, and not much later. */
+START_TEST(no_two_wait_alike)
+{
+    int64_t least = INT64_MAX, most = 0;
+    conf.queue.retry_min_s = conf.queue.retry_max_s = 10000;
+    struct entry *entry = accept_three();
+    for (int i = 0; i < 60; i++) {
+        struct message *m = load(entry);
+        for (size_t r = 0; r < 3; r++)
+            answer(m, r, OUTCOME_LATER, "busy");
+        m->warned = true;
+        message_settle(m);
+        int64_t wait_s = entry->due_s - clock_steady_s();
+        least = wait_s < least ? wait_s : least;
+        most = wait_s > most ? wait_s : most;
+        entry_detach(entry);
+    }
+    ck_assert(least >= 9998 && least < 10500);
+    ck_assert(most > 10500 && most <= 11000);
+}
+END_TEST
+
 Suite *suite_queue_record(void);
 Suite *
 suite_queue_record(void)
@@ -700,10 +831,15 @@ suite_queue_record(void)
     tcase_add_test(t, no_room_for_reasons);
     tcase_add_loop_test(t, a_journal_that_cannot_be_read, 0, 4);
     tcase_add_test(t, records_that_make_no_sense);
+    tcase_add_test(t, a_notice_of_delay_that_cannot_be_written);
+    tcase_add_test(t, a_removal_that_fails);
+    tcase_add_loop_test(t, held_or_removed_at_the_end, 0, 3);
     tcase_add_loop_test(t, an_expansion_that_fails, 0, 3);
     tcase_add_test(t, an_expansion_to_known_ones);
     tcase_add_test(t, time_that_nobody_watched);
     tcase_add_loop_test(t, what_this_process_knows_better, 0, 2);
+    tcase_add_test(t, given_up_for_the_rest);
+    tcase_add_test(t, no_two_wait_alike);
     suite_add_tcase(s, t);
     return s;
 }
