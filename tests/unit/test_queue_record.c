@@ -2,7 +2,7 @@
 #include "lib/base/siphash.h"
 #include "lib/mail/dsn.h"
 #include "tests/unit/fault_calls.h"
-#include "tests/unit/queue_world.h"
+#include "tests/unit/queue_three.h"
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -12,58 +12,6 @@ enum {
     ATTEMPT_ONLY = RECORD_HEAD + 16, /* bytes of a record that says no more than that */
     FATAL_STATUS = 71
 };
-static const char *const three[] = {"a@example.org", "b@example.org", "c@far.example"};
-
-static void
-journal_path(const struct entry *entry, char path[700])
-{
-    snprintf(path, 700, "%s/journal/%.2s/%.*s", dir, entry->id + ID_LEN - 2, ID_LEN, entry->id);
-}
-
-static size_t
-journal_size(const struct entry *entry)
-{
-    char path[700];
-    struct stat seen;
-    journal_path(entry, path);
-    return stat(path, &seen) < 0 ? 0 : (size_t)seen.st_size;
-}
-
-/* With the directory of its journal, whose making is another thing. */
-static struct entry *
-accept_three(void)
-{
-    struct entry *entry = accept_message("s@example.com", three, 3);
-    int sub = store_subdir(qmgr.journal, entry->id, true);
-    ck_assert_int_ge(sub, 0);
-    close(sub);
-    return entry;
-}
-
-static void
-answer(struct message *m, size_t i, enum outcome outcome, const char *text)
-{
-    m->open = 1;
-    message_outcome(m, m->rcpts[i], outcome, STR("4.2.1"), str_z(text), STR("none"));
-}
-
-static void
-write_record(struct message *m, const struct buf *b)
-{
-    struct err e = {0};
-    ck_assert_msg(journal_append(m, b, true, &e) == 0, "%s", e.text);
-}
-
-/* As a process that knows nothing but the files reads it. */
-static struct message *
-successor(struct entry *entry)
-{
-    entry_detach(entry);
-    entry->flags = 0;
-    entry->attempts = 0;
-    entry->born_s = 0;
-    return load(entry);
-}
 
 /* ---- durable ---- */
 
@@ -353,117 +301,7 @@ START_TEST(a_mark_is_written_once)
 }
 END_TEST
 
-static size_t
-notices(void)
-{
-    size_t n = 0;
-    struct index_at at = index_after(STR(""));
-    for (struct entry *entry; (entry = index_next(&at));)
-        n += entry->origin == 'b';
-    return n;
-}
-
-/* Whoever's answers come first: each failure is told once, and that is on record. */
-START_TEST(a_failure_is_told_once)
-{
-    struct entry *entry = accept_three();
-    struct message *m = load(entry);
-    answer(m, 0, OUTCOME_NEVER, "no");
-    answer(m, 1, OUTCOME_DONE, "ok");
-    m->open = 1;
-    message_mark(m);
-    answer(m, 2, OUTCOME_LATER, "busy");
-    message_settle(m);
-    ck_assert_uint_eq(notices(), 1);
-    m = successor(entry);
-    ck_assert_int_eq(m->rcpts[0]->state, RCPT_BOUNCED);
-    ck_assert_int_eq(m->rcpts[1]->state, RCPT_DONE);
-    ck_assert_int_eq(m->rcpts[2]->state, RCPT_TODO);
-    answer(m, 2, OUTCOME_DONE, "ok");
-    message_settle(m);
-    ck_assert_uint_eq(notices(), 1);
-    ck_assert_uint_eq(index_count(), 1);
-}
-END_TEST
-
-/* It cannot be told now: it is tried again, and those that did not fail are let alone. */
-START_TEST(a_failure_that_cannot_be_told)
-{
-    struct entry *entry = accept_three();
-    struct message *m = load(entry);
-    answer(m, 0, OUTCOME_NEVER, "no");
-    answer(m, 1, OUTCOME_DONE, "ok");
-    answer(m, 2, OUTCOME_DONE, "ok");
-    int tmp = qmgr.tmp;
-    qmgr.tmp = -1;
-    message_settle(m);
-    qmgr.tmp = tmp;
-    ck_assert_uint_eq(index_count(), 1);
-    m = successor(entry);
-    ck_assert_int_eq(m->rcpts[0]->state, RCPT_TODO);
-    ck_assert_int_eq(m->rcpts[1]->state, RCPT_DONE);
-    ck_assert_int_eq(m->rcpts[2]->state, RCPT_DONE);
-    answer(m, 0, OUTCOME_NEVER, "no");
-    message_settle(m);
-    ck_assert_uint_eq(notices(), 1);
-    ck_assert_uint_eq(index_count(), 1);
-}
-END_TEST
-
 /* ---- what cannot be written, or read ---- */
-
-/* It stays in memory with all that it knows until there is room, or until the operator wants it
- * gone. */
-START_TEST(no_room_for_a_record)
-{
-    struct entry *entry = accept_three();
-    struct message *m = load(entry);
-    int journal = qmgr.journal;
-    answer(m, 0, OUTCOME_DONE, "ok");
-    m->open = 2;
-    qmgr.journal = -1;
-    message_mark(m);
-    answer(m, 1, OUTCOME_LATER, "busy");
-    answer(m, 2, OUTCOME_LATER, "full");
-    message_settle(m);
-    ck_assert_int_ne(entry->state, ENTRY_WAITS);
-    ck_assert_uint_eq(leaves("cur"), 0);
-    qmgr.journal = journal;
-    if (_i == 1)
-        entry->flags |= ENTRY_REMOVE;
-    turn_ms(RECORD_AGAIN_MS + 300);
-    if (_i == 1) {
-        ck_assert_uint_eq(index_count(), 0);
-        ck_assert_uint_eq(files("new") + leaves("cur") + leaves("journal"), 0);
-        return;
-    }
-    ck_assert_int_eq(entry->state, ENTRY_WAITS);
-    ck_assert_uint_eq(leaves("cur"), 1);
-    m = successor(entry);
-    ck_assert_uint_eq(entry->attempts, 1);
-    ck_assert_int_eq(m->rcpts[0]->state, RCPT_DONE);
-    ck_assert_int_eq(m->rcpts[1]->state, RCPT_TODO);
-    ck_str(m->rcpts[1]->text, "busy");
-    ck_str(m->rcpts[2]->text, "full");
-    message_free(m);
-}
-END_TEST
-
-/* Nothing is lost with what is not final: it does not wait for that. */
-START_TEST(no_room_for_reasons)
-{
-    struct entry *entry = accept_three();
-    struct message *m = load(entry);
-    int journal = qmgr.journal;
-    for (size_t r = 0; r < 3; r++)
-        answer(m, r, OUTCOME_LATER, "busy");
-    qmgr.journal = -1;
-    message_settle(m);
-    qmgr.journal = journal;
-    ck_assert_int_eq(entry->state, ENTRY_WAITS);
-    ck_assert_uint_eq(leaves("cur"), 1);
-}
-END_TEST
 
 /* What is on record may say that all is done: without it nothing is tried, and nothing is lost of
  * it. */
@@ -566,77 +404,6 @@ START_TEST(records_that_make_no_sense)
     ck_assert_uint_eq(journal_size(entry), b.n); /* nothing was damaged */
     message_free(m);
     buf_free(&b);
-}
-END_TEST
-
-/* The disk does not take the notice: it is written at another attempt. */
-START_TEST(a_notice_of_delay_that_cannot_be_written)
-{
-    struct entry *entry = accept_three();
-    struct message *m = load(entry);
-    int tmp = qmgr.tmp;
-    for (int i = 0; i < 2; i++) {
-        entry->born_s -= 20;
-        for (size_t r = 0; r < 3; r++)
-            answer(m, r, OUTCOME_LATER, "busy");
-        qmgr.tmp = i ? tmp : -1;
-        message_settle(m);
-        ck_assert_uint_eq(notices(), (size_t)i);
-        m = successor(entry);
-        ck_assert_int_eq(m->warned, i);
-    }
-    message_free(m);
-}
-END_TEST
-
-/* All is done, and its file stays: neither is forgotten. */
-START_TEST(a_removal_that_fails)
-{
-    struct entry *entry = accept_three();
-    struct message *m = load(entry);
-    int new = qmgr.new;
-    qmgr.new = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    for (size_t r = 0; r < 3; r++)
-        answer(m, r, OUTCOME_DONE, "ok");
-    message_settle(m);
-    close(qmgr.new);
-    qmgr.new = new;
-    ck_assert_uint_eq(index_count(), 1);
-    ck_assert_int_eq(entry->state, ENTRY_WAITS);
-    ck_assert_uint_eq(files("new"), 1);
-    entry_detach(entry);
-    message_start(entry, 0); /* nothing is open */
-    ck_assert_uint_eq(index_count(), 0);
-    ck_assert_uint_eq(files("new") + leaves("cur") + leaves("journal"), 0);
-}
-END_TEST
-
-/* An order that came in the middle of an attempt is done at its end, and once. */
-START_TEST(held_or_removed_at_the_end)
-{
-    struct entry *entry = accept_three();
-    struct message *m = load(entry);
-    int hold = qmgr.hold;
-    for (size_t r = 0; r < 3; r++)
-        answer(m, r, r ? OUTCOME_LATER : OUTCOME_DONE, "busy");
-    entry->flags |= _i == 2 ? ENTRY_REMOVE : ENTRY_HOLD;
-    if (_i == 1) /* it cannot be held, and is tried on */
-        qmgr.hold = -1;
-    message_settle(m);
-    qmgr.hold = hold;
-    if (_i == 2) {
-        ck_assert_uint_eq(index_count(), 0);
-        ck_assert_uint_eq(files("new") + leaves("cur") + leaves("journal"), 0);
-        return;
-    }
-    ck_assert(!(entry->flags & ENTRY_HOLD));
-    ck_assert_int_eq(entry->state, _i ? ENTRY_WAITS : ENTRY_HELD);
-    ck_assert_uint_eq(files("hold"), _i ? 0 : 1);
-    ck_assert_uint_eq(files("new"), _i ? 1 : 0);
-    ck_assert_uint_eq(leaves("cur"), 0);
-    m = successor(entry);
-    ck_assert_int_eq(m->rcpts[0]->state, RCPT_DONE);
-    message_free(m);
 }
 END_TEST
 
@@ -759,58 +526,6 @@ START_TEST(what_this_process_knows_better)
 }
 END_TEST
 
-/* Whom it was delivered to long ago is not told of. */
-START_TEST(given_up_for_the_rest)
-{
-    struct entry *entry = accept_three();
-    struct message *m = load(entry);
-    struct buf b = buf_new(100);
-    char path[700];
-    journal_put_rcpt(&b, 0, RCPT_DONE);
-    journal_put_attempt(&b, 9, 3600);
-    write_record(m, &b);
-    message_free(m);
-    buf_free(&b);
-    entry->flags = 0;
-    message_start(entry, 0);
-    ck_assert_uint_eq(index_count(), 1);
-    struct index_at at = index_after(STR(""));
-    m = load(index_next(&at));
-    snprintf(path, sizeof path, "%s/new/%s", dir, store_name(m->entry));
-    FILE *f = fopen(path, "r");
-    ck_assert_ptr_nonnull(f);
-    char text[8192];
-    size_t n = fread(text, 1, sizeof text, f);
-    fclose(f);
-    ck_assert_int_ge(str_find(str_of(text, n), STR("b@example.org")), 0);
-    ck_assert_int_ge(str_find(str_of(text, n), STR("c@far.example")), 0);
-    ck_assert_int_lt(str_find(str_of(text, n), STR("a@example.org")), 0);
-    message_free(m);
-}
-END_TEST
-
-/* What failed together is not tried together, and not much later. */
-START_TEST(no_two_wait_alike)
-{
-    int64_t least = INT64_MAX, most = 0;
-    conf.queue.retry_min_s = conf.queue.retry_max_s = 10000;
-    struct entry *entry = accept_three();
-    for (int i = 0; i < 60; i++) {
-        struct message *m = load(entry);
-        for (size_t r = 0; r < 3; r++)
-            answer(m, r, OUTCOME_LATER, "busy");
-        m->warned = true;
-        message_settle(m);
-        int64_t wait_s = entry->due_s - clock_steady_s();
-        least = wait_s < least ? wait_s : least;
-        most = wait_s > most ? wait_s : most;
-        entry_detach(entry);
-    }
-    ck_assert(least >= 9998 && least < 10500);
-    ck_assert(most > 10500 && most <= 11000);
-}
-END_TEST
-
 Suite *suite_queue_record(void);
 Suite *
 suite_queue_record(void)
@@ -825,21 +540,12 @@ suite_queue_record(void)
     tcase_add_test(t, a_reason_is_written_once);
     tcase_add_test(t, reasons_in_a_long_journal);
     tcase_add_test(t, a_mark_is_written_once);
-    tcase_add_test(t, a_failure_is_told_once);
-    tcase_add_test(t, a_failure_that_cannot_be_told);
-    tcase_add_loop_test(t, no_room_for_a_record, 0, 2);
-    tcase_add_test(t, no_room_for_reasons);
     tcase_add_loop_test(t, a_journal_that_cannot_be_read, 0, 4);
     tcase_add_test(t, records_that_make_no_sense);
-    tcase_add_test(t, a_notice_of_delay_that_cannot_be_written);
-    tcase_add_test(t, a_removal_that_fails);
-    tcase_add_loop_test(t, held_or_removed_at_the_end, 0, 3);
     tcase_add_loop_test(t, an_expansion_that_fails, 0, 3);
     tcase_add_test(t, an_expansion_to_known_ones);
     tcase_add_test(t, time_that_nobody_watched);
     tcase_add_loop_test(t, what_this_process_knows_better, 0, 2);
-    tcase_add_test(t, given_up_for_the_rest);
-    tcase_add_test(t, no_two_wait_alike);
     suite_add_tcase(s, t);
     return s;
 }
