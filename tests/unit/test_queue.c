@@ -263,7 +263,6 @@ START_TEST(damage_is_put_aside)
 }
 END_TEST
 
-/* Held on disk, and as a successor finds it; released into new/. */
 /* Catalogue E13. What a message is counted for is counted back when it goes. */
 START_TEST(a_user_has_a_limit)
 {
@@ -290,11 +289,34 @@ START_TEST(a_user_has_a_limit)
         entry_drop(entries[i]);
     }
     ck_assert_int_eq(users_room(1000, 3, 100, &e), 0);
+    ck_assert_int_eq(users_room(0, UINT32_MAX, 1, &e), 0);
     ck_assert_uint_eq(users_kib(0), 1);
     ck_assert_uint_eq(users_kib(UINT64_MAX), UINT32_MAX);
 }
 END_TEST
 
+/* In one bucket, and with sessions whose messages have no size yet. */
+START_TEST(users_beside_each_other)
+{
+    struct err e = {0};
+    conf.queue.user_messages_max = 2;
+    conf.queue.user_size_max = 100 << 10;
+    users_add(1000, 1, 10);
+    users_add(1256, 1, 0);
+    users_add(1512, 1, 10);
+    users_drop(1000, 1, 10);
+    ck_assert_int_eq(users_room(1000, 2, 100, &e), 0);
+    ck_assert_int_eq(users_room(1256, 2, 1, &e), -1);
+    ck_assert_int_eq(users_room(1512, 2, 1, &e), -1);
+    users_add(1256, 1, 90);
+    users_drop(1256, 1, 90);
+    ck_assert_int_eq(users_room(1256, 2, 1, &e), -1);
+    ck_assert_int_eq(users_room(1256, 1, 100, &e), 0);
+    ck_assert_int_eq(users_room(1256, UINT32_MAX, 1, &e), -1);
+}
+END_TEST
+
+/* Held on disk, and as a successor finds it; released into new/. */
 START_TEST(held_and_released)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
@@ -665,6 +687,7 @@ suite_queue(void)
     tcase_add_test(t, the_null_sender_gets_none);
     tcase_add_test(t, damage_is_put_aside);
     tcase_add_test(t, a_user_has_a_limit);
+    tcase_add_test(t, users_beside_each_other);
     tcase_add_test(t, held_and_released);
     tcase_add_loop_test(t, clocks_that_jump, 0, 2);
     tcase_add_test(t, a_wait_beyond_the_longest);

@@ -343,6 +343,44 @@ START_TEST(a_journal_that_cannot_be_read)
 }
 END_TEST
 
+/* Only what is damaged is cut off. */
+START_TEST(what_stands_before_damage_stays)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    struct buf b = buf_new(1000);
+    char path[700];
+    answer(m, 0, OUTCOME_RELAYED, "250 ok");
+    m->rcpts[0]->report = REPORT_RELAYED;
+    memcpy(m->rcpts[0]->dsn, "2.1.5", 6);
+    journal_put_owed(&b, m->rcpts[0]);
+    journal_put_rcpt(&b, 1, RCPT_BOUNCED);
+    write_record(m, &b);
+    message_free(m);
+    journal_path(entry, path);
+    ck_assert_int_eq(truncate(path, (off_t)b.n + 1), 0);
+    size_t fds = temp_fds();
+    for (int i = 0; i < 2; i++) {
+        m = successor(entry);
+        ck_assert_uint_eq(journal_size(entry), b.n);
+        ck_assert_int_eq(m->rcpts[0]->state, RCPT_DONE);
+        ck_str(str_z(m->rcpts[0]->dsn), "2.1.5");
+        ck_assert_int_eq(m->rcpts[1]->state, RCPT_BOUNCED);
+        ck_assert_int_eq(m->rcpts[2]->state, RCPT_TODO);
+        message_free(m);
+    }
+    ck_assert_uint_eq(temp_fds(), fds);
+    buf_free(&b);
+}
+END_TEST
+
+START_TEST(reading_makes_nothing)
+{
+    message_free(load(accept_message("s@example.com", three, 3)));
+    ck_assert_uint_eq(files("journal"), 0);
+}
+END_TEST
+
 /* A record whose check is right. */
 static void
 craft(struct buf *out, uint32_t type, const void *p, size_t n)
@@ -372,6 +410,7 @@ START_TEST(records_that_make_no_sense)
     for (uint32_t i = 0; i < 5; i++)
         craft(&b, J_RCPT, (uint32_t[]){0, states[i]}, 8);
     craft(&b, J_RCPT, behind, 8);
+    craft(&b, J_RCPT, any, 4);
     craft(&b, J_RCPT, any, 3);
     craft(&b, J_DEFERRED, behind, 8);
     craft(&b, 2, any, 8);
@@ -541,6 +580,8 @@ suite_queue_record(void)
     tcase_add_test(t, reasons_in_a_long_journal);
     tcase_add_test(t, a_mark_is_written_once);
     tcase_add_loop_test(t, a_journal_that_cannot_be_read, 0, 4);
+    tcase_add_test(t, what_stands_before_damage_stays);
+    tcase_add_test(t, reading_makes_nothing);
     tcase_add_test(t, records_that_make_no_sense);
     tcase_add_loop_test(t, an_expansion_that_fails, 0, 3);
     tcase_add_test(t, an_expansion_to_known_ones);
