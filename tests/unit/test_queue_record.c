@@ -246,6 +246,20 @@ START_TEST(a_reason_is_written_once)
 }
 END_TEST
 
+/* Nobody asks why it was delivered. */
+START_TEST(no_reason_for_what_is_done)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    answer(m, 0, OUTCOME_DONE, "ok");
+    answer(m, 1, OUTCOME_LATER, "busy");
+    answer(m, 2, OUTCOME_DONE, "ok");
+    message_settle(m);
+    ck_assert_uint_eq(journal_size(entry),
+                      ATTEMPT_ONLY + 2 * (RECORD_HEAD + 8) + RECORD_HEAD + 4 + 4);
+}
+END_TEST
+
 /* A journal that has grown long takes no more of them, within one record either. */
 START_TEST(reasons_in_a_long_journal)
 {
@@ -577,6 +591,7 @@ suite_queue_record(void)
     tcase_add_test(t, half_a_record_is_taken_back);
     tcase_add_test(t, a_record_that_overflowed);
     tcase_add_test(t, a_reason_is_written_once);
+    tcase_add_test(t, no_reason_for_what_is_done);
     tcase_add_test(t, reasons_in_a_long_journal);
     tcase_add_test(t, a_mark_is_written_once);
     tcase_add_loop_test(t, a_journal_that_cannot_be_read, 0, 4);
