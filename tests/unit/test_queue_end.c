@@ -204,10 +204,12 @@ END_TEST
 START_TEST(no_two_wait_alike)
 {
     int64_t least = INT64_MAX, most = 0;
-    conf.queue.retry_min_s = conf.queue.retry_max_s = 10000;
+    conf.queue.retry_min_s = 10000;
+    conf.queue.retry_max_s = 20000;
     struct entry *entry = accept_three();
     for (int i = 0; i < 60; i++) {
         struct message *m = load(entry);
+        entry->attempts = 0;
         for (size_t r = 0; r < 3; r++)
             answer(m, r, OUTCOME_LATER, "busy");
         m->warned = true;
