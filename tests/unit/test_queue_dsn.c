@@ -4,6 +4,8 @@
 #include "lib/mail/dsn.h"
 #include "tests/unit/fault_calls.h"
 #include "tests/unit/queue_world.h"
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 static const char letter[] = "Received: x\r\nBcc: hidden@example.org,\r\n\tmore@example.org\r\n"
@@ -296,6 +298,29 @@ START_TEST(a_notice_is_durable)
         ck_assert_uint_eq(files("tmp"), 0);
         ck_assert_uint_eq(files("new"), n > CALLS ? 2 : 1);
     }
+    message_free(m);
+}
+END_TEST
+
+/* A disk that is full in the middle of it, and syncs well what there is. */
+START_TEST(half_a_notice)
+{
+    static const uint8_t notify = 0;
+    struct err e = {0};
+    struct rlimit full, some;
+    struct message *m = load(accept_wishes(&notify, 1, 0));
+    answer(m, 0, OUTCOME_NEVER, "no");
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &full), 0);
+    for (rlim_t size = 0; size < 1000; size += 50) {
+        some = (struct rlimit){size, full.rlim_max};
+        int set = setrlimit(RLIMIT_FSIZE, &some);
+        int ok = bounce_send(m, BOUNCE_FAILED, &e);
+        ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &full), 0); /* an assertion writes, too */
+        ck_assert(set == 0 && ok == -1);
+        ck_assert_uint_eq(files("tmp") + files("new"), 1);
+    }
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
     message_free(m);
 }
 END_TEST
@@ -698,6 +723,7 @@ suite_queue_dsn(void)
     tcase_add_test(t, whom_a_delay_is_told_of);
     tcase_add_test(t, a_delay_of_what_should_be_gone);
     tcase_add_test(t, a_notice_is_durable);
+    tcase_add_test(t, half_a_notice);
     tcase_add_test(t, nothing_to_return);
     tcase_add_test(t, a_long_header_comes_back);
     tcase_add_test(t, a_report_that_is_owed);

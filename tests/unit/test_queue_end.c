@@ -119,6 +119,33 @@ START_TEST(a_notice_of_delay_that_cannot_be_written)
 }
 END_TEST
 
+/* There was no room to write that the sender was told, and then what the operator removes stays: it
+ * is written then, and the sender is not told again. */
+START_TEST(told_of_the_delay_and_not_removed)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    int journal = qmgr.journal, new = qmgr.new;
+    entry->born_s -= 20;
+    for (size_t r = 0; r < 3; r++)
+        answer(m, r, OUTCOME_LATER, "busy");
+    qmgr.journal = -1;
+    message_settle(m);
+    ck_assert_uint_eq(notices(), 1);
+    loop_timer_del(&qmgr.loop, &m->record_again);
+    qmgr.journal = journal;
+    entry->flags |= ENTRY_REMOVE;
+    qmgr.new = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    message_settle(m);
+    close(qmgr.new);
+    qmgr.new = new;
+    ck_assert_uint_eq(notices(), 1);
+    m = successor(entry);
+    ck_assert(m->warned);
+    message_free(m);
+}
+END_TEST
+
 /* All is done, and its file stays: neither is forgotten. */
 START_TEST(a_removal_that_fails)
 {
@@ -236,6 +263,7 @@ suite_queue_end(void)
     tcase_add_test(t, no_room_for_a_record);
     tcase_add_test(t, no_room_for_reasons);
     tcase_add_test(t, a_notice_of_delay_that_cannot_be_written);
+    tcase_add_test(t, told_of_the_delay_and_not_removed);
     tcase_add_test(t, a_removal_that_fails);
     tcase_add_loop_test(t, held_or_removed_at_the_end, 0, 3);
     tcase_add_test(t, given_up_for_the_rest);

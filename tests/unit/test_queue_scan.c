@@ -232,6 +232,30 @@ START_TEST(a_journal_alone)
 }
 END_TEST
 
+/* What goes while it is looked at is known to who moved it. */
+static bool
+moved_away(const char *name, const char *x)
+{
+    if (x && strcmp(name, "22") == 0 && str_ends(str_z(x), STR(".u.1000"))) {
+        int sub = store_subdir(qmgr.cur, kept, false);
+        (void)!renameat(sub, x, qmgr.corrupt, kept);
+        close(sub);
+    }
+    return false;
+}
+
+START_TEST(moved_while_it_is_looked_at)
+{
+    put_journals();
+    fault_readdir(moved_away);
+    scan();
+    fault_readdir(NULL);
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(files("corrupt"), 1);
+    ck_assert(!has_journal(alone));
+}
+END_TEST
+
 static int saved_cur, devnull;
 
 /* The directory cannot be opened. */
@@ -259,30 +283,59 @@ not_entered(const char *name, const char *x)
     return false;
 }
 
-/* It is opened, and cannot be read to its end. */
-static bool
-not_read(const char *name, const char *x)
+/* The descriptor of cur/22, while it is read; or -1. */
+static int
+cur_22(void)
 {
     char link[64], path[600];
-    if (strcmp(name, "22") != 0 || !x || index_count() || !has_journal(kept))
-        return false;
     for (int fd = 3; fd < 100; fd++) {
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
         ssize_t n = readlink(link, path, sizeof path - 1);
         if (n > 7 && memcmp(path + n - 7, "/cur/22", 7) == 0)
-            ck_assert_int_eq(dup2(devnull, fd), fd);
+            return fd;
     }
-    return str_ends(str_z(x), STR(".u.1000"));
+    return -1;
+}
+
+/* It is opened, and cannot be read to its end. */
+static bool
+not_read(const char *name, const char *x)
+{
+    int fd = x && strcmp(name, "22") == 0 ? cur_22() : -1;
+    if (fd >= 0)
+        ck_assert_int_eq(dup2(devnull, fd), fd);
+    return x && str_ends(str_z(x), STR(".u.1000"));
+}
+
+/* A name in it cannot be looked at. */
+static bool
+not_seen(const char *name, const char *x)
+{
+    static int broken = -1, copy;
+    if (broken >= 0) {
+        ck_assert_int_eq(dup2(copy, broken), broken);
+        close(copy);
+        broken = -1;
+    }
+    if (x && strcmp(name, "22") == 0 && str_ends(str_z(x), STR(".u.1000"))) {
+        broken = cur_22();
+        copy = dup(broken);
+        ck_assert_int_eq(dup2(devnull, broken), broken);
+    }
+    return false;
 }
 
 /* As long as something may have been missed, what looks alone may not be. */
 START_TEST(something_cannot_be_read)
 {
-    static bool (*const hide[])(const char *, const char *) = {not_opened, not_entered, not_read};
-    char sub[60];
+    static bool (*const hide[])(const char *, const char *) = {not_opened, not_entered, not_read,
+                                                               not_seen};
+    char name[60];
+    make_dir("cur/22");
     for (int i = 0; i < 20; i++) { /* before it and behind it, in whatever order they are read */
-        snprintf(sub, sizeof sub, "cur/%c%d", i < 10 ? 'y' : 'z', i % 10);
-        make_dir(sub);
+        snprintf(name, sizeof name, "cur/%c%d", i < 10 ? 'y' : 'z', i % 10);
+        make_dir(name);
+        put_file("cur/22", name + 4, 0);
         if (i == 9)
             put_journals();
     }
@@ -311,7 +364,8 @@ suite_queue_scan(void)
     tcase_add_test(t, what_is_known_already);
     tcase_add_test(t, half_written_ones_go);
     tcase_add_test(t, a_journal_alone);
-    tcase_add_loop_test(t, something_cannot_be_read, 0, 3);
+    tcase_add_test(t, moved_while_it_is_looked_at);
+    tcase_add_loop_test(t, something_cannot_be_read, 0, 4);
     suite_add_tcase(s, t);
     return s;
 }
