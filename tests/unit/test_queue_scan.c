@@ -147,6 +147,45 @@ START_TEST(what_is_known_already)
 }
 END_TEST
 
+/* As a session does it: the bytes of another message, and the commit. */
+static void
+commit_copy(struct client *c, int session, const char *from)
+{
+    struct msg m = {0};
+    struct err e = {0};
+    char bytes[4096];
+    msg_begin(&m, M_QUEUE_NEW);
+    msg_put_u32(&m, 0);
+    intake_message(c, &m);
+    ck_assert_int_eq(chan_recv(session, &m, R_QMGR, R_SMTPD, 1000, &e), 1);
+    ck_assert_int_eq(m.type, M_QUEUE_FILE);
+    int to = msg_take_fd(&m, 0), fd = openat(qmgr.new, from, O_RDONLY);
+    ssize_t n = read(fd, bytes, sizeof bytes);
+    ck_assert(n > 0 && write(to, bytes, (size_t)n) == n);
+    close(fd);
+    close(to);
+    msg_begin(&m, M_QUEUE_COMMIT);
+    intake_message(c, &m);
+    msg_free(&m);
+}
+
+/* It has its name, and becomes a message when that is durable: not by way of the scan, too. */
+START_TEST(what_is_being_committed)
+{
+    int pair[2];
+    struct entry *other = accept_message("s@example.com", alice, 1);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    struct client *c = service_adopt(&qmgr.service, pair[0], R_SMTPD, NULL);
+    commit_copy(c, pair[1], store_name(other));
+    ck_assert_int_eq(store_remove(other, false), 0);
+    entry_drop(other);
+    ck_assert_uint_eq(files("new"), 1);
+    scan();
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(files("new"), 1);
+}
+END_TEST
+
 static bool
 in_tmp(const char *name)
 {
@@ -188,8 +227,9 @@ START_TEST(half_written_ones_go)
 }
 END_TEST
 
-/* A message of a user and its journal, and a journal alone. */
-static const char kept[] = "2222222222222222aa22", alone[] = "2222222222222222ab22";
+/* A message of a user and its journal, a journal alone, and what is none. */
+static const char kept[] = "2222222222222222aa22", alone[] = "2222222222222222ab22",
+                  odd[] = "2222222222222222_b22";
 
 static void
 put_journals(void)
@@ -201,7 +241,7 @@ put_journals(void)
     make_dir("journal/22");
     put_file("journal/22", kept, 0);
     put_file("journal/22", alone, 0);
-    put_file("journal/22", "junk", 0);
+    put_file("journal/22", odd, 0);
     put_file("journal", "junk", 0);
 }
 
@@ -227,7 +267,7 @@ START_TEST(a_journal_alone)
     scan();
     ck_assert(has_journal(kept));
     ck_assert(!has_journal(alone));
-    ck_assert(has_journal("junk"));
+    ck_assert(has_journal(odd));
     ck_assert_uint_eq(index_count(), 1);
 }
 END_TEST
@@ -362,6 +402,7 @@ suite_queue_scan(void)
     tcase_add_test(t, users_are_counted);
     tcase_add_test(t, each_at_its_time);
     tcase_add_test(t, what_is_known_already);
+    tcase_add_test(t, what_is_being_committed);
     tcase_add_test(t, half_written_ones_go);
     tcase_add_test(t, a_journal_alone);
     tcase_add_test(t, moved_while_it_is_looked_at);
