@@ -32,6 +32,8 @@ fault(bool on_full_disk)
     if (left == 0 && armed == FAULT_DIE)
         _exit(FAULT_STATUS);
     if (left == 0 && on_full_disk) {
+        if (armed == FAULT_ONCE)
+            armed = FAULT_NONE;
         errno = ENOSPC;
         return true;
     }

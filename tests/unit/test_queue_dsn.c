@@ -274,8 +274,8 @@ START_TEST(a_delay_of_what_should_be_gone)
 }
 END_TEST
 
-/* A notice is written, synced and named as a session's message is: each call failing, none is left
- * behind, and it is not said to be there. */
+/* A notice is written, synced and named as a session's message is: each call failing, with or
+ * without those behind it, none is left, and it is not said to be there. */
 START_TEST(a_notice_is_durable)
 {
     enum { FATAL_STATUS = 71, CALLS = 6 };
@@ -288,7 +288,7 @@ START_TEST(a_notice_is_durable)
         if (pid == 0) {
             struct err e;
             size_t fds = temp_fds();
-            fault_arm(FAULT_FAIL, n);
+            fault_arm(_i ? FAULT_ONCE : FAULT_FAIL, n);
             int ok = bounce_send(m, BOUNCE_FAILED, &e);
             _exit(temp_fds() != fds ? 2 : ok < 0);
         }
@@ -722,7 +722,7 @@ suite_queue_dsn(void)
     tcase_add_loop_test(t, a_message_too_large_to_come_back, 0, 2);
     tcase_add_test(t, whom_a_delay_is_told_of);
     tcase_add_test(t, a_delay_of_what_should_be_gone);
-    tcase_add_test(t, a_notice_is_durable);
+    tcase_add_loop_test(t, a_notice_is_durable, 0, 2);
     tcase_add_test(t, half_a_notice);
     tcase_add_test(t, nothing_to_return);
     tcase_add_test(t, a_long_header_comes_back);

@@ -166,6 +166,7 @@ START_TEST(what_is_synced)
         ck_assert(synced(expand_the_first, m));
         break;
     }
+    message_free(m);
     buf_free(&b);
 }
 END_TEST
