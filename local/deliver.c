@@ -119,6 +119,7 @@ ask_cell(struct local_session *s, struct delivery *d, struct err *e)
     msg_put_u64(&m, (uint64_t)d->arrived_us);
     msg_put_u64(&m, d->offset);
     msg_put_u64(&m, d->size);
+    msg_put_u64(&m, d->check);
     msg_put_bool(&m, d->again);
     msg_put_str(&m, buf_str(&head));
     msg_add_fd(&m, d->fd);
@@ -148,7 +149,8 @@ hear_cell(struct local_session *s, struct delivery *d, struct buf *file, struct 
 static bool
 has_gone(struct local_session *s, struct delivery *d, const struct err *e)
 {
-    if (!d->cell || e->class == ERR_TEMPORARY || e->class == ERR_PERMANENT || e->class == ERR_LIMIT)
+    if (!d->cell || e->class == ERR_TEMPORARY || e->class == ERR_PERMANENT ||
+        e->class == ERR_LIMIT || e->class == ERR_DAMAGED)
         return false;
     if (d->cell->started == d->started)
         close_cell(d->cell);
@@ -164,7 +166,9 @@ set_failed(const struct local_session *s, struct delivery *d, const struct err *
 {
     struct result *r = &d->result;
     log_warn("%s: to <%s>: %s", log_str(d->id), log_str(d->address), e->text);
-    if (e->class == ERR_PERMANENT)
+    if (e->class == ERR_DAMAGED)
+        set(r, OUTCOME_DAMAGED, "4.3.0", e->text);
+    else if (e->class == ERR_PERMANENT)
         set(r, OUTCOME_NEVER, "5.2.0", e->text);
     else if (e->class == ERR_LIMIT && !s->local->conf->quota_wait)
         set(r, OUTCOME_NEVER, "5.2.2", e->text);

@@ -46,7 +46,7 @@ struct delivery { /* one DELIVER */
     struct str id, sender, address;
     uint32_t index;
     int64_t arrived_us;
-    uint64_t offset, size;
+    uint64_t offset, size, check;
     bool again;
     int fd;
     char account[128];

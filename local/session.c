@@ -187,6 +187,7 @@ read_delivery(struct local_session *s, struct msg *m, struct delivery *d)
     d->arrived_us = (int64_t)msg_get_u64(m);
     d->offset = msg_get_u64(m);
     d->size = msg_get_u64(m);
+    d->check = msg_get_u64(m);
     d->again = msg_get_bool(m);
     (void)msg_get_u32(m);           /* 8-bit or not: stored as it is */
     bool one = msg_get_u32(m) == 1; /* recipient: qmgr gives local no more */

@@ -383,23 +383,25 @@ write_all(int fd, struct str s)
 static int
 store(const char *id, struct envelope *env, struct str text, struct err *e)
 {
-    struct buf file = buf_new(QFILE_ENVELOPE_MAX);
-    env->message_size = text.n;
-    int fd = qfile_write(&file, env, e) < 0 ? -1 : store_create(id, e);
+    struct buf file = buf_new(QFILE_ENVELOPE_MAX + BOUNCE_MAX);
+    unsigned char errors[2];
+    int fd = qfile_whole(&file, env, text, e) < 0 ? -1 : store_create(id, e);
     if (fd < 0) {
         buf_free(&file);
         return -1;
     }
-    int ok = write_all(fd, buf_str(&file)) < 0 || write_all(fd, text) < 0 || fsync(fd) < 0 ? -1 : 0;
+    int ok = write_all(fd, buf_str(&file));
     if (ok < 0 || store_commit_name(id, 'b', 0) < 0) {
-        err_errno(e, "cannot write");
+        ok = err_errno(e, "cannot write");
         store_discard(id);
-        ok = -1;
-    } else if (place_sync_new() < 0) {
+    } else if (syncer_do(&fd, 1, errors) < 0) {
+        errno = errors[0] ? errors[0] : errors[1];
+        ok = err_errno(e, "cannot sync");
+        store_uncommit(id, 'b', 0);
         /* This failure is told once: a later sync for a session's commit would look like a success.
          */
-        store_uncommit(id, 'b', 0);
-        log_fatal("leaving after a failed sync: %s", strerror(errno));
+        if (errors[1])
+            log_fatal("leaving after a failed sync: %s", strerror(errors[1]));
     }
     close(fd);
     buf_free(&file);

@@ -9,6 +9,7 @@
 struct intake {
     char id[ID_LEN + 1];
     bool committing; /* renamed, waits for a sync */
+    int error;       /* of the sync */
     char origin;
     int fd;             /* the file, read-only, from its commit on; or -1 */
     uint32_t user, kib; /* counted for this user (users.c); 0: nobody */
@@ -19,8 +20,8 @@ struct intake {
     struct intake *next;
 };
 
-static struct intake *named;   /* renamed, and the sync that makes it durable has not begun */
-static struct intake *syncing; /* the sync is under way */
+static struct intake *named, **last_named = &named; /* renamed; their sync has not begun */
+static struct intake *syncing;                      /* it is under way */
 static int64_t sync_began_us;
 static size_t open_intakes; /* sessions between QUEUE_NEW and their answer */
 
@@ -125,10 +126,6 @@ check(struct intake *in, struct err *e)
     int ok = store_is_written(in->fd)
                  ? err_set(e, ERR_TEMPORARY, "the session has not let go of the file")
                  : qfile_read(in->fd, &in->arena, &in->env, e);
-    if (qmgr.nactive >= FILES_KEPT || qmgr.service.nclients > FILES_CLIENTS) {
-        close(in->fd);
-        in->fd = -1;
-    }
     if (ok == 0 && in->env.message_size > qmgr.conf->message_size_max)
         ok = err_set(e, ERR_PERMANENT, "message too large");
     if (ok == 0 && !may_go(in->origin, &in->env))
@@ -163,8 +160,8 @@ on_commit(struct client *c)
         in->committing = true;
         in->commit_us = now_us();
         in->client = c;
-        in->next = named;
-        named = in;
+        *last_named = in;
+        last_named = &in->next;
         return;
     }
     stats_add(STAT_REFUSED, 1);
@@ -173,7 +170,7 @@ on_commit(struct client *c)
 }
 
 static void
-answer(struct intake *in, int synced)
+answer(struct intake *in, int error)
 {
     struct msg out = {0};
     struct client *c = in->client;
@@ -181,8 +178,9 @@ answer(struct intake *in, int synced)
         c->state = NULL;
     if (!c)
         return;
-    if (synced < 0) {
-        service_fail(c, ERR_TEMPORARY, "cannot sync the queue");
+    if (error) {
+        service_fail(c, error == ENOSPC || error == EDQUOT ? ERR_LIMIT : ERR_TEMPORARY,
+                     "cannot sync the queue file");
         return;
     }
     msg_begin(&out, M_QUEUE_DONE);
@@ -202,7 +200,8 @@ accepted(struct intake *in)
         entry_own(entry, in->user, in->kib);
     stats_add(STAT_ACCEPTED, 1);
     stats_add(STAT_ACCEPTED_BYTES, in->env.message_size);
-    message_adopt(entry, &in->arena, &in->env, &in->fd);
+    bool keep = qmgr.nactive < FILES_KEPT && qmgr.service.nclients <= FILES_CLIENTS;
+    message_adopt(entry, &in->arena, &in->env, keep ? &in->fd : &(int){-1});
 }
 
 static bool
@@ -235,45 +234,77 @@ measure(const struct intake *list)
     stats_batch(n);
 }
 
+/* A failed sync is never tried again: pages may be gone and marked clean. The file goes. */
+static void
+refused(struct intake *in, int error)
+{
+    log_error("%s: cannot sync the queue: %s", in->id, strerror(error));
+    stats_add(STAT_REFUSED, 1);
+    store_uncommit(in->id, in->origin, in->user);
+}
+
 void
-intake_synced(int synced)
+intake_synced(const unsigned char *errors)
 {
     struct intake *list = syncing;
+    size_t n = 0;
     syncing = NULL;
     measure(list);
-    if (synced < 0)
-        log_error("cannot sync the queue: %s", strerror(errno));
-    for (struct intake *in = list; in; in = in->next) {
-        if (synced < 0)
-            store_uncommit(in->id, in->origin, in->user);
-        answer(in, synced);
+    for (const struct intake *in = list; in; in = in->next)
+        n++;
+    int of_new = errors[n];
+    n = 0;
+    for (struct intake *in = list; in; in = in->next, n++) {
+        in->error = of_new ? of_new : errors[n];
+        if (in->error)
+            refused(in, in->error);
+        answer(in, in->error);
     }
     while (list) {
         struct intake *in = list;
         list = in->next;
-        if (synced == 0)
+        if (in->error == 0)
             accepted(in);
         forget(in);
     }
-    /* A failed sync is never tried again: pages may be gone and marked clean. Start afresh. */
-    if (synced < 0)
+    /* Of the directory others want to know, too: start afresh. */
+    if (of_new)
         log_fatal("leaving after a failed sync");
+}
+
+/* Some of those that wait for it, in their order, and the file of each. */
+static size_t
+take_named(int *fds_r)
+{
+    struct intake **at = &named;
+    size_t n = 0;
+    for (; *at && n < SYNC_MAX; at = &(*at)->next) {
+        fds_r[n++] = (*at)->fd;
+    }
+    syncing = named;
+    named = *at;
+    *at = NULL;
+    if (!named)
+        last_named = &named;
+    return n;
 }
 
 void
 intake_after_turn(void)
 {
+    int fds[SYNC_MAX];
+    unsigned char errors[2];
     if (!named || syncing)
         return;
-    syncing = named;
-    named = NULL;
-    place_new_syncing();
+    size_t n = take_named(fds);
     sync_began_us = now_us();
     /* With nobody else to serve meanwhile, the way to the syncer and back would only cost time. */
-    if (open_intakes == 1)
-        intake_synced(place_sync_new());
-    else
-        syncer_ask();
+    if (open_intakes > 1) {
+        syncer_ask(fds, n);
+        return;
+    }
+    (void)syncer_do(fds, 1, errors);
+    intake_synced(errors);
 }
 
 void

@@ -155,7 +155,7 @@ message_load(struct entry *entry, struct err *e)
         if (errno == ENOENT)
             e->class = ERR_CLOSED;
         else if (errno == ELOOP || errno == ENXIO) /* a link or a socket: never a queue file */
-            e->class = ERR_PERMANENT;
+            e->class = ERR_DAMAGED;
         return NULL;
     }
     struct message *m = new_message(entry);
@@ -334,7 +334,7 @@ message_start(struct entry *entry, uint64_t tag)
         admit(m, tag);
         return;
     }
-    if (e.class == ERR_PERMANENT) {
+    if (e.class == ERR_DAMAGED) {
         place_quarantine(entry, e.text);
         entry_drop(entry);
     } else if (e.class == ERR_CLOSED) {
@@ -384,15 +384,33 @@ owe_done(struct message *m, struct rcpt *r, enum outcome outcome, struct str rel
     r->text = arena_str(&m->arena, str_sub(str_z(said), 0, REASON_MAX));
 }
 
+/* Whoever reads it says so: seen with our own eyes before it counts. */
+static bool
+is_damaged(const struct message *m)
+{
+    struct err e = {0};
+    int fd = store_read_fd(m->entry);
+    int ok =
+        fd < 0 ? err_errno(&e, "cannot open the queue file") : qfile_check_message(fd, &m->env, &e);
+    if (fd >= 0)
+        close(fd);
+    if (ok == 0)
+        log_error("%.*s: called damaged, and is not", ID_LEN, m->entry->id);
+    else if (e.class != ERR_DAMAGED)
+        log_error("%.*s: %s", ID_LEN, m->entry->id, e.text);
+    return ok < 0 && e.class == ERR_DAMAGED;
+}
+
 void
 message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, struct str dsn,
                 struct str text, struct str relay)
 {
-    static const char *const status[] = {"sent", "deferred", "bounced", "expanded", "sent"};
-    static const enum rcpt_state state[] = {RCPT_DONE, RCPT_LATER, RCPT_NEVER, RCPT_DONE,
-                                            RCPT_DONE};
-    static const enum queue_stat counted[] = {STAT_SENT, STAT_DEFERRED, STAT_BOUNCED, STAT_EXPANDED,
-                                              STAT_SENT};
+    static const char *const status[] = {"sent",     "deferred", "bounced",
+                                         "expanded", "sent",     "deferred"};
+    static const enum rcpt_state state[] = {RCPT_DONE, RCPT_LATER, RCPT_NEVER,
+                                            RCPT_DONE, RCPT_DONE,  RCPT_LATER};
+    static const enum queue_stat counted[] = {STAT_SENT,     STAT_DEFERRED, STAT_BOUNCED,
+                                              STAT_EXPANDED, STAT_SENT,     STAT_DEFERRED};
     r->state = state[outcome];
     r->text = arena_str(&m->arena, str_sub(text, 0, REASON_MAX));
     snprintf(r->dsn, sizeof r->dsn, "%.*s", STR_ARG(str_sub(dsn, 0, 11)));
@@ -401,6 +419,8 @@ message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, struct 
     if (r->notify & DSN_SUCCESS)
         owe_done(m, r, outcome, relay);
     m->open--;
+    if (outcome == OUTCOME_DAMAGED && !m->damaged)
+        m->damaged = is_damaged(m);
 }
 
 int
@@ -680,6 +700,12 @@ message_settle(struct message *m)
     struct entry *entry = m->entry;
     if (m->open)
         return;
+    if (m->damaged && !(entry->flags & ENTRY_REMOVE)) {
+        place_quarantine(entry, "damaged queue file: its message is not what was written");
+        message_free(m);
+        entry_drop(entry);
+        return;
+    }
     if (count_state(m, RCPT_NEVER))
         bounce_failed(m);
     if (m->owed)

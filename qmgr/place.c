@@ -182,13 +182,6 @@ place_new_syncing(void)
     set_changed(DIR_NEW, false);
 }
 
-int
-place_sync_new(void)
-{
-    place_new_syncing();
-    return fsync(qmgr.new);
-}
-
 void
 place_sync(void)
 {

@@ -6,11 +6,11 @@
  *
  * On disk (all below the queue directory, 0700, bh-qmgr):
  *   tmp/ID            being written by a session; removed when the session goes, and at start
- *   new/ID.O          accepted, never tried
+ *   new/ID.O          accepted, never tried; or, after a power cut, what was not synced yet
  *   cur/XX/ID.O       tried before; mtime is the time of the next attempt
  *   hold/ID.O         held by the operator
  *   journal/XX/ID     outcomes and expansions, made when first needed (journal.h)
- *   corrupt/ID.O      damaged; kept for the operator
+ *   corrupt/ID.O      damaged, or not whole; kept for the operator
  *
  * XX are the last two letters of the ID. O is the origin: which role brought the message, a thing
  * no session can forge: s smtpd, u submitd, l local (a forward), b a bounce of our own. What a
@@ -130,9 +130,10 @@ struct message {
     bool named;     /* and its name is durable */
     bool unsynced;  /* and has marks that are not durable */
     size_t journal_size;
-    bool warned; /* the sender was told of the delay */
-    bool again;  /* handed out before, and no answer is on record */
-    bool bulk;   /* no person waits for it */
+    bool warned;  /* the sender was told of the delay */
+    bool again;   /* handed out before, and no answer is on record */
+    bool damaged; /* its file is not what was written: it goes nowhere any more */
+    bool bulk;    /* no person waits for it */
     struct sched_flow *flow;
     uint64_t tag; /* of its next jobs; 0: to be given */
     int64_t loaded_ms;
@@ -186,8 +187,7 @@ void place_quarantine(struct entry *entry, const char *why);
 /* A move that was cut short, as scan.c finds it: the other names of the file go. Whether there were
  * any. */
 bool place_drop_twins(const struct entry *kept, uint64_t inode);
-int place_sync_new(void);
-void place_new_syncing(void); /* somebody syncs it now */
+void place_new_syncing(void); /* the syncer syncs it now */
 void place_settle(void);      /* every message has one name: before qmgr leaves */
 
 /* entry.c: all messages of the queue. */
@@ -252,18 +252,23 @@ void stats_max(enum queue_stat stat, uint64_t n);
 void stats_batch(size_t n);
 void stats_answer(struct client *c, struct msg *in);
 
-/* syncer.c: a process that syncs new/ while this one goes on. */
+/* syncer.c: a process that syncs what is accepted while this one goes on. */
+enum { SYNC_MAX = 64 };  /* files at once */
 void syncer_start(void); /* before the role is entered */
-/* done is called in the loop, with 0, or -1 and errno. */
-int syncer_serve(void (*done)(int synced));
-void syncer_ask(void); /* not again before it is done */
+/* done is called in the loop with an errno for each file, in the order of syncer_ask(), and one for
+ * new/ behind them; 0: synced. */
+int syncer_serve(void (*done)(const unsigned char *errors));
+/* From 1 to SYNC_MAX files that have their names in new/; not again before it is done. */
+void syncer_ask(const int *fds, size_t n);
+/* The same by this process, which waits for it. -1: errors_r, n + 1 of them, has one. */
+int syncer_do(const int *fds, size_t n, unsigned char *errors_r);
 
 /* intake.c: sessions that bring messages. */
 void intake_message(struct client *c, struct msg *m);
 void intake_gone(struct client *c);
 bool intake_has(struct str id); /* in new/, and becomes an entry when that is synced */
 void intake_after_turn(void);   /* one sync for all commits that wait for one */
-void intake_synced(int synced); /* the syncer's answer */
+void intake_synced(const unsigned char *errors); /* the syncer's answer */
 
 /* message.c: a message's life while it is being delivered. */
 struct message *message_load(struct entry *entry, struct err *e); /* reads file and journal */

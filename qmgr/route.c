@@ -214,6 +214,7 @@ send_job(struct lane *lane, struct job *job, int fd)
     msg_put_u64(&out, (uint64_t)m->env.arrived_us);
     msg_put_u64(&out, m->env.message_offset);
     msg_put_u64(&out, m->env.message_size);
+    msg_put_u64(&out, m->env.message_check);
     msg_put_bool(&out, m->again || job->deaths);
     bool wishes = has_wishes(lane, job);
     msg_put_u32(&out, (m->env.eight_bit ? DELIVER_8BIT : 0) | (wishes ? DELIVER_DSN : 0));
@@ -472,7 +473,7 @@ on_outcome(struct lane *lane, struct msg *in)
     struct str dsn = msg_get_str(in), text = msg_get_str(in), relay = msg_get_str(in);
     struct rcpt *r = rcpt_of(lane, index);
     struct job *job = lane->job;
-    if (!msg_end(in) || !r || outcome > OUTCOME_RELAYED ||
+    if (!msg_end(in) || !r || outcome > OUTCOME_DAMAGED ||
         (outcome == OUTCOME_RELAYED && lane->pool != POOL_RELAY))
         return -1;
     if (outcome == OUTCOME_EXPANDED) {

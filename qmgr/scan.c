@@ -16,7 +16,7 @@ static struct {
     struct loop_timer timer;
     enum stage { TMP, HOLD, NEW, CUR, CUR_XX, JOURNAL, JOURNAL_XX, END } stage;
     DIR *dir, *above; /* what is being read; the directory above in stages _XX */
-    size_t found, orphans, undone;
+    size_t found, orphans, undone, empty;
     bool partly; /* something could not be read: what looks like an orphan may be none */
     char started[ID_LEN + 1]; /* IDs from this one on are of our own sessions */
 } the;
@@ -71,6 +71,10 @@ take_in(const char *name, enum place place)
     }
     if (!S_ISREG(st.st_mode)) {
         log_warn("queue: %s is not a file: left alone", name);
+        return;
+    }
+    if (place == PLACE_NEW && st.st_size == 0) {
+        the.empty += unlinkat(dirfd(the.dir), name, 0) == 0;
         return;
     }
     /* With two names it was being put off, or held. */
@@ -195,6 +199,9 @@ on_turn(struct loop_timer *t)
             log_info("queue: %zu messages found", the.found);
             if (the.undone)
                 log_info("queue: %zu moves that were cut short undone", the.undone);
+            if (the.empty)
+                log_info("queue: %zu empty files removed, of what nobody was told is accepted",
+                         the.empty);
             if (the.orphans)
                 log_info("queue: %zu journals without a message removed", the.orphans);
             return;

@@ -49,6 +49,7 @@ delivery_read(struct delivery *d, struct err *e)
     (void)msg_get_u64(m); /* the time of arrival */
     d->offset = msg_get_u64(m);
     d->size = msg_get_u64(m);
+    d->check = msg_get_u64(m);
     (void)msg_get_bool(m);
     uint32_t how = msg_get_u32(m);
     d->eight_bit = how & DELIVER_8BIT;

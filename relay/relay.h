@@ -51,6 +51,7 @@ struct delivery {
     int fd; /* the message, read-only; its file position is never used */
     struct str id, sender;
     uint64_t offset, size;
+    uint64_t check; /* of the message: qfile.h */
     bool eight_bit;
     unsigned ret;     /* enum dsn_ret */
     struct str envid; /* RFC 3461 */

@@ -170,12 +170,14 @@ converse(struct transaction *t)
     return t->go;
 }
 
-/* The message, encoded, without its final dot. -1 with e: broken off. */
+/* The message, encoded. -1 with e: broken off before its final dot. ERR_DAMAGED: it is not what was
+ * put into the queue. */
 static int
 send_content(struct transaction *t, struct buf *out, struct err *e)
 {
     static char piece[READ_SIZE];
     struct dot_encoder dot = {0};
+    struct siphash check = qfile_check_begin();
     for (uint64_t done = 0; done < t->d->size;) {
         uint64_t left = t->d->size - done;
         size_t want = left < READ_SIZE ? (size_t)left : READ_SIZE;
@@ -186,6 +188,7 @@ send_content(struct transaction *t, struct buf *out, struct err *e)
             return n < 0 ? err_errno(e, "reading the message")
                          : err_set(e, ERR_TEMPORARY, "the message is shorter than it was");
         done += (uint64_t)n;
+        siphash_add(&check, str_of(piece, (size_t)n));
         buf_reset(out);
         dot_encode(&dot, str_of(piece, (size_t)n), out);
         if (!buf_ok(out))
@@ -194,6 +197,8 @@ send_content(struct transaction *t, struct buf *out, struct err *e)
         if (t->w->io.broken)
             return err_set(e, ERR_CLOSED, "connection lost");
     }
+    if (siphash_end(&check) != t->d->check)
+        return err_set(e, ERR_DAMAGED, "the queued message is not what was written");
     buf_reset(out);
     dot_encode_end(&dot, out);
     stream_put(&t->w->io, buf_str(out));
@@ -219,7 +224,10 @@ send_message(struct transaction *t)
     }
     io->idle_ms = (int)conf->relay.command_s * 1000;
     if (sent < 0) {
-        wire_lost(t->w, t->v, "sending the message", &e);
+        if (e.class == ERR_DAMAGED)
+            verdict_set(t->v, OUTCOME_DAMAGED, "4.3.0", "%s", e.text);
+        else
+            wire_lost(t->w, t->v, "sending the message", &e);
         log_info("%s: %s", log_str(t->d->id), t->v->text);
         t->gone = true;
         /* Without its final dot a broken message must not look like a whole one: no QUIT. */

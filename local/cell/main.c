@@ -47,6 +47,7 @@ put(struct mailbox_inbox *in, struct msg *m, struct done *done)
     uint64_t arrived_us = msg_get_u64(m);
     d.offset = msg_get_u64(m);
     d.size = msg_get_u64(m);
+    d.check = msg_get_u64(m);
     d.again = msg_get_bool(m);
     d.head = msg_get_str(m);
     if (m->type != M_CELL_DELIVER || !msg_end(m))

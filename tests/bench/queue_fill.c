@@ -111,14 +111,12 @@ main(int argc, char **argv)
                                .client = STR("[192.0.2.1]"),
                                .login = str_z(argv[3]),
                                .arrived_us = (int64_t)ms * 1000,
-                               .message_size = sizeof text - 1,
                                .rcpts = &rcpt,
                                .nrcpt = 1};
         struct err e;
         buf_reset(&b);
-        if (qfile_write(&b, &env, &e) < 0)
+        if (qfile_whole(&b, &env, str_z(text), &e) < 0)
             die(e.text);
-        buf_addz(&b, text);
         make_id(id, ms, (uint64_t)i + 1);
         if (deferred) {
             snprintf(path, sizeof path, "%s/cur/%s/%s.u", argv[1], id + ID_LEN - 2, id);

@@ -5,7 +5,7 @@ drained, and what came is compared with what clients had been told. See disk.py 
 Bulkhead and for Postfix, Exim and OpenSMTPD; it fails for Bulkhead only. Ends with "N passed, N failed".
 
 check_crash.py [--all] [--minutes N] [--states N] [--model strict,journal,twonames,posix] [--peer bulkhead,postfix,exim,opensmtpd]
-Without --all so many states of each (20), by chance. Controls, for Bulkhead, leave out the syncs of the queue's tmp/, new/ and cur/
+Without --all so many states of each (20), by chance. Controls, for Bulkhead, leave out the syncs of new messages, of the queue's new/ and cur/
 and of the Maildir from the record, and must find a loss."""
 import argparse
 import collections
@@ -277,7 +277,7 @@ def main():
             for model in models:
                 table.row(kind, recorded, workers, model)
             if kind == "bulkhead" and not o.no_control:
-                for drop in ("/queue/new", "/box/new", "/queue/tmp/"):
+                for drop in ("/queue/new$", "/box/new$", "/queue/new/"):
                     table.row(kind, recorded, workers, "strict", drop)
                 table.row(kind, recorded, workers, "posix", "/queue/cur/")
         finally:

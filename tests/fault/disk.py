@@ -70,7 +70,7 @@ class Record:
     """The operations below the roots (absolute paths), and events in their order."""
 
     def __init__(self, path, roots, dirs=(), drop=None, posix=False, model="strict", before=None, places=None):
-        """dirs: directories below the roots that were there before, the upper ones first; or before: a snapshot. places: {path
+        """drop: syncs of these are left out: a part of a path that ends with "$". dirs: directories below the roots that were there before, the upper ones first; or before: a snapshot. places: {path
         as a process sees it: path here}."""
         self.roots, self.drop, self.places = roots, drop, places or {}
         self.model = "posix" if posix else model
@@ -212,7 +212,7 @@ class Record:
 
     def sync(self, at, path, inode, before):
         directory = self.tree.get(path)
-        if self.drop and self.drop in path:
+        if self.drop and self.drop in path + "$":
             return
         n = directory or self.kernel.get(inode)
         if not n:

@@ -11,16 +11,19 @@ import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from queuefile import check_of  # noqa: E402
 from cell_harness import BIN, KIND_BOOL, KIND_STR, KIND_U64, frame, main, text  # noqa: E402
 
 FAILED, CELL_DELIVER, CELL_DELIVERED = 2, 61, 62
 KIND_U32 = 1
+ERR_DAMAGED = 6
 HEAD = b"Return-Path: <a@far.example>\r\nDelivered-To: bob@example.org\r\n"
 
 
-def asked(name, size, again=False):
+def asked(name, size, check, again=False):
     fields = text(name) + struct.pack("<BI", KIND_U32, 0)
-    for number in (1700000000 * 10**6, 0, size):
+    for number in (1700000000 * 10**6, 0, size, check):
         fields += struct.pack("<BQ", KIND_U64, number)
     return frame(CELL_DELIVER, fields + struct.pack("<BB", KIND_BOOL, again) + text(HEAD))
 
@@ -37,12 +40,13 @@ class LocalCell(unittest.TestCase):
             self.theirs.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def ask(self, name, body, size=None, again=False):
+    def ask(self, name, body, size=None, again=False, check=None):
         with tempfile.TemporaryFile() as f:
             f.write(body)
             f.flush()
             rights = array.array("i", [f.fileno()])
-            self.ours.sendmsg([asked(name, len(body) if size is None else size, again)],
+            self.ours.sendmsg([asked(name, len(body) if size is None else size,
+                                     check_of(body) if check is None else check, again)],
                               [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
     def begin(self, *before):
@@ -63,6 +67,7 @@ class LocalCell(unittest.TestCase):
         kind, = struct.unpack_from("<H", got, 6)
         self.assertIn(kind, (FAILED, CELL_DELIVERED))
         if kind == FAILED:
+            field, self.class_ = struct.unpack_from("<BI", got, 12)
             return None
         field, n = struct.unpack_from("<BI", got, 12)
         self.assertEqual(field, KIND_STR)
@@ -95,6 +100,22 @@ class LocalCell(unittest.TestCase):
         one, two, three = self.answer(), self.answer(), self.answer()
         self.assertIsNone(two)
         self.assertEqual(self.files("new"), sorted([one, three]))
+        self.assertEqual(self.files("tmp"), [])
+        self.end()
+
+    def test_one_that_does_not_fit_its_check(self):
+        """A flipped bit, at each end of a piece that is read at once, and in a message of none."""
+        for n, body in enumerate((b"x" * 131072, b"x" * 40000, b"one\r\n", b"")):
+            at = {0: 131071, 1: 0, 2: 3}.get(n)
+            bad = body[:at] + bytes([body[at] ^ 1]) + body[at + 1:] if body else b""
+            self.ask(f"q{n}", bad, check=check_of(body) if body else 1)
+            self.ask(f"w{n}", body)
+        self.begin()
+        for n in range(4):
+            self.assertIsNone(self.answer())
+            self.assertEqual(self.class_, ERR_DAMAGED)
+            self.assertTrue(self.answer())
+        self.assertEqual(len(self.files("new")), 4)
         self.assertEqual(self.files("tmp"), [])
         self.end()
 

@@ -131,16 +131,33 @@ unlinkat(int dir, const char *name, int flags)
     return fault(false) ? -1 : (int)syscall(SYS_unlinkat, dir, name, flags);
 }
 
+static int (*sync_fails)(int fd);
+
+void
+fault_sync(int (*fails)(int fd))
+{
+    sync_fails = fails;
+}
+
+static int
+synced(long call, int fd)
+{
+    int why = sync_fails ? sync_fails(fd) : 0;
+    if (why)
+        errno = why;
+    return why || fault(true) ? -1 : (int)syscall(call, fd);
+}
+
 int
 fsync(int fd)
 {
-    return fault(true) ? -1 : (int)syscall(SYS_fsync, fd);
+    return synced(SYS_fsync, fd);
 }
 
 int
 fdatasync(int fd)
 {
-    return fault(true) ? -1 : (int)syscall(SYS_fdatasync, fd);
+    return synced(SYS_fdatasync, fd);
 }
 
 int

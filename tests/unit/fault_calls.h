@@ -12,6 +12,10 @@ enum fault_how { FAULT_NONE, FAULT_DIE, FAULT_FAIL, FAULT_ONCE };
 enum { FAULT_STATUS = 77 };
 void fault_arm(enum fault_how how, unsigned n);
 
+/* Who syncs: asked with the descriptor; 0, or the errno it is to fail with. Holds for processes
+ * that are forked later, too. */
+void fault_sync(int (*fails)(int fd));
+
 /* Who reads a directory: asked with its name and NULL when the reading begins, then with each name;
  * true hides it. Set in a process that does nothing else. */
 void fault_readdir(bool (*hide)(const char *dir, const char *name));

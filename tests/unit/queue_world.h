@@ -21,6 +21,8 @@ on_message(struct client *c, struct msg *m)
 {
     if (c->role == R_LOCAL || c->role == R_RELAY)
         route_message(c, m);
+    else if (m->type == M_QUEUE_NEW || m->type == M_QUEUE_COMMIT || m->type == M_QUEUE_ABORT)
+        intake_message(c, m);
     else
         operate_message(c, m);
 }
@@ -30,6 +32,8 @@ on_gone(struct client *c)
 {
     if (c->role == R_LOCAL || c->role == R_RELAY)
         route_gone(c);
+    else
+        intake_gone(c);
 }
 
 static inline void
@@ -168,11 +172,9 @@ accept_envelope(struct envelope *env, char origin, const char *text)
     struct err e;
     struct buf b = buf_new(1 << 20);
     env->arrived_us = wall_us();
-    env->message_size = strlen(text);
     store_new_id(id);
     int fd = store_create(id, &e);
-    ck_assert_int_eq(qfile_write(&b, env, &e), 0);
-    buf_addz(&b, text);
+    ck_assert_int_eq(qfile_whole(&b, env, str_z(text), &e), 0);
     ck_assert_int_eq(write(fd, b.p, b.n), (ssize_t)b.n);
     close(fd);
     buf_free(&b);

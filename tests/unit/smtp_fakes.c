@@ -115,6 +115,7 @@ keep(struct fakes *f, int file)
     struct envelope env;
     struct err e = {0};
     ck_assert_msg(qfile_read(file, &arena, &env, &e) == 0, "%s", e.text);
+    ck_assert_msg(qfile_check_message(file, &env, &e) == 0, "%s", e.text);
     ck_assert_uint_lt(f->nmessages, FAKE_MESSAGES_MAX);
     struct fake_message *m = &f->messages[f->nmessages];
     snprintf(m->sender, sizeof m->sender, "%.*s", STR_ARG(env.sender));

@@ -5,6 +5,7 @@
 #include "lib/mailbox/mailbox.h"
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailname.h"
+#include "lib/queue/qfile.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <sys/mman.h>
@@ -576,6 +577,7 @@ deliver(const char *base, const char *text, bool again, bool *already_r, struct 
                                  .fd = fd,
                                  .offset = 4,
                                  .size = strlen(text),
+                                 .check = qfile_check(str_z(text)),
                                  .again = again};
     int result = mailbox_deliver(root, &d, NULL, already_r, e);
     close(fd);
@@ -651,8 +653,11 @@ START_TEST(delivery_of_every_size)
             char base[16];
             bool already;
             snprintf(base, sizeof base, "5.%zu-%zu", s, h);
-            struct mailbox_delivery d = {
-                .base = str_z(base), .head = str_of(head, heads[h]), .fd = fd, .size = sizes[s]};
+            struct mailbox_delivery d = {.base = str_z(base),
+                                         .head = str_of(head, heads[h]),
+                                         .fd = fd,
+                                         .size = sizes[s],
+                                         .check = qfile_check(str_of(text, sizes[s]))};
             ck_assert_int_eq(mailbox_deliver(root, &d, &name, &already, &e), 0);
             snprintf(path, sizeof path, "new/%s", buf_z(&name));
             int got = openat(root, path, O_RDONLY);
@@ -686,6 +691,35 @@ START_TEST(delivery_refuses_what_is_no_base)
 }
 END_TEST
 
+static size_t
+files_in(const char *sub)
+{
+    char path[100];
+    snprintf(path, sizeof path, "%s/%s", top, sub);
+    return temp_count(path);
+}
+
+/* Nothing of it is left, and the next try finds the place free. */
+START_TEST(what_does_not_fit_its_check_is_not_delivered)
+{
+    bool already;
+    struct err e = {0};
+    int fd = openat(root, "queued", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    ck_assert_int_eq(write(fd, "Subject: x\r\n", 12), 12);
+    struct mailbox_delivery d = {.base = STR("1.flipped"), .fd = fd, .size = 12};
+    d.check = qfile_check(STR("Subject: y\r\n"));
+    ck_assert_int_lt(mailbox_deliver(root, &d, NULL, &already, &e), 0);
+    ck_assert_int_eq(e.class, ERR_DAMAGED);
+    ck_assert_uint_eq(files_in("new"), 0);
+    ck_assert_uint_eq(files_in("tmp"), 0);
+    d.check = qfile_check(STR("Subject: x\r\n"));
+    ck_assert_int_eq(mailbox_deliver(root, &d, NULL, &already, &e), 0);
+    ck_assert(!already);
+    ck_assert_uint_eq(files_in("new"), 1);
+    close(fd);
+}
+END_TEST
+
 Suite *suite_mailbox(void);
 Suite *
 suite_mailbox(void)
@@ -693,6 +727,7 @@ suite_mailbox(void)
     Suite *s = suite_create("mailbox");
     TCase *t = tcase_create("mailbox");
     tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, what_does_not_fit_its_check_is_not_delivered);
     tcase_set_timeout(t, 300);
     tcase_add_test(t, names_are_taken_apart);
     tcase_add_test(t, every_prefix_of_a_name);

@@ -34,7 +34,8 @@ take_job(int lane, uint32_t *index_r, bool *again_r)
     ck_assert_msg(got == 1, "%s", e.text);
     ck_assert_int_eq(m.type, M_DELIVER);
     (void)msg_get_str(&m), (void)msg_get_str(&m);
-    (void)msg_get_u64(&m), (void)msg_get_u64(&m), (void)msg_get_u64(&m);
+    for (int i = 0; i < 4; i++) /* times, sizes, check */
+        (void)msg_get_u64(&m);
     *again_r = msg_get_bool(&m);
     (void)msg_get_u32(&m);
     uint32_t n = msg_get_u32(&m);
@@ -98,6 +99,63 @@ START_TEST(delivered_and_gone)
     ck_assert_uint_eq(index_count(), 0);
     ck_assert_uint_eq(qmgr.nactive, 0);
     ck_assert_uint_eq(files("new") + files("cur") + files("journal"), 0);
+}
+END_TEST
+
+/* A byte of the message, in the file of the only one in new/. */
+static void
+flip(const struct entry *entry)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/new/%.*s.s", dir, ID_LEN, entry->id);
+    int fd = open(path, O_RDWR);
+    ck_assert_int_eq(lseek(fd, -1, SEEK_END) < 0, 0);
+    ck_assert_int_eq(write(fd, "X", 1), 1);
+    close(fd);
+}
+
+/* Both recipients are said to be damaged; it is not true, or it is: _i. */
+START_TEST(called_damaged)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    struct entry *entry = accept_message("s@example.com", both, 2);
+    message_start(entry, 0);
+    turn();
+    if (_i)
+        flip(entry);
+    for (uint32_t i = 0; i < 2; i++) {
+        int lane = take_lane();
+        ck_assert_uint_eq(take_job(lane, index, &again), 1);
+        outcome(lane, i, OUTCOME_DAMAGED);
+    }
+    turn();
+    ck_assert_uint_eq(qmgr.nactive, 0);
+    ck_assert_uint_eq(files("new"), 1 - (size_t)_i); /* in cur/ as well: it is put off */
+    ck_assert_uint_eq(files("corrupt"), (size_t)_i);
+    ck_assert_uint_eq(index_count(), 1 - (size_t)_i);
+    ck_assert_uint_eq(leaves("cur"), 1 - (size_t)_i);
+}
+END_TEST
+
+/* The operator has it removed meanwhile: then it goes, damaged or not. */
+START_TEST(damaged_and_removed)
+{
+    uint32_t index[JOURNAL_TEST_MAX], busy;
+    bool again;
+    struct qfilter f = {.all = true};
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    message_start(entry, 0);
+    turn();
+    int lane = take_lane();
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    (void)select_messages(QUEUE_DROP, &f, &busy);
+    ck_assert_uint_eq(busy, 1);
+    flip(entry);
+    outcome(lane, 0, OUTCOME_DAMAGED);
+    turn();
+    ck_assert_uint_eq(files("new") + files("corrupt"), 0);
+    ck_assert_uint_eq(index_count(), 0);
 }
 END_TEST
 
@@ -721,6 +779,8 @@ suite_queue_lanes(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, delivered_and_gone);
+    tcase_add_loop_test(t, called_damaged, 0, 2);
+    tcase_add_test(t, damaged_and_removed);
     tcase_add_test(t, what_had_to_wait_is_not_tried_again);
     tcase_add_test(t, one_done_one_later);
     tcase_add_test(t, an_alias_is_recorded_first);

@@ -3,6 +3,7 @@
 #include "lib/ipc/service.h"
 #include "lib/log/log.h"
 #include "lib/mail/dsn.h"
+#include "lib/queue/qfile.h"
 #include "relay/session.h"
 #include "tests/unit/keyring.h"
 #include "tlsd/server.h"
@@ -361,6 +362,7 @@ send_message(const char *const *rcpts, uint32_t n, struct str text, uint32_t eig
     msg_put_u64(&m, 0);
     msg_put_u64(&m, 5);
     msg_put_u64(&m, text.n);
+    msg_put_u64(&m, qfile_check(text));
     msg_put_bool(&m, false);
     msg_put_u32(&m, eight_bit);
     msg_put_u32(&m, n);
@@ -389,6 +391,7 @@ send_wishes(const char *const *rcpts, uint32_t n, uint32_t ret, const char *envi
     msg_put_u64(&m, 0);
     msg_put_u64(&m, 5);
     msg_put_u64(&m, 3);
+    msg_put_u64(&m, qfile_check(STR("x\r\n")));
     msg_put_bool(&m, false);
     msg_put_u32(&m, DELIVER_DSN);
     msg_put_u32(&m, n);
@@ -902,21 +905,25 @@ START_TEST(more_recipients_than_a_window)
 }
 END_TEST
 
-/* A short message file must not look like a whole message to the other side. */
-START_TEST(a_message_cut_short_is_not_sent_as_whole)
+/* A file of this content, told to have so many bytes and this check. What the other side sees is
+ * not a whole message. */
+static void
+send_broken(const char *content, uint64_t size, uint64_t check, enum outcome want)
 {
     struct msg m = {0};
     struct err e;
     int fd = memfd_create("message", MFD_CLOEXEC);
     play((const struct script[]){{0}}, 1);
     send_route("example.org");
-    ck_assert_int_eq(write(fd, "HEAD.abc\r\n", 10), 10);
+    ck_assert_int_eq(write(fd, "HEAD.", 5), 5);
+    ck_assert_int_eq(write(fd, content, strlen(content)), (ssize_t)strlen(content));
     msg_begin(&m, M_DELIVER);
     msg_put_str(&m, STR("ID1"));
     msg_put_str(&m, STR(""));
     msg_put_u64(&m, 0);
     msg_put_u64(&m, 5);
-    msg_put_u64(&m, 5000);
+    msg_put_u64(&m, size);
+    msg_put_u64(&m, check);
     msg_put_bool(&m, true);
     msg_put_u32(&m, 0);
     msg_put_u32(&m, 1);
@@ -926,10 +933,21 @@ START_TEST(a_message_cut_short_is_not_sent_as_whole)
     ck_assert_int_eq(chan_send(the.qmgr, &m, 1000, &e), 0);
     msg_free(&m);
     close(fd);
-    ck_assert_int_eq(outcome().outcome, OUTCOME_LATER);
+    ck_assert_int_eq(outcome().outcome, want);
     finish();
     ck_assert(!heard(0, "\r\n.\r\n"));
     ck_assert(!heard(0, "QUIT"));
+}
+
+START_TEST(a_message_cut_short_is_not_sent_as_whole)
+{
+    send_broken("abc\r\n", 5000, 0, OUTCOME_LATER);
+}
+END_TEST
+
+START_TEST(a_message_that_does_not_fit_its_check_is_not_sent_as_whole)
+{
+    send_broken("abc\r\n", 5, qfile_check(STR("abd\r\n")), OUTCOME_DAMAGED);
 }
 END_TEST
 
@@ -976,6 +994,7 @@ suite_relay(void)
     tcase_add_test(t, content_survives_every_edge);
     tcase_add_test(t, more_recipients_than_a_window);
     tcase_add_test(t, a_message_cut_short_is_not_sent_as_whole);
+    tcase_add_test(t, a_message_that_does_not_fit_its_check_is_not_sent_as_whole);
     tcase_add_test(t, a_qmgr_that_speaks_out_of_turn_is_left);
     suite_add_tcase(s, t);
     return s;

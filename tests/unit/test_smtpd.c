@@ -575,6 +575,33 @@ START_TEST(a_large_message_arrives_whole)
 }
 END_TEST
 
+/* Around the size up to which a message is one write: 128 KiB with head, envelope and Received,
+ * which have some 400 bytes here. The other side compares it with its check. */
+START_TEST(messages_around_one_write)
+{
+    static char line[78];
+    memset(line, 'x', 76);
+    memcpy(line + 76, "\r\n", 2);
+    hello(session);
+    for (size_t i = 0; i < 8; i++) {
+        struct buf text = buf_new(2 << 20);
+        size_t size = 131072 - 600 + i * 100;
+        envelope();
+        buf_addz(&text, i % 2 ? "Precedence: bulk\r\n\r\n" : "A: b\r\n\r\n");
+        while (text.n < size)
+            buf_add(&text, str_of(line, sizeof line));
+        chat_say(&c, "DATA", "354");
+        chat_write(&c, text.p, text.n);
+        chat_say(&c, ".", "250");
+        ck_assert_uint_eq(f.nmessages, i + 1);
+        size_t received = f.messages[i].n - text.n;
+        ck_assert(memcmp(f.messages[i].text + received, text.p, text.n) == 0);
+        buf_free(&text);
+    }
+    quit();
+}
+END_TEST
+
 START_TEST(a_client_that_vanishes)
 {
     static const char whole[] =
@@ -646,6 +673,7 @@ suite_smtpd(void)
     tcase_add_test(t, recipients_max_is_a_temporary_refusal);
     tcase_add_test(t, starttls_forgets_everything);
     tcase_add_test(t, a_large_message_arrives_whole);
+    tcase_add_test(t, messages_around_one_write);
     tcase_add_test(t, a_client_that_vanishes);
     tcase_add_test(t, time_is_a_limit);
     suite_add_tcase(s, t);

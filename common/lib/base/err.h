@@ -13,6 +13,7 @@ enum err_class {
     ERR_TIMEOUT,   /* a deadline has passed */
     ERR_PROTOCOL,  /* the peer broke the rules of the protocol */
     ERR_LIMIT,     /* a ceiling was reached */
+    ERR_DAMAGED,   /* what is read is not what was written */
 };
 
 struct err {

@@ -1,9 +1,5 @@
 #include "lib/base/siphash.h"
 
-struct sip {
-    uint64_t v0, v1, v2, v3;
-};
-
 static uint64_t
 rotl(uint64_t x, unsigned n)
 {
@@ -19,7 +15,7 @@ le64(const void *p, size_t n)
 }
 
 static void
-rounds(struct sip *s, int n)
+rounds(struct siphash *s, int n)
 {
     while (n-- > 0) {
         s->v0 += s->v1;
@@ -35,26 +31,59 @@ rounds(struct sip *s, int n)
     }
 }
 
+static void
+word(struct siphash *s, uint64_t m)
+{
+    s->v3 ^= m;
+    rounds(s, 2);
+    s->v0 ^= m;
+}
+
+struct siphash
+siphash_begin(const struct sipkey *key)
+{
+    uint64_t k0 = le64(key->b, 8), k1 = le64(key->b + 8, 8);
+    return (struct siphash){.v0 = k0 ^ 0x736f6d6570736575u,
+                            .v1 = k1 ^ 0x646f72616e646f6du,
+                            .v2 = k0 ^ 0x6c7967656e657261u,
+                            .v3 = k1 ^ 0x7465646279746573u};
+}
+
+void
+siphash_add(struct siphash *h, struct str piece)
+{
+    size_t held = h->n % 8;
+    h->n += piece.n;
+    if (held) {
+        size_t more = piece.n < 8 - held ? piece.n : 8 - held;
+        memcpy(h->last + held, piece.p, more);
+        if (held + more < 8)
+            return;
+        word(h, le64(h->last, 8));
+        piece = str_from(piece, more);
+    }
+    struct siphash s = *h; /* in registers */
+    size_t whole = piece.n & ~(size_t)7;
+    for (size_t i = 0; i < whole; i += 8)
+        word(&s, le64(piece.p + i, 8));
+    *h = s;
+    if (piece.n > whole)
+        memcpy(h->last, piece.p + whole, piece.n - whole);
+}
+
+uint64_t
+siphash_end(struct siphash *h)
+{
+    word(h, h->n << 56 | le64(h->last, h->n % 8));
+    h->v2 ^= 0xff;
+    rounds(h, 4);
+    return h->v0 ^ h->v1 ^ h->v2 ^ h->v3;
+}
+
 uint64_t
 siphash(const struct sipkey *key, struct str in)
 {
-    uint64_t k0 = le64(key->b, 8), k1 = le64(key->b + 8, 8);
-    struct sip s = {k0 ^ 0x736f6d6570736575u, k1 ^ 0x646f72616e646f6du, k0 ^ 0x6c7967656e657261u,
-                    k1 ^ 0x7465646279746573u};
-    size_t whole = in.n & ~(size_t)7;
-    for (size_t i = 0; i < whole; i += 8) {
-        uint64_t m = le64(in.p + i, 8);
-        s.v3 ^= m;
-        rounds(&s, 2);
-        s.v0 ^= m;
-    }
-    uint64_t last = (uint64_t)in.n << 56;
-    if (in.n > whole)
-        last |= le64(in.p + whole, in.n - whole);
-    s.v3 ^= last;
-    rounds(&s, 2);
-    s.v0 ^= last;
-    s.v2 ^= 0xff;
-    rounds(&s, 4);
-    return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
+    struct siphash h = siphash_begin(key);
+    siphash_add(&h, in);
+    return siphash_end(&h);
 }

@@ -21,6 +21,7 @@ enum guard_set {                      /* groups of system calls; a role's list i
                  GS_START = 1 << 11, /* what a fresh static program calls first (inherited from the
                                         launcher) */
                  GS_DISMISS = 1 << 14, /* SIGTERM to one process (a listener's sessions) */
+                 GS_SYNCER = 1 << 15,  /* what qmgr's syncer needs besides (files come to it) */
                  GS_QUEUE = 1 << 13, /* cut a file, and ask how much room there is (qmgr: the log is
                                         a file, and nobody else is to cut it) */
 };

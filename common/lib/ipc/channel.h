@@ -17,7 +17,8 @@ int chan_connect(const char *path, struct err *e);
 /* Send request m, and receive the answer into m. A FAILED answer becomes -1 with its class and
  * text; so do silence for timeout_ms (ERR_TIMEOUT), a closed channel (ERR_CLOSED) and a broken rule
  * (ERR_PROTOCOL). want is the type of answer expected; another type is a broken rule. After any -1
- * but FAILED (e->class ERR_TEMPORARY, ERR_PERMANENT or ERR_LIMIT) close the channel. */
+ * but FAILED (e->class ERR_TEMPORARY, ERR_PERMANENT, ERR_LIMIT or ERR_DAMAGED) close the channel.
+ */
 int chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role service,
              int timeout_ms, struct err *e);
 /* The second half of chan_ask(), for a request that has been sent. */

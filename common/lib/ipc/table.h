@@ -63,6 +63,7 @@ enum outcome {
     OUTCOME_NEVER,
     OUTCOME_EXPANDED,
     OUTCOME_RELAYED, /* done: handed to a host that knows nothing of reports (RFC 3461 5.2.2) */
+    OUTCOME_DAMAGED, /* the message is not what its check says; it has gone nowhere */
 };
 enum deliver_how { DELIVER_8BIT = 1, DELIVER_DSN = 2 };
 enum dns_status {

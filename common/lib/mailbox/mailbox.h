@@ -46,7 +46,8 @@ struct mailbox_delivery {
     struct str head; /* lines put before the message, each with CRLF */
     int fd;          /* the message: size bytes at offset, read with pread() */
     uint64_t offset, size;
-    bool again; /* it may have been delivered before: look first */
+    uint64_t check; /* of the message: qfile.h */
+    bool again;     /* it may have been delivered before: look first */
 };
 
 /* Whether text may be the base of a name: 1 to 150 of letters, digits and "._=+-", a digit first.
@@ -55,7 +56,7 @@ bool mailbox_base_ok(struct str base);
 /* Deliver into the Maildir at root_fd (made when it is not there), as it is, not converted. On 0
  * the message is durably in new/, or was there already (*already_r); *file_r, if not NULL, is its
  * name. ERR_TEMPORARY: disk full, quota, anything else that may pass. ERR_PERMANENT: a base that is
- * none. */
+ * none. ERR_DAMAGED: the message does not fit its check. */
 int mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_r,
                     bool *already_r, struct err *e);
 

@@ -7,6 +7,7 @@
 #include "lib/mailbox/mailscan.h"
 #include "lib/mailbox/mailview.h"
 #include "lib/mailbox/quota.h"
+#include "lib/queue/qfile.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -203,11 +204,13 @@ look_for(int root_fd, const char *sub, struct str base, struct buf *found, struc
     return 0;
 }
 
-/* The head, and the source: most go out in one write. */
+/* The head, and the source: most go out in one write. What is not as it was put into the queue goes
+ * nowhere. */
 static int
 copy(struct mailbox_writer *w, const struct mailbox_delivery *d, struct err *e)
 {
     static char piece[COPY_PIECE];
+    struct siphash check = qfile_check_begin();
     uint64_t at = d->offset, left = d->size;
     size_t held = d->head.n < sizeof piece / 2 ? d->head.n : 0;
     if (held)
@@ -223,13 +226,16 @@ copy(struct mailbox_writer *w, const struct mailbox_delivery *d, struct err *e)
             return err_errno(e, "read the queued message");
         if (n == 0 && left)
             return err_set(e, ERR_TEMPORARY, "the queued message is shorter than announced");
+        siphash_add(&check, str_of(piece + held, (size_t)n));
         if (mailbox_write(w, str_of(piece, held + (size_t)n), e) < 0)
             return -1;
         held = 0;
         at += (uint64_t)n;
         left -= (uint64_t)n;
     } while (left);
-    return 0;
+    return siphash_end(&check) == d->check
+               ? 0
+               : err_set(e, ERR_DAMAGED, "the queued message is not what was written");
 }
 
 static int

@@ -21,7 +21,7 @@ forget(struct qclient *q)
         close(q->file);
     q->file = -1;
     q->env = NULL;
-    q->head_size = q->message_size = 0;
+    q->message_size = 0;
     q->written = false;
     buf_reset(&q->waiting);
 }
@@ -134,7 +134,8 @@ qclient_envelope(struct qclient *q, const struct envelope *env, struct err *e)
     buf_reset(&q->waiting);
     if (qfile_write(&q->waiting, env, e) < 0)
         return -1;
-    q->head_size = q->waiting.n;
+    memcpy(q->head, q->waiting.p, sizeof q->head);
+    q->check = qfile_check_begin();
     return 0;
 }
 
@@ -151,44 +152,33 @@ qclient_put(struct qclient *q, struct str content, struct err *e)
         if (q->waiting.n >= QCLIENT_BUFFER && write_out(q, e) < 0)
             return -1;
         q->message_size += part.n;
+        siphash_add(&q->check, part);
         content = str_from(content, part.n);
     }
     return 0;
 }
 
-/* Nothing has been written yet: put the length, now known, into the head that is still here. */
+/* The whole of it is in the file, whose head is written last, and sealed. qmgr syncs it. One that
+ * is large is synced here, first, for in qmgr others would wait for it. */
 static int
-finish_in_memory(struct qclient *q, struct err *e)
+write_whole(struct qclient *q, struct err *e)
 {
-    struct envelope env = *q->env;
-    char room[512];
-    struct buf head = buf_on(room, sizeof room, QFILE_HEAD + QFILE_ENVELOPE_MAX);
-    env.message_size = q->message_size;
-    int n = qfile_write(&head, &env, e);
-    if (n == 0 && head.n == q->head_size)
-        memcpy(q->waiting.p, head.p, head.n);
-    else if (n == 0)
-        n = err_set(e, ERR_TEMPORARY, "envelope changed its size");
-    buf_free(&head);
-    return n;
-}
-
-static int
-make_durable(struct qclient *q, struct err *e)
-{
-    bool whole = !q->written;
-    if (whole && finish_in_memory(q, e) < 0)
-        return -1;
+    bool large = q->written;
+    qfile_seal(q->head, q->env->bulk, q->message_size, siphash_end(&q->check));
+    if (!large)
+        memcpy(q->waiting.p, q->head, sizeof q->head);
     if (write_out(q, e) < 0)
         return -1;
-    if (whole && fdatasync(q->file) == 0)
+    if (!large)
         return 0;
-    if (!whole && qfile_finish(q->file, q->env, q->message_size, e) == 0)
+    if (pwrite(q->file, q->head, sizeof q->head, 0) != sizeof q->head)
+        return disk_error("write", e);
+    if (fsync(q->file) == 0)
         return 0;
     /* The kernel has dropped the dirty pages and calls them clean: never sync again (catalogue J8).
      */
     q->dead = true;
-    return whole ? disk_error("sync", e) : -1;
+    return disk_error("sync", e);
 }
 
 /* qmgr takes over only what nobody can write to any more. */
@@ -205,7 +195,7 @@ qclient_commit(struct qclient *q, struct err *e)
 {
     char room[128];
     struct msg m = msg_on(room, sizeof room);
-    if (make_durable(q, e) < 0) {
+    if (write_whole(q, e) < 0) {
         qclient_abort(q);
         return -1;
     }

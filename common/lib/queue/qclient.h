@@ -1,11 +1,12 @@
 /*
- * qclient: a session hands a message to qmgr: ask for a file, fill it, sync it, commit.
+ * qclient: a session hands a message to qmgr: ask for a file, fill it, commit.
  *
- * Used by smtpd and submitd. The order is what durability rests on: the message is on disk
- * before QUEUE_COMMIT, and only after QUEUE_DONE may the client be told 250.
+ * Used by smtpd and submitd. The message is in the file, whole, before QUEUE_COMMIT; qmgr names and
+ * syncs it, and only after QUEUE_DONE may the client be told 250.
  *
- * A message that fits in the buffer reaches the file in one write. After a failed write or sync the
- * file is given up and nothing is tried again; after a failed sync the process should end (dead).
+ * A message that fits in the buffer reaches the file in one write; a larger one is synced here as
+ * well. After a failed write or sync the file is given up and nothing is tried again; after a
+ * failed sync the process should end (dead).
  *
  * Errors: ERR_LIMIT: no room (452 4.3.1); anything else: temporary (451 4.3.0).
  */
@@ -27,11 +28,12 @@ struct qclient {
     char id[QCLIENT_ID_MAX + 1]; /* of the message in work */
     const struct envelope *env;  /* the caller's, until commit or abort */
     struct buf waiting;          /* head, envelope and content not yet written */
-    uint64_t head_size;          /* of head and envelope; 0: not made */
+    char head[QFILE_HEAD];       /* of the file, not sealed yet */
     uint64_t message_size;
-    bool ahead;   /* a file has been asked for, and not been taken */
-    bool written; /* something went to the file */
-    bool dead;    /* a sync failed: trust this process no longer */
+    struct siphash check; /* of the message */
+    bool ahead;           /* a file has been asked for, and not been taken */
+    bool written;         /* something went to the file */
+    bool dead;            /* a sync failed: trust this process no longer */
 };
 
 /* room: where a message that fits waits to be written; it must outlive q. */
@@ -46,7 +48,8 @@ int qclient_begin(struct qclient *q, struct err *e);
 int qclient_envelope(struct qclient *q, const struct envelope *env, struct err *e);
 /* Some content of the message. */
 int qclient_put(struct qclient *q, struct str content, struct err *e);
-/* Write what waits, sync, commit, and wait for qmgr's word. Ends the message on -1 as well. */
+/* Write what waits, commit, and wait for qmgr's word: it is durable. Ends the message on -1 as
+ * well. */
 int qclient_commit(struct qclient *q, struct err *e);
 /* Give the message in work up; harmless when there is none. */
 void qclient_abort(struct qclient *q);

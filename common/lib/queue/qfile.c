@@ -1,18 +1,18 @@
 #include "lib/queue/qfile.h"
-#include "lib/base/siphash.h"
 #include "lib/mail/dsn.h"
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 enum {
-    VERSION = 2,
+    VERSION = 3,
     FLAG_EIGHT_BIT = 1,
     FLAG_BULK = 2,
     FLAG_RET_FULL = 4,
     FLAG_RET_HDRS = 8,
     FLAGS_ALL = 15,
-    RECORD_HEAD = 4
+    RECORD_HEAD = 4,
+    CHECK_PIECE = 64 * 1024,
 };
 enum record {
     REC_END,
@@ -34,22 +34,18 @@ struct head {
     uint64_t envelope_size; /* the records, without this head */
     uint64_t message_size;
     int64_t arrived_us;
-    uint64_t check; /* SipHash of all fields above and the records; finds damage, not forgery */
-    char zero[16];
+    uint64_t envelope_check;
+    uint64_t message_check;
+    uint64_t seal; /* of all above */
 };
 _Static_assert(sizeof(struct head) == QFILE_HEAD, "the head is 64 bytes");
 
 static const struct sipkey check_key = {"bulkhead-qfile1"};
 
 static uint64_t
-check_of(const struct head *h, struct str records)
+seal_of(const struct head *h)
 {
-    struct head covered = *h;
-    covered.message_size = 0;              /* known last; the file's size vouches for it */
-    covered.flags &= ~(uint32_t)FLAG_BULK; /* the same; nothing but order hangs on it */
-    covered.check = 0;
-    uint64_t sum = siphash(&check_key, str_of((const char *)&covered, sizeof covered));
-    return sum ^ siphash(&check_key, records);
+    return siphash(&check_key, str_of((const char *)h, offsetof(struct head, seal)));
 }
 
 static void
@@ -131,8 +127,7 @@ qfile_write(struct buf *out, const struct envelope *env, struct err *e)
                         .version = VERSION,
                         .flags = flags_of(env),
                         .nrcpt = (uint32_t)env->nrcpt,
-                        .arrived_us = env->arrived_us,
-                        .message_size = env->message_size};
+                        .arrived_us = env->arrived_us};
     buf_add(out, str_of((const char *)&head, sizeof head));
     for (size_t i = 0; i < sizeof single / sizeof single[0]; i++) {
         if (!field_ok(single[i].type, single[i].value))
@@ -155,33 +150,52 @@ qfile_write(struct buf *out, const struct envelope *env, struct err *e)
         return err_set(e, ERR_LIMIT, "envelope too large");
     struct str records = str_from(buf_str(out), start + sizeof head);
     head.envelope_size = records.n;
-    head.check = check_of(&head, records);
+    head.envelope_check = siphash(&check_key, records);
     memcpy(out->p + start, &head, sizeof head);
     return 0;
 }
 
-static int
-write_at(int fd, const void *what, size_t n, size_t offset)
+struct siphash
+qfile_check_begin(void)
 {
-    return pwrite(fd, what, n, (off_t)offset) == (ssize_t)n ? 0 : -1;
+    return siphash_begin(&check_key);
+}
+
+uint64_t
+qfile_check(struct str message)
+{
+    return siphash(&check_key, message);
+}
+
+void
+qfile_seal(char *head, bool bulk, uint64_t message_size, uint64_t message_check)
+{
+    struct head h;
+    memcpy(&h, head, sizeof h);
+    h.flags |= bulk ? FLAG_BULK : 0;
+    h.message_size = message_size;
+    h.message_check = message_check;
+    h.seal = seal_of(&h);
+    memcpy(head, &h, sizeof h);
 }
 
 int
-qfile_finish(int fd, const struct envelope *env, uint64_t message_size, struct err *e)
+qfile_whole(struct buf *out, const struct envelope *env, struct str message, struct err *e)
 {
-    uint32_t flags = flags_of(env);
-    if (write_at(fd, &message_size, sizeof message_size, offsetof(struct head, message_size)) < 0 ||
-        (env->bulk && write_at(fd, &flags, sizeof flags, offsetof(struct head, flags)) < 0))
-        return err_errno(e, "cannot write the queue file");
-    if (fsync(fd) < 0)
-        return err_errno(e, "cannot sync the queue file");
+    size_t start = out->n;
+    if (qfile_write(out, env, e) < 0)
+        return -1;
+    buf_add(out, message);
+    if (!buf_ok(out))
+        return err_set(e, ERR_LIMIT, "message too large");
+    qfile_seal(out->p + start, env->bulk, message.n, qfile_check(message));
     return 0;
 }
 
 static int
 damaged(struct err *e, const char *what)
 {
-    return err_set(e, ERR_PERMANENT, "damaged queue file: %s", what);
+    return err_set(e, ERR_DAMAGED, "damaged queue file: %s", what);
 }
 
 /* All n bytes at offset, or -1. */
@@ -273,6 +287,8 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
         return err_errno(e, "cannot read the queue file");
     if (memcmp(head.magic, "BHQ1", 4) != 0 || head.version != VERSION)
         return damaged(e, "not a queue file of this version");
+    if (head.seal != seal_of(&head))
+        return damaged(e, "its head is not whole");
     if (head.envelope_size > QFILE_ENVELOPE_MAX || head.nrcpt == 0 || head.nrcpt > QFILE_RCPT_MAX ||
         (head.flags & ~(uint32_t)FLAGS_ALL) ||
         (head.flags & (FLAG_RET_FULL | FLAG_RET_HDRS)) == (FLAG_RET_FULL | FLAG_RET_HDRS))
@@ -284,6 +300,7 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
     *env_r = (struct envelope){.arrived_us = head.arrived_us,
                                .message_size = head.message_size,
                                .message_offset = offset,
+                               .message_check = head.message_check,
                                .eight_bit = head.flags & FLAG_EIGHT_BIT,
                                .bulk = head.flags & FLAG_BULK,
                                .ret = head.flags & FLAG_RET_FULL   ? DSN_RET_FULL
@@ -295,7 +312,25 @@ qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e)
     if (read_at(fd, records, head.envelope_size, QFILE_HEAD) < 0)
         return err_errno(e, "cannot read the queue file");
     struct str all = str_of(records, head.envelope_size);
-    if (check_of(&head, all) != head.check)
-        return damaged(e, "the check does not match");
+    if (siphash(&check_key, all) != head.envelope_check)
+        return damaged(e, "its envelope is not what was written");
     return read_records(all, head.nrcpt, env_r, e);
+}
+
+int
+qfile_check_message(int fd, const struct envelope *env, struct err *e)
+{
+    static char piece[CHECK_PIECE];
+    struct siphash check = qfile_check_begin();
+    for (uint64_t done = 0; done < env->message_size;) {
+        uint64_t left = env->message_size - done;
+        size_t n = left < sizeof piece ? (size_t)left : sizeof piece;
+        if (read_at(fd, piece, n, (off_t)(env->message_offset + done)) < 0)
+            return err_errno(e, "cannot read the queue file");
+        siphash_add(&check, str_of(piece, n));
+        done += n;
+    }
+    return siphash_end(&check) == env->message_check
+               ? 0
+               : damaged(e, "its message is not what was written");
 }

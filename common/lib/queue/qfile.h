@@ -6,8 +6,10 @@
  * checked whole by qmgr before it commits, and again when it meets the file after a restart: a
  * session's word is not trusted. Nothing in it is found by searching for a newline.
  *
- *   head (64 bytes): magic "BHQ1", version, flags, envelope length, recipient count, message
- * length, arrival time, envelope check (SipHash with a fixed key: finds damage, not forgery)
+ *   head (64 bytes): magic "BHQ1", version, flags, recipient count, envelope length, message
+ * length, arrival time, then a check of the envelope, one of the message, and one of the head, the
+ * seal (SipHash with a fixed key: they find damage, and what a power cut left half written, not
+ * forgery). The seal is made last: a head without it is that of an unfinished file
  *   envelope: records {u8 type, u24 length, bytes}, ending with an END record; what a sender asked
  * of delivery reports (lib/mail/dsn.h) is in records of its own, and only there when it was asked
  *   message: exactly the message length, the end of the file
@@ -18,6 +20,7 @@
 #include "lib/base/arena.h"
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
+#include "lib/base/siphash.h"
 
 enum {
     QFILE_HEAD = 64,
@@ -40,8 +43,9 @@ struct envelope {
     struct str login;  /* the account that submitted it, or empty */
     struct str helo;
     int64_t arrived_us;    /* wall clock, microseconds since 1970 */
-    uint64_t message_size; /* filled by qfile_read; by qfile_finish on disk */
+    uint64_t message_size; /* this and the next two: filled by qfile_read() */
     uint64_t message_offset;
+    uint64_t message_check;
     bool eight_bit;   /* BODY=8BITMIME was said */
     uint8_t ret;      /* enum dsn_ret */
     struct str envid; /* RFC 3461 ENVID, as it came, or empty */
@@ -50,12 +54,17 @@ struct envelope {
     size_t nrcpt;
 };
 
-/* Append head (message length still unknown) and envelope to out: what goes to the file first. */
+/* Append head (not sealed) and envelope to out: what goes to the file first. */
 int qfile_write(struct buf *out, const struct envelope *env, struct err *e);
-/* Write into the head of the file what is known last (the true message length, whether it is bulk),
- * and nothing else; then fsync. On -1 the file must be given up (QUEUE_ABORT, answer 451): a failed
- * fsync is never tried again. */
-int qfile_finish(int fd, const struct envelope *env, uint64_t message_size, struct err *e);
-/* Read and check head and envelope; strings live in the arena. ERR_PERMANENT: damaged or malformed.
+/* The check of a message's bytes: begin, siphash_add() them, siphash_end(). */
+struct siphash qfile_check_begin(void);
+uint64_t qfile_check(struct str message); /* the same of one that is at hand whole */
+/* Put into a head, QFILE_HEAD bytes, what is known last, and seal it. */
+void qfile_seal(char *head, bool bulk, uint64_t message_size, uint64_t message_check);
+/* The whole of a file: head, envelope, message. */
+int qfile_whole(struct buf *out, const struct envelope *env, struct str message, struct err *e);
+/* Read and check head and envelope; strings live in the arena. ERR_DAMAGED: not whole, or not ours.
  */
 int qfile_read(int fd, struct arena *arena, struct envelope *env_r, struct err *e);
+/* Read the message and check it against what the head says of it: the same errors. */
+int qfile_check_message(int fd, const struct envelope *env, struct err *e);

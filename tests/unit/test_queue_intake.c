@@ -1,0 +1,452 @@
+/* qmgr's intake: sessions that bring messages, what is synced before they are answered, and what
+ * becomes of a sync that fails. The syncer is the real one. */
+#include "tests/unit/fault_calls.h"
+#include "tests/unit/queue_world.h"
+#include <fcntl.h>
+#include <sys/wait.h>
+
+struct session {
+    int channel, file;
+    char id[ID_LEN + 1];
+};
+
+static void
+after_turn(struct loop *l)
+{
+    (void)l;
+    intake_after_turn();
+}
+
+static void
+setup_with(int (*sync_fails)(int fd))
+{
+    setup();
+    fault_sync(sync_fails);
+    syncer_start();
+    ck_assert_int_eq(syncer_serve(intake_synced), 0);
+    qmgr.loop.after_turn = after_turn;
+    qmgr.service.clients_max = 200;
+}
+
+static void
+ask(struct session *s, enum role role, uint32_t user)
+{
+    struct msg m = {0};
+    int pair[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    ck_assert_ptr_nonnull(service_adopt(&qmgr.service, pair[0], role, NULL));
+    *s = (struct session){.channel = pair[1], .file = -1};
+    msg_begin(&m, M_QUEUE_NEW);
+    msg_put_u32(&m, user);
+    ck_assert_int_eq(msg_send(s->channel, &m), 0);
+    msg_free(&m);
+}
+
+/* It has its file. */
+static struct session
+begin(enum role role)
+{
+    struct session s;
+    struct msg m = {0};
+    struct err e = {0};
+    ask(&s, role, 0);
+    turn();
+    ck_assert_int_eq(chan_recv(s.channel, &m, R_QMGR, role, 1000, &e), 1);
+    ck_assert_int_eq(m.type, M_QUEUE_FILE);
+    struct str id = msg_get_str(&m);
+    ck_assert_uint_eq(id.n, ID_LEN);
+    memcpy(s.id, id.p, ID_LEN);
+    s.file = msg_take_fd(&m, 0);
+    ck_assert(msg_end(&m) && s.file >= 0);
+    msg_free(&m);
+    return s;
+}
+
+static void
+fill(struct session *s, const char *to, const char *text)
+{
+    struct err e;
+    struct buf b = buf_new(2 << 20);
+    struct qfile_rcpt rcpt = {.address = str_z(to)};
+    struct envelope env = {.sender = STR("s@example.com"),
+                           .origin = STR("smtp"),
+                           .client = STR("[192.0.2.1]"),
+                           .arrived_us = wall_us(),
+                           .rcpts = &rcpt,
+                           .nrcpt = 1};
+    ck_assert_int_eq(qfile_whole(&b, &env, str_z(text), &e), 0);
+    ck_assert_int_eq(write(s->file, b.p, b.n), (ssize_t)b.n);
+    buf_free(&b);
+}
+
+static void
+let_go(struct session *s)
+{
+    close(s->file);
+    s->file = -1;
+}
+
+static void
+say(struct session *s, enum msg_type type)
+{
+    struct msg m = {0};
+    msg_begin(&m, type);
+    ck_assert_int_eq(msg_send(s->channel, &m), 0);
+    msg_free(&m);
+}
+
+/* -1: QUEUE_DONE; else the class of the failure. */
+static int
+answer(struct session *s, enum role role)
+{
+    struct msg m = {0};
+    struct err e = {0};
+    int got;
+    for (int turns = 0; (got = chan_recv(s->channel, &m, R_QMGR, role, 0, &e)) < 0 && turns < 400;
+         turns++)
+        turn_ms(5);
+    ck_assert_msg(got == 1, "%s", e.text);
+    int class = m.type == M_QUEUE_DONE ? -1 : (int)msg_get_u32(&m);
+    msg_free(&m);
+    return class;
+}
+
+static bool
+is_in(const char *sub, const struct session *s)
+{
+    char path[700];
+    struct stat about;
+    snprintf(path, sizeof path, "%s/%s/%s%s", dir, sub, s->id, strcmp(sub, "tmp") ? ".s" : "");
+    return stat(path, &about) == 0;
+}
+
+static uint64_t
+stat_of(const char *name)
+{
+    struct msg m = {0};
+    uint64_t value = UINT64_MAX;
+    msg_begin(&m, M_QUEUE_STATS);
+    ask_qmgr(&m, M_QUEUE_STATS_ARE);
+    for (uint32_t n = msg_get_u32(&m); n > 0; n--) {
+        struct str s = msg_get_str(&m);
+        uint64_t v = msg_get_u64(&m);
+        if (str_eq(s, str_z(name)))
+            value = v;
+    }
+    msg_free(&m);
+    return value;
+}
+
+/* ---- syncs ---- */
+
+static char order_of[16];
+static size_t norder;
+
+static bool
+is_dir(int fd)
+{
+    struct stat about;
+    return fstat(fd, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
+static int
+record(int fd)
+{
+    if (norder < sizeof order_of - 1)
+        order_of[norder++] = is_dir(fd) ? 'd' : 'f';
+    return 0;
+}
+
+/* The last line of a message says with which errno. */
+static int
+a_file_fails(int fd)
+{
+    struct stat about;
+    char text[6] = "";
+    if (fstat(fd, &about) < 0 || !S_ISREG(about.st_mode) ||
+        pread(fd, text, 5, about.st_size - 5) != 5 || text[0] != 'E')
+        return 0;
+    return (text[1] - '0') * 100 + (text[2] - '0') * 10 + text[3] - '0';
+}
+
+static int
+the_directory_fails(int fd)
+{
+    return is_dir(fd) ? EIO : 0;
+}
+
+/* ---- tests ---- */
+
+START_TEST(the_file_and_then_its_name)
+{
+    struct session s = begin(R_SMTPD);
+    ck_assert(is_in("tmp", &s));
+    fill(&s, "alice@example.org", "text\r\n");
+    let_go(&s);
+    fault_sync(record);
+    say(&s, M_QUEUE_COMMIT);
+    ck_assert_int_eq(answer(&s, R_SMTPD), -1);
+    fault_sync(NULL);
+    ck_assert_str_eq(order_of, "fd");
+    ck_assert(is_in("new", &s) && !is_in("tmp", &s));
+    ck_assert_uint_eq(index_count(), 1);
+    ck_assert_uint_eq(stat_of("accepted"), 1);
+}
+END_TEST
+
+START_TEST(several_at_once)
+{
+    struct session s[5];
+    for (size_t i = 0; i < 5; i++) {
+        s[i] = begin(R_SMTPD);
+        fill(&s[i], "alice@example.org", "text\r\n");
+        let_go(&s[i]);
+    }
+    for (size_t i = 0; i < 5; i++)
+        say(&s[i], M_QUEUE_COMMIT);
+    for (size_t i = 0; i < 5; i++) {
+        ck_assert_int_eq(answer(&s[i], R_SMTPD), -1);
+        ck_assert(is_in("new", &s[i]));
+    }
+    ck_assert_uint_eq(index_count(), 5);
+    ck_assert_uint_ge(stat_of("batch_max"), 2);
+}
+END_TEST
+
+/* More than the syncer takes; those behind them come next. */
+START_TEST(more_than_one_sync_takes)
+{
+    enum { N = SYNC_MAX + 6 };
+    static struct session s[N];
+    for (size_t i = 0; i < N; i++) {
+        s[i] = begin(R_SMTPD);
+        fill(&s[i], "alice@example.org", "text\r\n");
+        let_go(&s[i]);
+    }
+    for (size_t i = 0; i < N; i++)
+        say(&s[i], M_QUEUE_COMMIT);
+    for (size_t i = 0; i < N; i++)
+        ck_assert_int_eq(answer(&s[i], R_SMTPD), -1);
+    ck_assert_uint_eq(index_count(), N);
+    ck_assert_uint_eq(files("new"), N);
+    ck_assert_uint_le(stat_of("batch_max"), SYNC_MAX);
+}
+END_TEST
+
+/* Its session is told, its file goes, and nobody else is concerned. _i: how many bring one. */
+START_TEST(one_file_cannot_be_synced)
+{
+    static const int errors[] = {EIO, ENOSPC, EDQUOT};
+    int bad = _i / 2;
+    for (size_t k = 0; k < 3; k++) {
+        struct session s[3];
+        char text[20];
+        size_t before = index_count();
+        snprintf(text, sizeof text, "E%03d\n", errors[k]);
+        for (int i = 0; i < _i; i++) {
+            s[i] = begin(R_SMTPD);
+            fill(&s[i], "alice@example.org", i == bad ? text : "text\r\n");
+            let_go(&s[i]);
+        }
+        for (int i = 0; i < _i; i++)
+            say(&s[i], M_QUEUE_COMMIT);
+        for (int i = 0; i < _i; i++) {
+            int want = i != bad ? -1 : errors[k] == EIO ? ERR_TEMPORARY : ERR_LIMIT;
+            ck_assert_int_eq(answer(&s[i], R_SMTPD), want);
+            ck_assert(is_in("new", &s[i]) == (want == -1) && !is_in("tmp", &s[i]));
+        }
+        ck_assert_uint_eq(index_count(), before + (size_t)_i - 1);
+    }
+    ck_assert_uint_eq(stat_of("commits_refused"), 3);
+}
+END_TEST
+
+/* A later sync would look like a success: all go, and so does qmgr. _i: how many bring one. */
+START_TEST(the_directory_cannot_be_synced)
+{
+    struct session s[3];
+    int status;
+    for (int i = 0; i < _i; i++) {
+        s[i] = begin(R_SMTPD);
+        fill(&s[i], "alice@example.org", "text\r\n");
+        let_go(&s[i]);
+    }
+    for (int i = 0; i < _i; i++)
+        say(&s[i], M_QUEUE_COMMIT);
+    pid_t pid = fork();
+    if (pid == 0) {
+        turn_ms(2000);
+        _exit(0); /* it did not leave */
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) != 0);
+    for (int i = 0; i < _i; i++) {
+        struct msg m = {0};
+        struct err e = {0};
+        ck_assert_int_eq(chan_recv(s[i].channel, &m, R_QMGR, R_SMTPD, 1000, &e), 1);
+        ck_assert_int_eq(m.type, M_FAILED);
+        ck_assert_uint_eq(msg_get_u32(&m), ERR_TEMPORARY);
+        msg_free(&m);
+    }
+    ck_assert_uint_eq(files("new") + files("tmp"), 0);
+}
+END_TEST
+
+static void
+setup_intake(void)
+{
+    setup_with(NULL);
+}
+
+static void
+setup_bad_files(void)
+{
+    setup_with(a_file_fails);
+}
+
+static void
+setup_bad_directory(void)
+{
+    setup_with(the_directory_fails);
+}
+
+/* It is in new/: it stays, whether anybody hears of it or not. */
+START_TEST(a_session_that_goes_before_the_answer)
+{
+    struct session s = begin(R_SMTPD), other = begin(R_SMTPD);
+    fill(&s, "alice@example.org", "text\r\n");
+    let_go(&s);
+    say(&s, M_QUEUE_COMMIT);
+    close(s.channel);
+    turn_ms(100);
+    ck_assert(is_in("new", &s));
+    ck_assert_uint_eq(index_count(), 1);
+    close(other.channel);
+    turn();
+    ck_assert_uint_eq(files("tmp"), 0);
+}
+END_TEST
+
+/* A second QUEUE_NEW gives the first message up. */
+static void
+ask_again(struct session *s)
+{
+    struct msg m = {0};
+    msg_begin(&m, M_QUEUE_NEW);
+    msg_put_u32(&m, 0);
+    ck_assert_int_eq(msg_send(s->channel, &m), 0);
+    msg_free(&m);
+}
+
+START_TEST(given_up_and_gone)
+{
+    struct session s[3] = {begin(R_SMTPD), begin(R_SUBMITD), begin(R_SMTPD)};
+    ck_assert_uint_eq(files("tmp"), 3);
+    say(&s[0], M_QUEUE_ABORT);
+    close(s[1].channel);
+    ask_again(&s[2]);
+    turn();
+    ck_assert_uint_eq(files("tmp"), 1);
+    ck_assert(!is_in("tmp", &s[2]));
+    say(&s[2], M_QUEUE_ABORT);
+    turn();
+    ck_assert_uint_eq(files("tmp") + files("new"), 0);
+    say(&s[0], M_QUEUE_COMMIT);
+    ck_assert_int_eq(answer(&s[0], R_SMTPD), ERR_PERMANENT);
+}
+END_TEST
+
+/* Catalogue B: what it could still write after the check would be delivered unchecked. */
+START_TEST(a_session_that_keeps_the_file_open)
+{
+    struct session s = begin(R_SMTPD);
+    fill(&s, "alice@example.org", "text\r\n");
+    say(&s, M_QUEUE_COMMIT);
+    int class = answer(&s, R_SMTPD);
+    ck_assert_int_eq(class, qmgr.leases ? ERR_TEMPORARY : -1);
+    ck_assert(is_in("new", &s) == !qmgr.leases);
+    ck_assert_uint_eq(files("tmp"), 0);
+}
+END_TEST
+
+/* What is no queue file, lacks its end, is too large, or may not go there. */
+START_TEST(what_is_refused)
+{
+    struct session s = begin(R_SMTPD);
+    ck_assert_int_eq(write(s.file, "rubbish", 7), 7);
+    let_go(&s);
+    say(&s, M_QUEUE_COMMIT);
+    ck_assert_int_eq(answer(&s, R_SMTPD), ERR_DAMAGED);
+    s = begin(R_SMTPD);
+    fill(&s, "alice@example.org", "text\r\n");
+    ck_assert_int_eq(write(s.file, "more", 4), 4);
+    let_go(&s);
+    say(&s, M_QUEUE_COMMIT);
+    ck_assert_int_eq(answer(&s, R_SMTPD), ERR_DAMAGED);
+    s = begin(R_SMTPD);
+    fill(&s, "bob@elsewhere.example", "text\r\n");
+    let_go(&s);
+    say(&s, M_QUEUE_COMMIT);
+    ck_assert_int_eq(answer(&s, R_SMTPD), ERR_PERMANENT);
+    s = begin(R_SUBMITD);
+    fill(&s, "bob@elsewhere.example", "text\r\n");
+    let_go(&s);
+    say(&s, M_QUEUE_COMMIT);
+    ck_assert_int_eq(answer(&s, R_SUBMITD), -1);
+    for (int over = 0; over < 2; over++) {
+        conf.message_size_max = 6 - (uint64_t)over;
+        s = begin(R_SMTPD);
+        fill(&s, "alice@example.org", "text\r\n");
+        let_go(&s);
+        say(&s, M_QUEUE_COMMIT);
+        ck_assert_int_eq(answer(&s, R_SMTPD), over ? ERR_PERMANENT : -1);
+    }
+    ck_assert_uint_eq(files("new"), 2);
+    ck_assert_uint_eq(files("tmp"), 0);
+    ck_assert_uint_eq(stat_of("commits_refused"), 4);
+}
+END_TEST
+
+/* Of a power cut before the sync an empty file may be left, under its name. */
+START_TEST(an_empty_file_is_removed_at_the_start)
+{
+    char path[700];
+    snprintf(path, sizeof path, "%s/new/3oc23rf4urypz2gimhkw.s", dir);
+    close(open(path, O_WRONLY | O_CREAT, 0600));
+    snprintf(path, sizeof path, "%s/hold/3oc23rf4urypz2gimhkx.s", dir);
+    close(open(path, O_WRONLY | O_CREAT, 0600));
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    entry_drop(entry);
+    scan_start();
+    turn_ms(50);
+    ck_assert_uint_eq(files("new"), 1);
+    ck_assert_uint_eq(files("hold"), 1); /* never one that the operator held */
+    ck_assert_uint_eq(index_count(), 2);
+}
+END_TEST
+
+Suite *suite_queue_intake(void);
+Suite *
+suite_queue_intake(void)
+{
+    Suite *s = suite_create("queue_intake");
+    TCase *t = tcase_create("intake"), *files = tcase_create("bad files"),
+          *directory = tcase_create("bad directory");
+    tcase_add_checked_fixture(t, setup_intake, teardown);
+    tcase_add_test(t, the_file_and_then_its_name);
+    tcase_add_test(t, several_at_once);
+    tcase_add_test(t, more_than_one_sync_takes);
+    tcase_add_test(t, a_session_that_goes_before_the_answer);
+    tcase_add_test(t, given_up_and_gone);
+    tcase_add_test(t, a_session_that_keeps_the_file_open);
+    tcase_add_test(t, what_is_refused);
+    tcase_add_test(t, an_empty_file_is_removed_at_the_start);
+    suite_add_tcase(s, t);
+    tcase_add_checked_fixture(files, setup_bad_files, teardown);
+    tcase_add_loop_test(files, one_file_cannot_be_synced, 1, 4);
+    suite_add_tcase(s, files);
+    tcase_add_checked_fixture(directory, setup_bad_directory, teardown);
+    tcase_add_loop_test(directory, the_directory_cannot_be_synced, 1, 4);
+    suite_add_tcase(s, directory);
+    return s;
+}
