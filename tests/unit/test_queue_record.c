@@ -157,7 +157,7 @@ START_TEST(what_is_synced)
         ck_assert(!synced(message_settle, m));
         m->warned = false;
         entry->born_s -= 20;
-        ck_assert(synced_after(7, message_settle, m)); /* of the notice, and the log */
+        ck_assert(synced_after(6, message_settle, m)); /* of the notice, and the log */
         message_settle(m);
         m = successor(entry);
         ck_assert(m->warned);
