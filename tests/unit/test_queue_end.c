@@ -147,6 +147,30 @@ START_TEST(told_of_the_delay_and_not_removed)
 }
 END_TEST
 
+/* It is called damaged, and is not, or cannot be looked at now: it is put off. */
+START_TEST(called_damaged_and_not_seen)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    int new = qmgr.new;
+    size_t fds = temp_fds();
+    answer(m, 0, OUTCOME_DAMAGED, "damaged");
+    ck_assert_uint_eq(temp_fds(), fds);
+    qmgr.new = -1;
+    answer(m, 0, OUTCOME_DAMAGED, "damaged");
+    qmgr.new = new;
+    answer(m, 1, OUTCOME_DONE, "ok");
+    answer(m, 2, OUTCOME_DONE, "ok");
+    message_settle(m);
+    ck_assert_uint_eq(files("corrupt"), 0);
+    ck_assert_int_eq(entry->state, ENTRY_WAITS);
+    m = successor(entry);
+    ck_assert_int_eq(m->rcpts[0]->state, RCPT_TODO);
+    ck_assert_int_eq(m->rcpts[1]->state, RCPT_DONE);
+    message_free(m);
+}
+END_TEST
+
 /* All is done, and its file stays: neither is forgotten. */
 START_TEST(a_removal_that_fails)
 {
@@ -265,6 +289,7 @@ suite_queue_end(void)
     tcase_add_test(t, no_room_for_reasons);
     tcase_add_test(t, a_notice_of_delay_that_cannot_be_written);
     tcase_add_test(t, told_of_the_delay_and_not_removed);
+    tcase_add_test(t, called_damaged_and_not_seen);
     tcase_add_test(t, a_removal_that_fails);
     tcase_add_loop_test(t, held_or_removed_at_the_end, 0, 3);
     tcase_add_test(t, given_up_for_the_rest);
