@@ -147,6 +147,30 @@ START_TEST(told_of_the_delay_and_not_removed)
 }
 END_TEST
 
+/* As it came from a session, with its file: that is handed out once, and closed by who has it. */
+START_TEST(the_file_that_was_open)
+{
+    struct entry *entry = accept_three();
+    struct arena arena = arena_new(1 << 20);
+    struct envelope env;
+    struct err e = {0};
+    int fd = store_read_fd(entry);
+    ck_assert_int_eq(qfile_read(fd, &arena, &env, &e), 0);
+    message_adopt(entry, &arena, &env, &fd);
+    ck_assert_int_eq(fd, -1);
+    struct message *m = entry_message(entry);
+    ck_assert_ptr_nonnull(m);
+    ck_assert(entry->flags & ENTRY_AGED);
+    int first = message_file(m), second = message_file(m);
+    ck_assert(first >= 0 && second >= 0 && first != second);
+    size_t fds = temp_fds();
+    m = load(accept_three());
+    m->fd = store_read_fd(m->entry);
+    message_free(m);
+    ck_assert_uint_eq(temp_fds(), fds);
+}
+END_TEST
+
 /* It is called damaged, and is not, or cannot be looked at now: it is put off. */
 START_TEST(called_damaged_and_not_seen)
 {
@@ -290,6 +314,7 @@ suite_queue_end(void)
     tcase_add_test(t, a_notice_of_delay_that_cannot_be_written);
     tcase_add_test(t, told_of_the_delay_and_not_removed);
     tcase_add_test(t, called_damaged_and_not_seen);
+    tcase_add_test(t, the_file_that_was_open);
     tcase_add_test(t, a_removal_that_fails);
     tcase_add_loop_test(t, held_or_removed_at_the_end, 0, 3);
     tcase_add_test(t, given_up_for_the_rest);
