@@ -688,7 +688,7 @@ static void
 put_off(struct message *m)
 {
     m->entry->attempts++;
-    m->warned_now = warn(m);
+    m->warned_now = warn(m) || m->warned_now; /* told before, and not on record yet */
     finish_put_off(m);
 }
 

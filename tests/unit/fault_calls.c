@@ -32,6 +32,8 @@ fault(bool on_full_disk)
     if (left == 0 && armed == FAULT_DIE)
         _exit(FAULT_STATUS);
     if (left == 0 && on_full_disk) {
+        if (armed == FAULT_ONCE)
+            armed = FAULT_NONE;
         errno = ENOSPC;
         return true;
     }
@@ -156,6 +158,12 @@ int
 fdatasync(int fd)
 {
     return synced(SYS_fdatasync, fd);
+}
+
+int
+ftruncate(int fd, off_t size)
+{
+    return fault(true) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
 }
 
 int

@@ -5,10 +5,10 @@
 #pragma once
 #include <stdbool.h>
 
-enum fault_how { FAULT_NONE, FAULT_DIE, FAULT_FAIL };
+enum fault_how { FAULT_NONE, FAULT_DIE, FAULT_FAIL, FAULT_ONCE };
 
 /* At the n-th call from now on (1 is the next): die before it with FAULT_STATUS, or fail it and all
- * that follow with ENOSPC (unlink and close go on working, as on a full disk). */
+ * that follow with ENOSPC (unlink and close go on working, as on a full disk), or it alone. */
 enum { FAULT_STATUS = 77 };
 void fault_arm(enum fault_how how, unsigned n);
 

@@ -1,6 +1,7 @@
 /* qmgr: store, journal, entries, bounces, holding, and the time. */
 #include "lib/mail/dsn.h"
 #include "tests/unit/queue_world.h"
+#include <sys/un.h>
 
 START_TEST(ids_sort_and_are_checked)
 {
@@ -303,7 +304,25 @@ START_TEST(damage_is_put_aside)
 }
 END_TEST
 
-/* Held on disk, and as a successor finds it; released into new/. */
+/* What is no file was never a message: it is not tried for days. */
+START_TEST(a_link_or_a_socket)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/new/%s", dir, store_name(entry));
+    ck_assert_int_eq(unlink(address.sun_path), 0);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(_i ? symlink("/dev/null", address.sun_path)
+                        : bind(fd, (struct sockaddr *)&address, sizeof address),
+                     0);
+    close(fd);
+    message_start(entry, 0);
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(files("corrupt"), 1);
+    ck_assert_uint_eq(files("new"), 0);
+}
+END_TEST
+
 /* Catalogue E13. What a message is counted for is counted back when it goes. */
 START_TEST(a_user_has_a_limit)
 {
@@ -330,11 +349,34 @@ START_TEST(a_user_has_a_limit)
         entry_drop(entries[i]);
     }
     ck_assert_int_eq(users_room(1000, 3, 100, &e), 0);
+    ck_assert_int_eq(users_room(0, UINT32_MAX, 1, &e), 0);
     ck_assert_uint_eq(users_kib(0), 1);
     ck_assert_uint_eq(users_kib(UINT64_MAX), UINT32_MAX);
 }
 END_TEST
 
+/* In one bucket, and with sessions whose messages have no size yet. */
+START_TEST(users_beside_each_other)
+{
+    struct err e = {0};
+    conf.queue.user_messages_max = 2;
+    conf.queue.user_size_max = 100 << 10;
+    users_add(1000, 1, 10);
+    users_add(1256, 1, 0);
+    users_add(1512, 1, 10);
+    users_drop(1000, 1, 10);
+    ck_assert_int_eq(users_room(1000, 2, 100, &e), 0);
+    ck_assert_int_eq(users_room(1256, 2, 1, &e), -1);
+    ck_assert_int_eq(users_room(1512, 2, 1, &e), -1);
+    users_add(1256, 1, 90);
+    users_drop(1256, 1, 90);
+    ck_assert_int_eq(users_room(1256, 2, 1, &e), -1);
+    ck_assert_int_eq(users_room(1256, 1, 100, &e), 0);
+    ck_assert_int_eq(users_room(1256, UINT32_MAX, 1, &e), -1);
+}
+END_TEST
+
+/* Held on disk, and as a successor finds it; released into new/. */
 START_TEST(held_and_released)
 {
     struct entry *entry = accept_message("s@example.com", alice, 1);
@@ -432,6 +474,43 @@ START_TEST(each_class_has_its_time)
         ck_assert_int_eq(message_expire_s(m), times[i]);
         message_free(m);
     }
+}
+END_TEST
+
+/* By its header, by its sender, or by its number of recipients. */
+START_TEST(what_is_bulk_mail)
+{
+    enum { BULK = 50 };
+    char names[BULK][20];
+    const char *to[BULK];
+    for (size_t i = 0; i < BULK; i++) {
+        snprintf(names[i], sizeof names[i], "u%zu@example.org", i);
+        to[i] = names[i];
+    }
+    for (size_t n = BULK - 1; n <= BULK; n++) {
+        struct message *m = load(accept_message("s@example.com", to, n));
+        ck_assert_int_eq(m->bulk, n == BULK);
+        message_free(m);
+    }
+    struct message *m = load(accept_message("", to, 1));
+    ck_assert(m->bulk);
+    message_free(m);
+}
+END_TEST
+
+/* With the backslash of a name that aliases led to it is one byte longer, and here to stay. */
+START_TEST(what_aliases_led_to)
+{
+    static char longest[QFILE_ADDR_MAX + 2];
+    struct message *m = load(accept_message("s@example.com", alice, 1));
+    memset(longest, 'x', sizeof longest);
+    memcpy(longest, "\\x@", 3);
+    ck_assert_int_eq(message_add_rcpt(m, str_of(longest, sizeof longest)), -1);
+    ck_assert_int_eq(message_add_rcpt(m, str_of(longest, sizeof longest - 1)), 0);
+    ck_assert_uint_eq(m->nrcpt, 2);
+    ck_assert(message_is_local(STR("\\x@far.example")));
+    ck_assert(!message_is_local(STR("x@far.example")));
+    message_free(m);
 }
 END_TEST
 
@@ -752,7 +831,9 @@ suite_queue(void)
     tcase_add_test(t, a_bounce_tells_what_failed);
     tcase_add_test(t, the_null_sender_gets_none);
     tcase_add_test(t, damage_is_put_aside);
+    tcase_add_loop_test(t, a_link_or_a_socket, 0, 2);
     tcase_add_test(t, a_user_has_a_limit);
+    tcase_add_test(t, users_beside_each_other);
     tcase_add_test(t, held_and_released);
     tcase_add_loop_test(t, clocks_that_jump, 0, 2);
     tcase_add_test(t, a_wait_beyond_the_longest);
@@ -761,6 +842,8 @@ suite_queue(void)
     tcase_add_test(t, old_and_tried_too_little);
     tcase_add_test(t, back_off_has_a_maximum);
     tcase_add_test(t, each_class_has_its_time);
+    tcase_add_test(t, what_is_bulk_mail);
+    tcase_add_test(t, what_aliases_led_to);
     tcase_add_test(t, the_null_sender_is_told_nothing);
     tcase_add_test(t, names_in_a_notice_are_clean);
     tcase_add_test(t, so_many_are_told_of);

@@ -1,7 +1,12 @@
 /* qmgr: what senders are told (RFC 3461, RFC 3464): who asks for what, once, and never in circles.
  */
+#include "lib/mail/date.h"
 #include "lib/mail/dsn.h"
+#include "tests/unit/fault_calls.h"
 #include "tests/unit/queue_world.h"
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 static const char letter[] = "Received: x\r\nBcc: hidden@example.org,\r\n\tmore@example.org\r\n"
                              "BCCX: shown\r\nSubject: hello\r\n\r\nbody \xc3\xbc\r\n";
@@ -242,6 +247,161 @@ START_TEST(a_header_too_large_to_come_back)
 }
 END_TEST
 
+/* It tells of those that wait, and only people, or who asks for it. */
+START_TEST(whom_a_delay_is_told_of)
+{
+    static const uint8_t notify[] = {0, 0, DSN_DELAY};
+    for (int bulk = 0; bulk < 2; bulk++)
+        for (size_t n = 2; n <= 3; n++) {
+            struct entry *entry = accept_wishes(notify, n, 0);
+            struct message *m = load(entry);
+            m->bulk = bulk;
+            entry->born_s -= 20;
+            answer(m, 0, OUTCOME_DONE, "ok");
+            for (size_t i = 1; i < n; i++)
+                answer(m, i, OUTCOME_LATER, "busy");
+            message_settle(m);
+            struct buf b = notice();
+            ck_assert(!has(&b, "a@example.org"));
+            ck_assert_int_eq(has(&b, "<b@example.org>"), !bulk);
+            ck_assert_int_eq(has(&b, "<c@other.example>"), n == 3);
+            buf_free(&b);
+            while (index_count()) {
+                struct index_at at = index_after(STR(""));
+                entry = index_next(&at);
+                ck_assert_int_ne(entry->state, ENTRY_NONE); /* each has its time */
+                entry_detach(entry);
+                place_settle();
+                store_remove(entry, true);
+                entry_drop(entry);
+            }
+        }
+}
+END_TEST
+
+/* Tried too little to be given up, and older than that. */
+START_TEST(a_delay_of_what_should_be_gone)
+{
+    static const uint8_t notify = 0;
+    char before[60], after[60];
+    struct entry *entry = accept_wishes(&notify, 1, 0);
+    struct message *m = load(entry);
+    struct buf now = buf_new(100);
+    entry->born_s -= 86400ll * 30;
+    answer(m, 0, OUTCOME_LATER, "busy");
+    m->rcpts[0]->dsn[0] = '\0';
+    date_format(&now, clock_wall_s(), 0);
+    snprintf(before, sizeof before, "Will-Retry-Until: %.17s", buf_z(&now)); /* to the hour */
+    message_settle(m);
+    buf_truncate(&now, 0);
+    date_format(&now, clock_wall_s(), 0);
+    snprintf(after, sizeof after, "Will-Retry-Until: %.17s", buf_z(&now));
+    struct buf b = notice();
+    ck_assert_msg(has(&b, before) || has(&b, after), "%s", buf_z(&b));
+    ck_assert(has(&b, "Status: 4.0.0\r\n"));
+    buf_free(&b);
+    buf_free(&now);
+}
+END_TEST
+
+/* A notice is written, synced and named as a session's message is: each call failing, with or
+ * without those behind it, none is left, and it is not said to be there. */
+START_TEST(a_notice_is_durable)
+{
+    enum { FATAL_STATUS = 71, CALLS = 5 };
+    static const uint8_t notify = 0;
+    struct message *m = load(accept_wishes(&notify, 1, 0));
+    answer(m, 0, OUTCOME_NEVER, "no");
+    for (unsigned n = 1; n <= CALLS + 1; n++) {
+        int status;
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct err e;
+            size_t fds = temp_fds();
+            fault_arm(_i ? FAULT_ONCE : FAULT_FAIL, n);
+            int ok = bounce_send(m, BOUNCE_FAILED, &e);
+            _exit(temp_fds() != fds ? 2 : ok < 0);
+        }
+        ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+        ck_assert(WIFEXITED(status));
+        /* Of the last two, its sync may fail alone; that of the directory ends the process. */
+        bool fatal = n == CALLS || (n == CALLS - 1 && _i == 0);
+        ck_assert_int_eq(WEXITSTATUS(status), fatal ? FATAL_STATUS : n < CALLS);
+        ck_assert_uint_eq(files("tmp"), 0);
+        ck_assert_uint_eq(files("new"), n > CALLS ? 2 : 1);
+    }
+    message_free(m);
+}
+END_TEST
+
+/* A disk that is full in the middle of it, and syncs well what there is. */
+START_TEST(half_a_notice)
+{
+    static const uint8_t notify = 0;
+    struct err e = {0};
+    struct rlimit full, some;
+    struct message *m = load(accept_wishes(&notify, 1, 0));
+    answer(m, 0, OUTCOME_NEVER, "no");
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &full), 0);
+    for (rlim_t size = 0; size < 1000; size += 50) {
+        some = (struct rlimit){size, full.rlim_max};
+        int set = setrlimit(RLIMIT_FSIZE, &some);
+        int ok = bounce_send(m, BOUNCE_FAILED, &e);
+        ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &full), 0); /* an assertion writes, too */
+        ck_assert(set == 0 && ok == -1);
+        ck_assert_uint_eq(files("tmp") + files("new"), 1);
+    }
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
+    message_free(m);
+}
+END_TEST
+
+/* Its file is gone, or was cut: there is nothing to return, and nothing is made up. */
+START_TEST(nothing_to_return)
+{
+    static const uint8_t notify = 0;
+    struct err e = {0};
+    struct entry *entry = accept_wishes(&notify, 1, DSN_RET_FULL);
+    struct message *m = load(entry);
+    char path[700];
+    snprintf(path, sizeof path, "%s/new/%s", dir, store_name(entry));
+    answer(m, 0, OUTCOME_NEVER, "no");
+    ck_assert_int_eq(truncate(path, (off_t)(m->env.message_offset + m->env.message_size) - 1), 0);
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), -1);
+    ck_assert_int_eq(unlink(path), 0);
+    m->env.ret = DSN_RET_HDRS;
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), -1);
+    ck_assert_uint_eq(index_count(), 1);
+    message_free(m);
+}
+END_TEST
+
+/* So much of it, in whole lines, and without the blind ones. */
+START_TEST(a_long_header_comes_back)
+{
+    enum { HEADER_MAX = 50000 };
+    static char text[HEADER_MAX + 10000];
+    struct qfile_rcpt to = {.address = STR("a@example.org")};
+    struct envelope env = {
+        .sender = STR("s@example.com"), .origin = STR("smtp"), .rcpts = &to, .nrcpt = 1};
+    size_t n = 0;
+    n += (size_t)snprintf(text, sizeof text, "Resent-Bcc: hidden@example.org\r\n");
+    while (n < sizeof text - 50)
+        n += (size_t)snprintf(text + n, sizeof text - n, "X-Line: %06zu of a long header\r\n", n);
+    struct message *m = load(accept_envelope(&env, 's', text));
+    answer(m, 0, OUTCOME_NEVER, "x");
+    message_settle(m);
+    struct buf b = notice();
+    ck_assert(!has(&b, "hidden"));
+    ck_assert(has(&b, "\r\n\r\nX-Line: 000032 of"));
+    ck_assert(has(&b, " of a long header\r\n\r\n--"));
+    ck_assert(!has(&b, "X-Line: 0500"));
+    ck_assert(has(&b, "X-Line: 0499"));
+    buf_free(&b);
+}
+END_TEST
+
 /* What was delivered is on record before its report is sent, and the report before that is: a
  * successor sends it, and does not deliver again; when it is on record it is not sent again. */
 START_TEST(a_report_that_is_owed)
@@ -399,6 +559,43 @@ START_TEST(nothing_more_than_was_asked)
 }
 END_TEST
 
+/* A host that was asked to report does it, and nobody a second time; nor is <> told of success. */
+START_TEST(nobody_reports_twice)
+{
+    static const uint8_t notify[] = {0, 0, DSN_SUCCESS};
+    struct message *m = load(accept_wishes(notify, 3, 0));
+    for (size_t i = 0; i < 3; i++)
+        answer(m, i, OUTCOME_DONE, "ok");
+    ck_assert_uint_eq(m->owed, 0);
+    message_settle(m);
+    ck_assert_uint_eq(index_count(), 0);
+    struct qfile_rcpt to = {.address = STR("a@example.org"), .notify = DSN_SUCCESS};
+    struct envelope env = {.origin = STR("smtp"), .rcpts = &to, .nrcpt = 1};
+    m = load(accept_envelope(&env, 's', letter));
+    answer(m, 0, OUTCOME_DONE, "ok");
+    ck_assert_uint_eq(m->owed, 0);
+    message_settle(m);
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(qmgr.dropped, 0);
+}
+END_TEST
+
+/* Too old to wait any longer for room: it goes, and nobody is told of the success. */
+START_TEST(a_report_that_waited_too_long)
+{
+    static const uint8_t notify = DSN_SUCCESS;
+    struct entry *entry = accept_wishes(&notify, 1, 0);
+    struct message *m = load(entry);
+    answer(m, 0, OUTCOME_DONE, "x");
+    entry->born_s -= 3600; /* expire is 60s */
+    entry->attempts = 9;
+    qmgr.tmp = -1;
+    message_settle(m);
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(files("new") + leaves("journal"), 0);
+}
+END_TEST
+
 static struct message *
 from_nobody(const char *origin)
 {
@@ -424,7 +621,17 @@ START_TEST(double_bounces)
         ck_assert_uint_eq(index_count(), 0);
         ck_assert_uint_eq(qmgr.dropped, i + 1);
     }
+    /* A session may write what it likes into its envelope. */
+    struct qfile_rcpt to = {.address = STR("gone@example.com")};
+    struct envelope env = {.origin = STR(ORIGIN_BOUNCE), .rcpts = &to, .nrcpt = 1};
+    m = load(accept_envelope(&env, 's', letter));
+    answer(m, 0, OUTCOME_NEVER, "no");
+    message_settle(m);
+    ck_assert_uint_eq(index_count(), 0);
+    ck_assert_uint_eq(qmgr.dropped, 5);
     m = from_nobody(ORIGIN_BOUNCE);
+    ck_assert_int_eq(message_add_rcpt(m, STR("there@example.com")), 0); /* as an alias does */
+    answer(m, 1, OUTCOME_DONE, "ok");
     answer(m, 0, OUTCOME_NEVER, "host mx.a.example[192.0.2.9]:25 said: 550 no");
     message_settle(m);
     ck_assert_uint_eq(index_count(), 1);
@@ -432,6 +639,7 @@ START_TEST(double_bounces)
     ck_assert(has(&b, "\r\nTo: <postmaster@example.org>\r\nSubject: Undeliverable bounce\r\n"));
     ck_assert(has(&b, "Final-Recipient: rfc822; gone@example.com\r\nAction: failed\r\n"));
     ck_assert(has(&b, "Content-Type: message/rfc822\r\n") && has(&b, "body \xc3\xbc\r\n"));
+    ck_assert(!has(&b, "there@example.com"));
     buf_free(&b);
     struct index_at at = index_after(STR(""));
     struct entry *entry = index_next(&at);
@@ -442,7 +650,7 @@ START_TEST(double_bounces)
     answer(m, 0, OUTCOME_NEVER, "no");
     message_settle(m);
     ck_assert_uint_eq(index_count(), 0);
-    ck_assert_uint_eq(qmgr.dropped, 5);
+    ck_assert_uint_eq(qmgr.dropped, 6);
 }
 END_TEST
 
@@ -545,11 +753,19 @@ suite_queue_dsn(void)
     tcase_add_test(t, the_message_comes_back);
     tcase_add_loop_test(t, a_message_too_large_to_come_back, 0, 2);
     tcase_add_loop_test(t, a_header_too_large_to_come_back, 0, 2);
+    tcase_add_test(t, whom_a_delay_is_told_of);
+    tcase_add_test(t, a_delay_of_what_should_be_gone);
+    tcase_add_loop_test(t, a_notice_is_durable, 0, 2);
+    tcase_add_test(t, half_a_notice);
+    tcase_add_test(t, nothing_to_return);
+    tcase_add_test(t, a_long_header_comes_back);
     tcase_add_test(t, a_report_that_is_owed);
     tcase_add_test(t, owed_and_told_in_a_damaged_journal);
     tcase_add_test(t, a_report_that_must_wait);
     tcase_add_loop_test(t, aliases_hand_on_what_was_asked, 0, 2);
     tcase_add_test(t, nothing_more_than_was_asked);
+    tcase_add_test(t, nobody_reports_twice);
+    tcase_add_test(t, a_report_that_waited_too_long);
     tcase_add_test(t, double_bounces);
     tcase_add_test(t, double_bounces_at_their_ceiling);
     tcase_add_test(t, the_largest_notice);

@@ -501,6 +501,7 @@ START_TEST(an_empty_file_is_removed_at_the_start)
     scan_start();
     turn_ms(50);
     ck_assert_uint_eq(files("new"), 1);
+    ck_assert_uint_eq(files("corrupt"), 0);
     ck_assert_uint_eq(files("hold"), 1); /* never one that the operator held */
     ck_assert_uint_eq(index_count(), 2);
 }

@@ -219,6 +219,25 @@ START_TEST(read_while_there_is_time)
 }
 END_TEST
 
+/* Read, and put off with one recipient done: it is counted where the next attempt goes. */
+START_TEST(counted_where_it_goes_next)
+{
+    static const char *const to[] = {"a@near.example", "b@far.example"};
+    struct err e = {0};
+    struct message *m = message_load(accept_message("s@example.com", to, 2), &e);
+    ck_assert_ptr_nonnull(m);
+    ask();
+    ck_assert_uint_eq(row_of("near.example")->by_age[0], 1);
+    m->open = 2;
+    message_outcome(m, m->rcpts[0], OUTCOME_DONE, STR("2.0.0"), STR("ok"), STR("none"));
+    message_outcome(m, m->rcpts[1], OUTCOME_LATER, STR("4.2.1"), STR("busy"), STR("none"));
+    message_settle(m);
+    ask();
+    ck_assert_ptr_null(row_of("near.example"));
+    ck_assert_uint_eq(row_of("far.example")->by_age[0], 1);
+}
+END_TEST
+
 Suite *suite_queue_shape(void);
 Suite *
 suite_queue_shape(void)
@@ -230,6 +249,7 @@ suite_queue_shape(void)
     tcase_add_test(t, counts_are_right_at_any_time);
     tcase_add_test(t, more_destinations_than_lines);
     tcase_add_test(t, read_while_there_is_time);
+    tcase_add_test(t, counted_where_it_goes_next);
     suite_add_tcase(s, t);
     return s;
 }
