@@ -10,12 +10,12 @@
  * step); of a queue file nothing, a beginning, head and envelope with a message that is not whole,
  * or all. What was not synced may go long after: when qmgr alone was killed, and the next one has
  * put the message off, expanded it, bounced it.
+ *
  * In no state that can be reached a message may be
  * - lost: the client has read 250, and a recipient has neither the message, nor a bounce, nor a
  *   place in the queue (what was put aside has none);
  * - duplicate: the mailbox has it twice;
- * - truncated: the mailbox has part of it, under a name that readers see, or the other host took
- * it;
+ * - truncated: the mailbox has part of it, under a name that readers see, or the other host does;
  * - stuck: no process has anything left to do, and the message is still in the queue.
  * Each "control" leaves out one rule of the protocol: then the walk must find the
  * named fault, or the model proves nothing. Ends with "N passed, N failed".
