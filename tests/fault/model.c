@@ -8,10 +8,9 @@
  * its answer after both are. The disk keeps what was synced; of what was not, a power cut keeps any
  * part: of a rename in the queue also the one half or the other (a reader's in the Maildir is one
  * step); of a queue file nothing, a beginning, head and envelope with a message that is not whole,
- * or all. What was not synced may go long after: when qmgr alone was killed, and the next one has
- * put the message off, expanded it, bounced it.
- *
- * In no state that can be reached a message may be
+ * all, or another message that lay there before. What was not synced may go long after: when qmgr
+ * alone was killed, and the next one has put the message off, expanded it, bounced it. In no state
+ * that can be reached a message may be
  * - lost: the client has read 250, and a recipient has neither the message, nor a bounce, nor a
  *   place in the queue (what was put aside has none);
  * - duplicate: the mailbox has it twice;
@@ -28,9 +27,10 @@
 
 /* Where names are; for the sets: 1 << place. */
 enum { NONE, TMP = 1, NEW = 2, CUR = 4, PLACES = 8 };
-/* A file's bytes; for the sets: 1 << content. TORN: head, envelope and length are right, what lies
+/* A file's bytes; for the sets: 1 << content. OTHER: the blocks, or the inode, are still those of a
+ * message of that length that was removed. TORN: head, envelope and length are right, what lies
  * behind is not. */
-enum { EMPTY, PART, TORN, WHOLE };
+enum { EMPTY, PART, OTHER, TORN, WHOLE };
 /* A recipient, in qmgr's memory. DAMAGED: who was to deliver it found that it is not whole. */
 enum { ABSENT, TODO, SENT, LATER, DONE, NEVER, BOUNCED, DAMAGED };
 enum { ALIAS, BOX, FAR, RCPTS };
@@ -79,6 +79,7 @@ struct state {
     X(BOUNCE_LATE, "the failure is marked before the bounce is written", "lost") \
     X(BOUNCE_FILE_LATE, "the failure is marked before the bounce's file is synced", "lost") \
     X(BOUNCE_NAME_LATE, "the failure is marked before the bounce's name is synced", "lost") \
+    X(SEAL_NO_ID, "the seal of a file is that of its bytes, not of its ID", "duplicate") \
     X(CELL_NO_CHECK, "the cell does not check what it reads", "truncated") \
     X(RELAY_NO_CHECK, "the relay does not check what it reads", "truncated") \
     X(CELL_NO_FILE_SYNC, "the cell does not sync the file", "lost") \
@@ -187,8 +188,8 @@ judge(const struct state *s)
     bool boxed = false;
     for (int i = 0; i < 2; i++)
         if (in_box(&s->box[i])) {
-            if (s->box[i].data != WHOLE)
-                the.fault = "truncated";
+            if (s->box[i].data != WHOLE) /* that other one has been there before */
+                the.fault = s->box[i].data == OTHER ? "duplicate" : "truncated";
             boxed = true;
         }
     if (in_box(&s->box[0]) && in_box(&s->box[1]))
@@ -263,7 +264,7 @@ fill(struct file *f, int data)
 static void
 fill_whole(struct file *f)
 {
-    fill(f, TORN);
+    f->datas |= 1 << OTHER | 1 << TORN;
     fill(f, WHOLE);
 }
 
@@ -504,7 +505,7 @@ start_step(struct state s)
         drop_names(f, CUR);
     if (f->place & (the.control == START_NEW_ONLY ? NEW : NEW | CUR)) {
         s.intake = I_ANSWERED;
-        if (f->data >= TORN)
+        if (f->data >= (the.control == SEAL_NO_ID ? OTHER : TORN))
             adopt(&s, 2);
         else if (the.control != DAMAGED_LEFT)
             put_aside(&s);
@@ -557,7 +558,7 @@ far_steps(struct state s)
     }
     if (s.rcpt[FAR] != SENT)
         return;
-    bool whole = content(&s) == WHOLE, unchecked = the.control == RELAY_NO_CHECK;
+    bool whole = content(&s) != TORN, unchecked = the.control == RELAY_NO_CHECK;
     for (size_t i = 0; i < sizeof outcomes; i++) {
         t = s;
         t.rcpt[FAR] = outcomes[i];
@@ -726,7 +727,7 @@ cell_steps(struct state s)
     case C_PART: /* now it has read all of it */
         t.cell = C_WRITTEN;
         fill(f, content(&s));
-        if (f->data != WHOLE && the.control != CELL_NO_CHECK) {
+        if (f->data == TORN && the.control != CELL_NO_CHECK) {
             move(f, NONE);
             told(&t, DAMAGED);
         }
