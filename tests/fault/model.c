@@ -7,13 +7,15 @@
  * may be put off or refused. It gets its name in new/ before its bytes are synced, and the client
  * its answer after both are. The disk keeps what was synced; of what was not, a power cut keeps any
  * part: of a rename in the queue also the one half or the other (a reader's in the Maildir is one
- * step); of a queue file nothing, a beginning, head and envelope with a message that is not whole,
- * all, or another message that lay there before. What was not synced may go long after: when qmgr
- * alone was killed, and the next one has put the message off, expanded it, bounced it. In no state
- * that can be reached a message may be
+ * step); with a directory that was made in cur/ what is in it; of a queue file nothing, a
+ * beginning, head and envelope with a message that is not whole, all, or another message that lay
+ * there before. What was not synced may go long after: when qmgr alone was killed, and the next one
+ * has put the message off, expanded it, bounced it.
+ *
+ * In no state that can be reached a message may be
  * - lost: the client has read 250, and a recipient has neither the message, nor a bounce, nor a
  *   place in the queue (what was put aside has none);
- * - duplicate: the mailbox has it twice;
+ * - duplicate: the mailbox has it twice, or once more one that had been removed;
  * - truncated: the mailbox has part of it, under a name that readers see, or the other host does;
  * - stuck: no process has anything left to do, and the message is still in the queue.
  * Each "control" leaves out one rule of the protocol: then the walk must find the
@@ -60,6 +62,7 @@ struct state {
     /* records, how many of them are durable, and the name */
     uint8_t journal[RECORDS], njournal, nsynced, jnamed;
     struct file dsn; /* the bounce that counts: the last */
+    uint8_t dir; /* cur/XX: 1: made, and its name not synced; 2: durable; 3: as 1, by one before */
     uint8_t cell, slot;
     struct file box[2]; /* two deliveries of the same message */
     uint8_t far;        /* the other host has it: 1; part of it: 2 */
@@ -89,6 +92,7 @@ struct state {
     X(CELL_FOUND_NO_SYNC, "what a second try finds is not synced", "lost") \
     X(START_NEW_ONLY, "a start reads new/ and not cur/", "stuck") \
     X(DAMAGED_LEFT, "what a start finds damaged is left where it is", "stuck") \
+    X(DIR_FOUND, "put off: cur/XX is not synced, that a killed qmgr made", "lost") \
     X(MOVE_NO_SYNC, "put off: cur/ is not synced before the name in new/ goes", "lost") \
     X(MOVE_FORGOTTEN, "put off and removed: the name in new/ is forgotten", "stuck")
 /* clang-format on */
@@ -314,6 +318,7 @@ qmgr_dies(struct state *s)
 {
     s->qmgr_up = s->known = s->intake = s->expanding = s->bouncing = s->removing = s->moving = 0;
     memset(s->rcpt, 0, sizeof s->rcpt);
+    s->dir = s->dir == 1 ? 3 : s->dir;
     if (s->session == S_COMMIT || s->session == S_OPEN || s->session == S_PART ||
         s->session == S_WHOLE || s->session == S_SYNCED)
         s->session = S_OVER; /* its channel is gone: the client reads 4xx */
@@ -368,6 +373,14 @@ power_cut(struct state s)
 {
     qmgr_dies(&s);
     s.session = s.session == S_TOLD ? S_TOLD : S_OVER;
+    if (s.dir == 3) { /* it is gone, and what it held */
+        struct state t = s;
+        t.dir = 0;
+        drop_names(&t.queued, CUR);
+        sync_dir(&t.queued, CUR);
+        cut_files(t, 0);
+        s.dir = 2;
+    }
     cut_files(s, 0);
 }
 
@@ -496,6 +509,8 @@ start_step(struct state s)
 {
     struct file *f = &s.queued;
     s.qmgr_up = 1;
+    if (s.dir == 3 && the.control != DIR_FOUND)
+        s.dir = 2; /* cur/ is synced */
     drop_names(f, f->place & TMP);
     if (s.dsn.data != WHOLE)
         drop_names(&s.dsn, s.dsn.place);
@@ -549,31 +564,22 @@ content(const struct state *s)
 static void
 far_steps(struct state s)
 {
-    static const uint8_t outcomes[] = {DONE, LATER, NEVER};
+    static const uint8_t outcomes[] = {DONE, LATER, NEVER, SENT}; /* the last: its answer is lost */
     struct state t = s;
     if (s.rcpt[FAR] == TODO) {
         t.rcpt[FAR] = SENT;
         reach(t);
-        return;
     }
-    if (s.rcpt[FAR] != SENT)
-        return;
-    bool whole = content(&s) != TORN, unchecked = the.control == RELAY_NO_CHECK;
-    for (size_t i = 0; i < sizeof outcomes; i++) {
+    for (size_t i = 0; s.rcpt[FAR] == SENT && i < sizeof outcomes; i++) {
+        bool sent = outcomes[i] == DONE || outcomes[i] == SENT;
         t = s;
-        t.rcpt[FAR] = outcomes[i];
-        if (outcomes[i] == DONE && !whole && !unchecked)
+        t.rcpt[FAR] = outcomes[i] == SENT ? LATER : outcomes[i];
+        if (sent && content(&s) == TORN && the.control != RELAY_NO_CHECK)
             t.rcpt[FAR] = DAMAGED; /* broken off before the final dot */
-        else if (outcomes[i] == DONE)
-            t.far = whole ? 1 : 2;
+        else if (sent)
+            t.far = content(&s) == TORN ? 2 : 1;
         reach(t);
     }
-    if (!whole)
-        return;
-    t = s; /* taken there, and the answer lost */
-    t.far = 1;
-    t.rcpt[FAR] = LATER;
-    reach(t);
 }
 
 static bool
@@ -654,6 +660,11 @@ settle_steps(struct state s)
         reach(t); /* written, not yet synced */
         sync_journal(&t);
         reach(t);
+        if (t.dir < 2) {
+            t.dir++;
+            reach(t);
+            return;
+        }
         if (!(t.queued.place & CUR)) {
             add_name(&t.queued, CUR);
             t.moving = 1;
@@ -827,20 +838,13 @@ faults(struct state s)
     qmgr_dies(&t);
     reach(t);
     t = s;
-    if (s.cell != C_IDLE) {
-        cell_dies(&t);
-        reach(t);
-    }
-    t = s;
-    /* the session is killed, or its client goes */
-    if (s.session < S_COMMIT && s.session > S_START) {
+    cell_dies(&t);
+    reach(t);
+    t = s; /* the session is killed, or its client goes; later nobody hears the answer */
+    if (s.session > S_START && s.session <= S_COMMIT) {
         t.session = S_OVER;
-        drop_names(&t.queued, TMP);
-        reach(t);
-    }
-    t = s;
-    if (s.session == S_COMMIT) { /* nobody hears the answer */
-        t.session = S_OVER;
+        if (s.session < S_COMMIT)
+            drop_names(&t.queued, TMP);
         reach(t);
     }
     for (int i = 0; i < 2; i++) /* a reader moves it */
@@ -854,14 +858,13 @@ faults(struct state s)
 static void
 walk(enum control control)
 {
-    struct state first = {
-        .qmgr_up = 1, .queued = no_file, .dsn = no_file, .box = {no_file, no_file}};
+    struct state s0 = {.qmgr_up = 1, .queued = no_file, .dsn = no_file, .box = {no_file, no_file}};
     the.n = 0;
     the.control = control;
     the.fault = NULL;
     if (the.slots)
         memset(the.slots, 0, the.nslots * sizeof *the.slots);
-    reach(first);
+    reach(s0);
     for (size_t i = 0; i < the.n && !the.fault; i++) {
         struct state s = the.at[i];
         the.now = s;
