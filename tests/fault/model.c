@@ -1,16 +1,22 @@
 /*
- * model: the way of one message (session, qmgr, local, a cell, a relay, the disk) as a small
- * machine, walked through in full: every step, in every order, and at every point the kill of a
- * process, a sync that fails, and a power cut.
+ * model: the way of one message (session, qmgr, its syncer, local, a cell, a relay, the disk) as a
+ * small machine, walked through in full: every step, in every order, and at every point the kill of
+ * a process, a sync that fails, and a power cut.
  *
  * The message has two recipients: an alias that leads to a mailbox, and one at another host, who
- * may be put off or refused. The disk keeps what was synced; of what was not, a power cut keeps any
+ * may be put off or refused. It gets its name in new/ before its bytes are synced, and the client
+ * its answer after both are. The disk keeps what was synced; of what was not, a power cut keeps any
  * part: of a rename in the queue also the one half or the other (a reader's in the Maildir is one
- * step). In no state that can be reached a message may be
+ * step); with a directory that was made in cur/ what is in it; of a queue file nothing, a
+ * beginning, head and envelope with a message that is not whole, all, or another message that lay
+ * there before. What was not synced may go long after: when qmgr alone was killed, and the next one
+ * has put the message off, expanded it, bounced it.
+ *
+ * In no state that can be reached a message may be
  * - lost: the client has read 250, and a recipient has neither the message, nor a bounce, nor a
- *   place in the queue;
- * - duplicate: the mailbox has it twice;
- * - truncated: the mailbox has part of it, under a name that readers see;
+ *   place in the queue (what was put aside has none);
+ * - duplicate: the mailbox has it twice, or once more one that had been removed;
+ * - truncated: the mailbox has part of it, under a name that readers see, or the other host does;
  * - stuck: no process has anything left to do, and the message is still in the queue.
  * Each "control" leaves out one rule of the protocol: then the walk must find the
  * named fault, or the model proves nothing. Ends with "N passed, N failed".
@@ -21,28 +27,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    NONE,
-    TMP = 1,
-    NEW = 2,
-    CUR = 4,
-    PLACES = 8
-};                           /* where names are; for the sets: 1 << place */
-enum { EMPTY, PART, WHOLE }; /* a file's bytes; for the sets: 1 << content */
-enum { ABSENT, TODO, SENT, LATER, DONE, NEVER, BOUNCED }; /* a recipient, in qmgr's memory */
+/* Where names are; for the sets: 1 << place. */
+enum { NONE, TMP = 1, NEW = 2, CUR = 4, PLACES = 8 };
+/* A file's bytes; for the sets: 1 << content. OTHER: the blocks, or the inode, are still those of a
+ * message of that length that was removed. TORN: head, envelope and length are right, what lies
+ * behind is not. */
+enum { EMPTY, PART, OTHER, TORN, WHOLE };
+/* A recipient, in qmgr's memory. DAMAGED: who was to deliver it found that it is not whole. */
+enum { ABSENT, TODO, SENT, LATER, DONE, NEVER, BOUNCED, DAMAGED };
 enum { ALIAS, BOX, FAR, RCPTS };
 enum { R_ALIAS_DONE = 1, R_EXPANDED, R_BOX_DONE, R_FAR_DONE, R_FAR_BOUNCED, RECORDS = 6 };
 enum { S_START, S_OPEN, S_PART, S_WHOLE, S_SYNCED, S_COMMIT, S_TOLD, S_OVER }; /* the session */
-enum { I_NONE, I_CHECKED, I_NAMED, I_SYNCED, I_ANSWERED };                     /* qmgr's intake */
+enum { I_NONE, I_CHECKED, I_NAMED, I_WRITTEN, I_SYNCED, I_ANSWERED };          /* qmgr's intake */
+enum { B_NONE, B_NAMED, B_WRITTEN };                                           /* the bounce */
 enum { C_IDLE, C_ASKED, C_MADE, C_PART, C_WRITTEN, C_SYNCED, C_NAMED, C_DURABLE }; /* the cell */
 
-/* A file: where its names are and what is in it, now; and the sets of what a power cut may leave.
- */
+/* Where its names are and what is in it, now; and the sets of what a power cut may leave. */
 struct file {
     uint8_t place, places, data, datas;
     uint8_t broken; /* a sync of its bytes failed: the kernel calls the pages clean */
 };
 
+enum { FILES = 4 }; /* of a state */
 static const struct file no_file = {NONE, 1 << NONE, EMPTY, 1 << EMPTY, 0};
 
 struct state {
@@ -53,53 +59,49 @@ struct state {
     uint8_t rcpt[RCPTS];
     uint8_t expanding, bouncing, removing; /* between two steps of qmgr */
     uint8_t moving; /* into cur/: 1: its name there is not synced; 2: the one in new/ is to go */
-    uint8_t journal[RECORDS], njournal, nsynced,
-        jnamed;        /* records, those that are durable, and the name */
-    uint8_t dsn, dsns; /* the bounce's name: place and set */
+    /* records, how many of them are durable, and the name */
+    uint8_t journal[RECORDS], njournal, nsynced, jnamed;
+    struct file dsn; /* the bounce that counts: the last */
+    uint8_t dir; /* cur/XX: 1: made, and its name not synced; 2: durable; 3: as 1, by one before */
     uint8_t cell, slot;
     struct file box[2]; /* two deliveries of the same message */
-    uint8_t far;        /* the other host has it */
+    uint8_t far;        /* the other host has it: 1; part of it: 2 */
 };
 
-enum control {
-    ALL_RULES,
-    NO_FILE_SYNC,
-    NO_NAME_SYNC,
-    ANSWER_FIRST,
-    SYNC_AGAIN,
-    REMOVE_EARLY,
-    MARK_BEFORE_EXPANSION,
-    MARK_BEFORE_BOUNCE,
-    CELL_NO_FILE_SYNC,
-    CELL_NO_NAME_SYNC,
-    CELL_RANDOM_NAME,
-    CELL_NEW_ONLY,
-    CELL_FOUND_NO_SYNC,
-    START_NEW_ONLY,
-    MOVE_NO_SYNC,
-    MOVE_FORGOTTEN,
-    CONTROLS
-};
+/* clang-format off */
+/* Name, the rule that is left out, and the fault that this must lead to. */
+#define CONTROL_ROWS(X) \
+    X(ALL_RULES, "all rules kept", "") \
+    X(NO_FILE_SYNC, "250 when new/ is synced, and the file is not", "lost") \
+    X(NO_NAME_SYNC, "250 when the file is synced, and new/ is not", "lost") \
+    X(ANSWER_FIRST, "250 when it has its name, before any sync", "lost") \
+    X(FILE_SYNC_AGAIN, "a failed sync of the file is tried again, and believed", "lost") \
+    X(NAME_SYNC_AGAIN, "a failed sync of new/ is tried again, and believed", "lost") \
+    X(REMOVE_EARLY, "the message is removed when it is handed over", "lost") \
+    X(EXPANSION_LATE, "the alias is marked before its expansion is on record", "lost") \
+    X(BOUNCE_LATE, "the failure is marked before the bounce is written", "lost") \
+    X(BOUNCE_FILE_LATE, "the failure is marked before the bounce's file is synced", "lost") \
+    X(BOUNCE_NAME_LATE, "the failure is marked before the bounce's name is synced", "lost") \
+    X(SEAL_NO_ID, "the seal of a file is that of its bytes, not of its ID", "duplicate") \
+    X(CELL_NO_CHECK, "the cell does not check what it reads", "truncated") \
+    X(RELAY_NO_CHECK, "the relay does not check what it reads", "truncated") \
+    X(CELL_NO_FILE_SYNC, "the cell does not sync the file", "lost") \
+    X(CELL_NO_NAME_SYNC, "the cell does not sync the name", "lost") \
+    X(CELL_RANDOM_NAME, "the cell takes a fresh name each time", "duplicate") \
+    X(CELL_NEW_ONLY, "a second try looks in new/ only", "duplicate") \
+    X(CELL_FOUND_NO_SYNC, "what a second try finds is not synced", "lost") \
+    X(START_NEW_ONLY, "a start reads new/ and not cur/", "stuck") \
+    X(DAMAGED_LEFT, "what a start finds damaged is left where it is", "stuck") \
+    X(DIR_FOUND, "put off: cur/XX is not synced, that a killed qmgr made", "lost") \
+    X(MOVE_NO_SYNC, "put off: cur/ is not synced before the name in new/ goes", "lost") \
+    X(MOVE_FORGOTTEN, "put off and removed: the name in new/ is forgotten", "stuck")
+/* clang-format on */
+#define CONTROL_NAME(name, rule, fault) name,
+#define CONTROL_ROW(name, rule, fault) {rule, fault},
+enum control { CONTROL_ROWS(CONTROL_NAME) CONTROLS };
 static const struct {
     const char *rule, *fault;
-} controls[CONTROLS] = {
-    {"all rules kept", ""},
-    {"the file is not synced before the commit", "lost"},
-    {"new/ is not synced before 250", "lost"},
-    {"250 before new/ is synced", "lost"},
-    {"a failed sync is tried again, and believed", "lost"},
-    {"the message is removed when it is handed over", "lost"},
-    {"the alias is marked before its expansion is on record", "lost"},
-    {"the failure is marked before the bounce is durable", "lost"},
-    {"the cell does not sync the file", "lost"},
-    {"the cell does not sync the name", "lost"},
-    {"the cell takes a fresh name each time", "duplicate"},
-    {"a second try looks in new/ only", "duplicate"},
-    {"what a second try finds is not synced", "lost"},
-    {"a start reads new/ and not cur/", "stuck"},
-    {"put off: cur/ is not synced before the name in new/ goes", "lost"},
-    {"put off and removed: the name in new/ is forgotten", "stuck"},
-};
+} controls[CONTROLS] = {CONTROL_ROWS(CONTROL_ROW)};
 
 /* ---- the set of states, and those that are still to be looked at ---- */
 
@@ -190,25 +192,32 @@ judge(const struct state *s)
     bool boxed = false;
     for (int i = 0; i < 2; i++)
         if (in_box(&s->box[i])) {
-            if (s->box[i].data != WHOLE)
-                the.fault = "truncated";
+            if (s->box[i].data != WHOLE) /* that other one has been there before */
+                the.fault = s->box[i].data == OTHER ? "duplicate" : "truncated";
             boxed = true;
         }
     if (in_box(&s->box[0]) && in_box(&s->box[1]))
         the.fault = "duplicate";
     if (s->heard && !boxed && !queue_has(s, BOX))
         the.fault = "lost";
-    if (s->heard && !s->far && s->dsn != NEW && !queue_has(s, FAR))
+    if (s->heard && !s->far && !(s->dsn.place == NEW && s->dsn.data == WHOLE) && !queue_has(s, FAR))
         the.fault = "lost";
+    if (s->far > 1)
+        the.fault = "truncated";
+}
+
+static struct file *
+file_of(struct state *s, int i)
+{
+    return i == 0 ? &s->queued : i == 1 ? &s->dsn : &s->box[i - 2];
 }
 
 static void
 reach(struct state s)
 {
-    struct file *files[] = {&s.queued, &s.box[0], &s.box[1]};
-    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
-        if (files[i]->places == 1 << NONE) /* what nobody can see is all one */
-            *files[i] = no_file;
+    for (int i = 0; i < FILES; i++)
+        if (file_of(&s, i)->places == 1 << NONE) /* what nobody can see is all one */
+            *file_of(&s, i) = no_file;
     the.moves += memcmp(&s, &the.now, sizeof s) != 0;
     if (the.n == the.cap)
         grow();
@@ -255,6 +264,14 @@ fill(struct file *f, int data)
     f->datas |= (uint8_t)(1 << data);
 }
 
+/* All of it is written, and none of that synced: any part of it may be what stays. */
+static void
+fill_whole(struct file *f)
+{
+    f->datas |= 1 << OTHER | 1 << TORN;
+    fill(f, WHOLE);
+}
+
 static void
 sync_data(struct file *f)
 {
@@ -277,7 +294,7 @@ sync_new(struct state *s)
     if (s->new_broken)
         return;
     sync_dir(&s->queued, NEW);
-    s->dsns = (uint8_t)(1 << s->dsn);
+    sync_dir(&s->dsn, NEW);
 }
 
 static void
@@ -301,11 +318,12 @@ qmgr_dies(struct state *s)
 {
     s->qmgr_up = s->known = s->intake = s->expanding = s->bouncing = s->removing = s->moving = 0;
     memset(s->rcpt, 0, sizeof s->rcpt);
+    s->dir = s->dir == 1 ? 3 : s->dir;
     if (s->session == S_COMMIT || s->session == S_OPEN || s->session == S_PART ||
         s->session == S_WHOLE || s->session == S_SYNCED)
         s->session = S_OVER; /* its channel is gone: the client reads 4xx */
-    s->cell =
-        C_IDLE; /* what it does from here on nobody hears; that it ends halfway is another state */
+    /* what it does from here on nobody hears; that it ends halfway is another state */
+    s->cell = C_IDLE;
     s->new_broken = 0;
 }
 
@@ -319,25 +337,6 @@ cell_dies(struct state *s)
     }
 }
 
-/* The bytes and the names that a power cut may leave, in all combinations. */
-static void
-cut_box(struct state s, int i)
-{
-    struct file *f = &s.box[i];
-    for (int place = NONE; place < PLACES; place++)
-        for (int data = EMPTY; data <= WHOLE; data++) {
-            struct state t = s;
-            if (!(f->places & 1 << place) || !(f->datas & 1 << data))
-                continue;
-            t.box[i] = (struct file){(uint8_t)place, (uint8_t)(1 << place), (uint8_t)data,
-                                     (uint8_t)(1 << data), 0};
-            if (i == 0)
-                cut_box(t, 1);
-            else
-                reach(t);
-        }
-}
-
 static void
 cut_journal(struct state s)
 {
@@ -347,74 +346,88 @@ cut_journal(struct state s)
         memset(t.journal + n, 0, (size_t)(RECORDS - n));
         t.njournal = t.nsynced = (uint8_t)n;
         t.jnamed = n > 0;
-        for (int dsn = NONE; dsn <= NEW; dsn++)
-            if (t.dsns & 1 << dsn) {
-                struct state u = t;
-                u.dsn = (uint8_t)dsn;
-                u.dsns = (uint8_t)(1 << dsn);
-                cut_box(u, 0);
-            }
+        reach(t);
     }
+}
+
+/* The bytes and the names that a power cut may leave, in all combinations. */
+static void
+cut_files(struct state s, int i)
+{
+    if (i == FILES) {
+        cut_journal(s);
+        return;
+    }
+    struct file f = *file_of(&s, i);
+    for (int place = NONE; place < PLACES; place++)
+        for (int data = EMPTY; data <= WHOLE; data++)
+            if (f.places & 1 << place && f.datas & 1 << data) {
+                *file_of(&s, i) = (struct file){(uint8_t)place, (uint8_t)(1 << place),
+                                                (uint8_t)data, (uint8_t)(1 << data), 0};
+                cut_files(s, i + 1);
+            }
 }
 
 static void
 power_cut(struct state s)
 {
-    struct file q = s.queued;
     qmgr_dies(&s);
     s.session = s.session == S_TOLD ? S_TOLD : S_OVER;
-    for (int place = NONE; place < PLACES; place++)
-        for (int data = EMPTY; data <= WHOLE; data++)
-            if (q.places & 1 << place && q.datas & 1 << data) {
-                s.queued = (struct file){(uint8_t)place, (uint8_t)(1 << place), (uint8_t)data,
-                                         (uint8_t)(1 << data), 0};
-                cut_journal(s);
-            }
+    if (s.dir == 3) { /* it is gone, and what it held */
+        struct state t = s;
+        t.dir = 0;
+        drop_names(&t.queued, CUR);
+        sync_dir(&t.queued, CUR);
+        cut_files(t, 0);
+        s.dir = 2;
+    }
+    cut_files(s, 0);
 }
 
 /* ---- the steps ---- */
 
+/* A large one is synced before it is closed. */
+static void
+session_sync(struct state s)
+{
+    struct state t = s;
+    t.session = S_SYNCED;
+    sync_data(&t.queued);
+    reach(t);
+    s.session = S_OVER; /* it fails */
+    drop_names(&s.queued, TMP);
+    reach(s);
+}
+
 static void
 session_steps(struct state s)
 {
-    struct state t = s;
     switch (s.session) {
     case S_START:
         if (!s.qmgr_up)
             return;
-        t.session = S_OPEN;
-        t.queued = (struct file){TMP, 1 << NONE | 1 << TMP, EMPTY, 1 << EMPTY, 0};
-        reach(t);
-        return;
+        s.session = S_OPEN;
+        s.queued = (struct file){TMP, 1 << NONE | 1 << TMP, EMPTY, 1 << EMPTY, 0};
+        break;
     case S_OPEN:
-        t.session = S_PART;
-        fill(&t.queued, PART);
-        reach(t);
-        return;
+        s.session = S_PART;
+        fill(&s.queued, PART);
+        break;
     case S_PART:
-        t.session = S_WHOLE;
-        fill(&t.queued, WHOLE);
-        reach(t);
-        return;
+        s.session = S_WHOLE;
+        fill_whole(&s.queued);
+        break;
     case S_WHOLE:
-        t.session = S_SYNCED;
-        if (the.control != NO_FILE_SYNC)
-            sync_data(&t.queued);
-        reach(t);
-        s.queued.broken = 1; /* the sync fails */
-        s.session = the.control == SYNC_AGAIN ? S_WHOLE : S_OVER;
-        if (s.session == S_OVER)
-            drop_names(&s.queued, TMP);
-        reach(s);
-        return;
     case S_SYNCED:
-        t.session = S_COMMIT;
-        t.intake = I_CHECKED;
-        reach(t);
-        return;
+        if (s.session == S_WHOLE && the.control != NO_FILE_SYNC)
+            session_sync(s);
+        s.session = S_COMMIT;
+        s.intake = I_CHECKED;
+        break;
     default:
         return;
     }
+    reach(s);
 }
 
 /* Known, and every recipient to be tried. */
@@ -448,12 +461,25 @@ intake_steps(struct state s)
             answer(&t);
         reach(t);
     } else if (s.intake == I_NAMED) {
+        t.intake = I_WRITTEN;
+        if (the.control != NO_FILE_SYNC)
+            sync_data(&t.queued);
+        reach(t);
+        if (the.control == FILE_SYNC_AGAIN) {
+            s.queued.broken = 1;
+        } else { /* it fails: this file is taken away, 4xx, and qmgr goes on */
+            drop_names(&s.queued, NEW);
+            s.session = S_OVER;
+            s.intake = I_ANSWERED;
+        }
+        reach(s);
+    } else if (s.intake == I_WRITTEN) {
         t.intake = I_SYNCED;
         if (the.control != NO_NAME_SYNC)
             sync_new(&t);
         reach(t);
         s.new_broken = 1; /* it fails: the name is taken away, 4xx, and qmgr leaves */
-        if (the.control != SYNC_AGAIN) {
+        if (the.control != NAME_SYNC_AGAIN) {
             drop_names(&s.queued, NEW);
             qmgr_dies(&s);
         }
@@ -466,21 +492,38 @@ intake_steps(struct state s)
     }
 }
 
+/* Out of the queue, to corrupt/: nobody delivers it. Its journal stays beside it. */
+static void
+put_aside(struct state *s)
+{
+    drop_names(&s->queued, s->queued.place);
+    s->known = 0;
+    memset(s->rcpt, 0, sizeof s->rcpt);
+}
+
 /* A start: tmp/ is cleared, what is in new/ and cur/ is taken in, the second name of a move that
- * was cut short goes; what is damaged is put aside. */
+ * was cut short goes, and what is empty in new/. What is read of a message here is head and
+ * envelope. */
 static void
 start_step(struct state s)
 {
+    struct file *f = &s.queued;
     s.qmgr_up = 1;
-    drop_names(&s.queued, s.queued.place & TMP);
-    if (s.queued.place == (NEW | CUR))
-        drop_names(&s.queued, CUR);
-    if (s.queued.place & (the.control == START_NEW_ONLY ? NEW : NEW | CUR)) {
+    if (s.dir == 3 && the.control != DIR_FOUND)
+        s.dir = 2; /* cur/ is synced */
+    drop_names(f, f->place & TMP);
+    if (s.dsn.data != WHOLE)
+        drop_names(&s.dsn, s.dsn.place);
+    if (f->place & NEW && f->data == EMPTY && the.control != DAMAGED_LEFT)
+        drop_names(f, NEW);
+    if (f->place == (NEW | CUR))
+        drop_names(f, CUR);
+    if (f->place & (the.control == START_NEW_ONLY ? NEW : NEW | CUR)) {
         s.intake = I_ANSWERED;
-        if (s.queued.data == WHOLE)
+        if (f->data >= (the.control == SEAL_NO_ID ? OTHER : TORN))
             adopt(&s, 2);
-        else
-            drop_names(&s.queued, NEW | CUR);
+        else if (the.control != DAMAGED_LEFT)
+            put_aside(&s);
     }
     reach(s);
 }
@@ -489,7 +532,7 @@ static void
 alias_steps(struct state s)
 {
     struct state t = s;
-    bool early = the.control == MARK_BEFORE_EXPANSION;
+    bool early = the.control == EXPANSION_LATE;
     if (s.rcpt[ALIAS] == TODO) {
         t.rcpt[ALIAS] = SENT;
         reach(t);
@@ -511,24 +554,30 @@ alias_steps(struct state s)
     }
 }
 
+/* What whoever has the message's descriptor reads. */
+static int
+content(const struct state *s)
+{
+    return s->queued.place & (NEW | CUR) ? s->queued.data : WHOLE;
+}
+
 static void
 far_steps(struct state s)
 {
-    static const uint8_t outcomes[] = {DONE, LATER, NEVER};
+    static const uint8_t outcomes[] = {DONE, LATER, NEVER, SENT}; /* the last: its answer is lost */
     struct state t = s;
     if (s.rcpt[FAR] == TODO) {
         t.rcpt[FAR] = SENT;
         reach(t);
-    } else if (s.rcpt[FAR] == SENT) {
-        for (size_t i = 0; i < sizeof outcomes; i++) {
-            t = s;
-            t.rcpt[FAR] = outcomes[i];
-            t.far |= outcomes[i] == DONE;
-            reach(t);
-        }
-        t = s; /* taken there, and the answer lost */
-        t.far = 1;
-        t.rcpt[FAR] = LATER;
+    }
+    for (size_t i = 0; s.rcpt[FAR] == SENT && i < sizeof outcomes; i++) {
+        bool sent = outcomes[i] == DONE || outcomes[i] == SENT;
+        t = s;
+        t.rcpt[FAR] = outcomes[i] == SENT ? LATER : outcomes[i];
+        if (sent && content(&s) == TORN && the.control != RELAY_NO_CHECK)
+            t.rcpt[FAR] = DAMAGED; /* broken off before the final dot */
+        else if (sent)
+            t.far = content(&s) == TORN ? 2 : 1;
         reach(t);
     }
 }
@@ -551,28 +600,47 @@ put_marks(struct state *s)
 }
 
 static void
+mark_bounced(struct state *s)
+{
+    append(s, R_FAR_BOUNCED);
+    sync_journal(s);
+}
+
+/* Written, named, its file synced, new/ synced: as a session's message, and by qmgr itself. */
+static void
 bounce_steps(struct state s)
 {
     struct state t = s;
-    if (the.control == MARK_BEFORE_BOUNCE && !s.bouncing) {
-        append(&t, R_FAR_BOUNCED);
-        sync_journal(&t);
-        t.bouncing = 1;
-        reach(t);
-    } else if (s.dsn != NEW) {
-        t.dsn = NEW;
-        t.dsns |= 1 << NEW;
-        reach(t);
+    if (s.bouncing == B_NONE && the.control == BOUNCE_LATE && !on_record(&s, R_FAR_BOUNCED)) {
+        mark_bounced(&t);
+    } else if (s.bouncing == B_NONE) {
+        t.dsn = no_file;
+        fill_whole(&t.dsn);
+        add_name(&t.dsn, NEW);
+        t.bouncing = B_NAMED;
+    } else if (s.bouncing == B_NAMED) {
+        t.bouncing = B_WRITTEN;
+        if (the.control == BOUNCE_FILE_LATE)
+            mark_bounced(&t);
+        else
+            sync_data(&t.dsn);
+        drop_names(&s.dsn, NEW); /* the sync fails: taken away, and another one later */
+        s.bouncing = B_NONE;
+        s.rcpt[FAR] = LATER;
+        reach(s);
     } else {
+        if (the.control == BOUNCE_NAME_LATE) {
+            mark_bounced(&t);
+            reach(t);
+        }
         sync_new(&t);
-        t.bouncing = 0;
+        t.bouncing = B_NONE;
         t.rcpt[FAR] = BOUNCED;
-        reach(t);
-        s.dsn = NONE; /* the sync fails: taken away, and qmgr leaves */
-        s.dsns |= 1 << NONE;
+        drop_names(&s.dsn, NEW); /* the sync fails: taken away, and qmgr leaves */
         qmgr_dies(&s);
         reach(s);
     }
+    reach(t);
 }
 
 /* Every recipient has its answer: bounce, then put off, or remove. */
@@ -580,13 +648,23 @@ static void
 settle_steps(struct state s)
 {
     struct state t = s;
-    if (s.rcpt[FAR] == NEVER) {
+    if (s.rcpt[FAR] == DAMAGED || s.rcpt[BOX] == DAMAGED) {
+        if (s.moving) /* it has one name first */
+            return;
+        put_aside(&t);
+        reach(t);
+    } else if (s.rcpt[FAR] == NEVER) {
         bounce_steps(s);
     } else if (s.rcpt[FAR] == LATER || s.rcpt[BOX] == LATER) {
         put_marks(&t);
         reach(t); /* written, not yet synced */
         sync_journal(&t);
         reach(t);
+        if (t.dir < 2) {
+            t.dir++;
+            reach(t);
+            return;
+        }
         if (!(t.queued.place & CUR)) {
             add_name(&t.queued, CUR);
             t.moving = 1;
@@ -602,8 +680,8 @@ settle_steps(struct state s)
         t.removing = 1;
         reach(t);
     } else {
-        memset(t.journal, 0,
-               sizeof t.journal); /* unlinked, not synced: it may come back, and means nothing */
+        /* unlinked, not synced: it may come back, and means nothing */
+        memset(t.journal, 0, sizeof t.journal);
         t.njournal = t.nsynced = t.jnamed = 0;
         t.known = t.removing = 0;
         memset(t.rcpt, 0, sizeof t.rcpt);
@@ -657,9 +735,13 @@ cell_steps(struct state s)
         fill(f, PART);
         t.cell = C_PART;
         break;
-    case C_PART:
-        fill(f, WHOLE);
+    case C_PART: /* now it has read all of it */
         t.cell = C_WRITTEN;
+        fill(f, content(&s));
+        if (f->data == TORN && the.control != CELL_NO_CHECK) {
+            move(f, NONE);
+            told(&t, DAMAGED);
+        }
         break;
     case C_WRITTEN:
         if (the.control != CELL_NO_FILE_SYNC)
@@ -756,20 +838,13 @@ faults(struct state s)
     qmgr_dies(&t);
     reach(t);
     t = s;
-    if (s.cell != C_IDLE) {
-        cell_dies(&t);
-        reach(t);
-    }
-    t = s;
-    if (s.session < S_COMMIT &&
-        s.session > S_START) { /* the session is killed, or its client goes */
+    cell_dies(&t);
+    reach(t);
+    t = s; /* the session is killed, or its client goes; later nobody hears the answer */
+    if (s.session > S_START && s.session <= S_COMMIT) {
         t.session = S_OVER;
-        drop_names(&t.queued, TMP);
-        reach(t);
-    }
-    t = s;
-    if (s.session == S_COMMIT) { /* nobody hears the answer */
-        t.session = S_OVER;
+        if (s.session < S_COMMIT)
+            drop_names(&t.queued, TMP);
         reach(t);
     }
     for (int i = 0; i < 2; i++) /* a reader moves it */
@@ -783,20 +858,19 @@ faults(struct state s)
 static void
 walk(enum control control)
 {
-    struct state first = {
-        .qmgr_up = 1, .queued = no_file, .dsns = 1 << NONE, .box = {no_file, no_file}};
+    struct state s0 = {.qmgr_up = 1, .queued = no_file, .dsn = no_file, .box = {no_file, no_file}};
     the.n = 0;
     the.control = control;
     the.fault = NULL;
     if (the.slots)
         memset(the.slots, 0, the.nslots * sizeof *the.slots);
-    reach(first);
+    reach(s0);
     for (size_t i = 0; i < the.n && !the.fault; i++) {
         struct state s = the.at[i];
         the.now = s;
         the.moves = 0;
         work(s);
-        if (!the.moves && s.heard && s.queued.place & (NEW | CUR))
+        if (!the.moves && s.queued.place & (NEW | CUR))
             the.fault = "stuck";
         faults(s);
     }
