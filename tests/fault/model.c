@@ -4,13 +4,13 @@
  * a process, a sync that fails, and a power cut.
  *
  * The message has two recipients: an alias that leads to a mailbox, and one at another host, who
- * may be put off or refused. It gets its name in new/ before its bytes are synced, and the client
- * its answer after both are. The disk keeps what was synced; of what was not, a power cut keeps any
- * part: of a rename in the queue also the one half or the other (a reader's in the Maildir is one
- * step); with a directory that was made in cur/ what is in it; of a queue file nothing, a
- * beginning, head and envelope with a message that is not whole, all, or another message that lay
- * there before. What was not synced may go long after: when qmgr alone was killed, and the next one
- * has put the message off, expanded it, bounced it.
+ * may be put off or refused. Its name in new/ and its bytes are synced in any order, the one by
+ * qmgr, the other by the session, and the client has its answer after both are. The disk keeps what
+ * was synced; of what was not, a power cut keeps any part: of a rename in the queue also the one
+ * half or the other (a reader's in the Maildir is one step); with a directory that was made in cur/
+ * what is in it; of a queue file nothing, a beginning, head and envelope with a message that is not
+ * whole, all, or another message that lay there before. What was not synced may go long after: when
+ * qmgr alone was killed, and the next one has put the message off, expanded it, bounced it.
  *
  * In no state that can be reached a message may be
  * - lost: the client has read 250, and a recipient has neither the message, nor a bounce, nor a
@@ -37,8 +37,8 @@ enum { EMPTY, PART, OTHER, TORN, WHOLE };
 enum { ABSENT, TODO, SENT, LATER, DONE, NEVER, BOUNCED, DAMAGED };
 enum { ALIAS, BOX, FAR, RCPTS };
 enum { R_ALIAS_DONE = 1, R_EXPANDED, R_BOX_DONE, R_FAR_DONE, R_FAR_BOUNCED, RECORDS = 6 };
-enum { S_START, S_OPEN, S_PART, S_WHOLE, S_SYNCED, S_COMMIT, S_TOLD, S_OVER }; /* the session */
-enum { I_NONE, I_CHECKED, I_NAMED, I_WRITTEN, I_SYNCED, I_ANSWERED };          /* qmgr's intake */
+enum { S_START, S_OPEN, S_PART, S_WHOLE, S_COMMIT, S_SYNCED, S_TOLD, S_OVER }; /* the session */
+enum { I_NONE, I_CHECKED, I_NAMED, I_SYNCED, I_ANSWERED };                     /* qmgr's intake */
 enum { B_NONE, B_NAMED, B_WRITTEN };                                           /* the bounce */
 enum { C_IDLE, C_ASKED, C_MADE, C_PART, C_WRITTEN, C_SYNCED, C_NAMED, C_DURABLE }; /* the cell */
 
@@ -53,6 +53,7 @@ static const struct file no_file = {NONE, 1 << NONE, EMPTY, 1 << EMPTY, 0};
 
 struct state {
     uint8_t session, heard, intake, qmgr_up;
+    uint8_t said; /* to qmgr, that the file is synced */
     struct file queued;
     uint8_t new_broken; /* a sync of new/ failed */
     uint8_t known;      /* qmgr has it in memory: 1; from the disk, so it may be a second try: 2 */
@@ -316,7 +317,8 @@ sync_journal(struct state *s)
 static void
 qmgr_dies(struct state *s)
 {
-    s->qmgr_up = s->known = s->intake = s->expanding = s->bouncing = s->removing = s->moving = 0;
+    s->qmgr_up = s->known = s->intake = s->said = 0;
+    s->expanding = s->bouncing = s->removing = s->moving = 0;
     memset(s->rcpt, 0, sizeof s->rcpt);
     s->dir = s->dir == 1 ? 3 : s->dir;
     if (s->session == S_COMMIT || s->session == S_OPEN || s->session == S_PART ||
@@ -386,16 +388,23 @@ power_cut(struct state s)
 
 /* ---- the steps ---- */
 
-/* A large one is synced before it is closed. */
+/* While qmgr checks and names it. */
 static void
 session_sync(struct state s)
 {
     struct state t = s;
     t.session = S_SYNCED;
-    sync_data(&t.queued);
+    t.said = 1;
+    if (the.control != NO_FILE_SYNC)
+        sync_data(&t.queued);
     reach(t);
-    s.session = S_OVER; /* it fails */
-    drop_names(&s.queued, TMP);
+    if (the.control == FILE_SYNC_AGAIN) {
+        s.queued.broken = 1;
+        s.session = S_SYNCED;
+        s.said = 1;
+    } else { /* it fails: 4xx, and qmgr hears that it is given up */
+        s.session = S_OVER;
+    }
     reach(s);
 }
 
@@ -418,12 +427,12 @@ session_steps(struct state s)
         fill_whole(&s.queued);
         break;
     case S_WHOLE:
-    case S_SYNCED:
-        if (s.session == S_WHOLE && the.control != NO_FILE_SYNC)
-            session_sync(s);
         s.session = S_COMMIT;
         s.intake = I_CHECKED;
         break;
+    case S_COMMIT:
+        session_sync(s);
+        return;
     default:
         return;
     }
@@ -443,7 +452,7 @@ adopt(struct state *s, int known)
 static void
 answer(struct state *s)
 {
-    if (s->session == S_COMMIT) {
+    if (s->session == S_COMMIT || s->session == S_SYNCED) {
         s->session = S_TOLD;
         s->heard = 1;
     }
@@ -461,34 +470,29 @@ intake_steps(struct state s)
             answer(&t);
         reach(t);
     } else if (s.intake == I_NAMED) {
-        t.intake = I_WRITTEN;
-        if (the.control != NO_FILE_SYNC)
-            sync_data(&t.queued);
-        reach(t);
-        if (the.control == FILE_SYNC_AGAIN) {
-            s.queued.broken = 1;
-        } else { /* it fails: this file is taken away, 4xx, and qmgr goes on */
-            drop_names(&s.queued, NEW);
-            s.session = S_OVER;
-            s.intake = I_ANSWERED;
-        }
-        reach(s);
-    } else if (s.intake == I_WRITTEN) {
         t.intake = I_SYNCED;
         if (the.control != NO_NAME_SYNC)
             sync_new(&t);
         reach(t);
-        s.new_broken = 1; /* it fails: the name is taken away, 4xx, and qmgr leaves */
+        t = s;
+        t.new_broken = 1; /* it fails: the name is taken away, 4xx, and qmgr leaves */
         if (the.control != NAME_SYNC_AGAIN) {
-            drop_names(&s.queued, NEW);
-            qmgr_dies(&s);
+            drop_names(&t.queued, NEW);
+            qmgr_dies(&t);
+        } else {
+            t.intake = I_SYNCED;
         }
-        reach(s);
-    } else if (s.intake == I_SYNCED) {
+        reach(t);
+    } else if (s.intake == I_SYNCED && s.said) {
         answer(&t);
         t.intake = I_ANSWERED;
         adopt(&t, 1);
         reach(t);
+    }
+    if (s.intake >= I_CHECKED && s.intake <= I_SYNCED && s.session == S_OVER && !s.said) {
+        drop_names(&s.queued, TMP | NEW);
+        s.intake = I_ANSWERED;
+        reach(s);
     }
 }
 
@@ -841,7 +845,7 @@ faults(struct state s)
     cell_dies(&t);
     reach(t);
     t = s; /* the session is killed, or its client goes; later nobody hears the answer */
-    if (s.session > S_START && s.session <= S_COMMIT) {
+    if (s.session > S_START && s.session <= S_SYNCED) {
         t.session = S_OVER;
         if (s.session < S_COMMIT)
             drop_names(&t.queued, TMP);

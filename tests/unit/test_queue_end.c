@@ -155,7 +155,7 @@ START_TEST(the_file_that_was_open)
     struct envelope env;
     struct err e = {0};
     int fd = store_read_fd(entry);
-    ck_assert_int_eq(qfile_read(fd, &arena, &env, &e), 0);
+    ck_assert_int_eq(qfile_read(fd, str_of(entry->id, ID_LEN), &arena, &env, &e), 0);
     message_adopt(entry, &arena, &env, &fd);
     ck_assert_int_eq(fd, -1);
     struct message *m = entry_message(entry);

@@ -200,7 +200,7 @@ adopt(struct entry *entry)
     struct arena arena = arena_new(2 * QFILE_ENVELOPE_MAX);
     struct envelope env;
     int fd = store_read_fd(entry);
-    ck_assert_int_eq(qfile_read(fd, &arena, &env, &e), 0);
+    ck_assert_int_eq(qfile_read(fd, str_of(entry->id, ID_LEN), &arena, &env, &e), 0);
     message_adopt(entry, &arena, &env, &fd);
     arena_free(&arena);
     if (fd >= 0)

@@ -102,6 +102,7 @@ START_TEST(what_is_synced)
     struct entry *entry = accept_three();
     struct message *m = load(entry);
     struct buf b = buf_new(1000);
+    close(store_subdir(qmgr.cur, entry->id, true)); /* whose syncs are others */
     answer(m, 1, OUTCOME_LATER, "busy");
     answer(m, 2, OUTCOME_LATER, "busy");
     switch (_i) {
