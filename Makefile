@@ -237,14 +237,15 @@ asan: deps-test
 	@$(MAKE) --no-print-directory -j2 SANITIZE=1 B=build-asan all build-asan/unit build-asan/fuzz-driver build-asan/print_tables build-asan/queue_fill
 	@sh tests/run.sh build-asan unit fuzz patient protocol
 
+# BENCH="--flush-ms 3" for a disk that takes its time.
 bench-smtp: deps-interop
-	@$(MAKE) --no-print-directory -j2 all $(B)/bare_server
-	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py
+	@$(MAKE) --no-print-directory -j2 all $(B)/bare_server $(B)/fault/blocklog
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py $(BENCH)
 
 # Every way a message can take, beside Postfix, Exim and OpenSMTPD.
 bench-smtp-all: deps-interop
-	@$(MAKE) --no-print-directory -j2 all $(B)/bare_server
-	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py --all
+	@$(MAKE) --no-print-directory -j2 all $(B)/bare_server $(B)/fault/blocklog
+	@BULKHEAD_BIN=$(CURDIR)/$(B)/bin $(PY) tests/bench/bench_smtp.py --all $(BENCH)
 
 # BENCH="--messages 20000 200000 --idle 2000" for the whole; see bench_imap.py --help.
 bench-imap: deps-interop

@@ -9,7 +9,8 @@ The bare loop: P processes create, write, fsync, rename, and sync the directory.
 an SMTP dialogue, with a process for each connection: no server that has one gets above it.
 
 Without --all: accepting, one message a connection, beside Postfix. With it: every way, every peer.
-TMPDIR says which file system; ext4 without a journal is slow for minutes after many removals.
+TMPDIR says which file system; ext4 without a journal is slow for minutes after many removals. --flush-ms N: an ext4 of its own, on a
+disk whose flush takes that long.
 """
 import argparse
 import os
@@ -21,6 +22,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from systems import SYSTEMS, Bare, Bulkhead, Postfix  # noqa: E402
+from slow_disk import SlowDisk  # noqa: E402
 
 K4, M25 = 4096, 25 << 20
 
@@ -154,7 +156,19 @@ def main():
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--only", help="rows whose text has this")
     parser.add_argument("--two", action="store_true", help="beside Postfix only")
+    parser.add_argument("--flush-ms", type=float)
     args = parser.parse_args()
+    disk = SlowDisk(args.flush_ms) if args.flush_ms else None
+    if disk:
+        tempfile.tempdir = disk.at
+    try:
+        run(args)
+    finally:
+        if disk:
+            disk.end()
+
+
+def run(args):
     bench = Bench(args.rounds, SYSTEMS if args.all and not args.two else (Bulkhead, Postfix, Bare))
     print(f"{args.messages} messages a round, medians of {args.rounds} rounds; for each a second, and CPU s for 1,000\n")
     print(f"{'way':8} {'sess':>4} {'msgs':>5} {'size':>7} "

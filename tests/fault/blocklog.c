@@ -2,7 +2,7 @@
  * blocklog: one file, for a loop device to lie on, that remembers every write and every flush in
  * its order.
  *
- *   blocklog IMAGE LOG MOUNTPOINT
+ *   blocklog IMAGE LOG MOUNTPOINT [MICROSECONDS]
  *
  * A FUSE file system with one file, "disk", whose bytes are those of IMAGE. A write goes to IMAGE
  * and, as a record, to LOG; what a file system on a loop device syncs arrives here as a flush, and
@@ -10,12 +10,16 @@
  * record would leave it: what was written before the last flush, and any part of what was written
  * since. Needs root. Says "ready" once it is mounted; ends when it is unmounted.
  *
+ * With MICROSECONDS a flush takes that long if anything was written since the last, as that of a
+ * disk without a cache that survives, and flushes come one after the other; writes go on meanwhile.
+ *
  * A record: {u64 offset, u64 length, i64 time}, then the bytes; offset 2^64-1 and no bytes: a
  * flush. Time is CLOCK_MONOTONIC in nanoseconds, taken when the write had been answered.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,7 +31,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WRITE_MAX = 1 << 20, REQUEST_MAX = WRITE_MAX + 4096, DISK_INODE = 2, MAX_PAGES = 256 };
+enum {
+    WRITE_MAX = 1 << 20,
+    REQUEST_MAX = WRITE_MAX + 4096,
+    DISK_INODE = 2,
+    MAX_PAGES = 256,
+    FLUSHES_MAX = 1024
+};
 
 struct record {
     uint64_t offset, length;
@@ -35,6 +45,13 @@ struct record {
 };
 
 static struct {
+    int64_t flush_ns;
+    bool dirty; /* since the last flush */
+    size_t nflushes;
+    struct flush {
+        struct fuse_in_header in;
+        int64_t end_ns;
+    } flushes[FLUSHES_MAX]; /* under way */
     int fuse, image, log;
     uint64_t size;
     char request[REQUEST_MAX], data[WRITE_MAX];
@@ -57,15 +74,51 @@ reply(const struct fuse_in_header *in, int error, const void *body, size_t n)
         die("answer");
 }
 
-static void
-note(uint64_t offset, const void *data, size_t n)
+static int64_t
+now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    struct record r = {offset, n, (int64_t)t.tv_sec * 1000000000 + t.tv_nsec};
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void
+note(uint64_t offset, const void *data, size_t n)
+{
+    struct record r = {offset, n, now_ns()};
     struct iovec v[] = {{&r, sizeof r}, {(void *)(uintptr_t)data, n}};
     if (writev(the.log, v, n ? 2 : 1) != (ssize_t)(sizeof r + n))
         die("log");
+}
+
+static void
+flush(const struct fuse_in_header *in)
+{
+    size_t n = the.nflushes;
+    note(UINT64_MAX, NULL, 0);
+    if (!the.flush_ns || (!the.dirty && n == 0) || n == FLUSHES_MAX) {
+        reply(in, 0, NULL, 0);
+        return;
+    }
+    int64_t begin = n ? the.flushes[n - 1].end_ns : now_ns();
+    the.flushes[n] = (struct flush){*in, begin + (the.dirty ? the.flush_ns : 0)};
+    the.nflushes++;
+    the.dirty = false;
+}
+
+/* Answer the flushes that have had their time, until a request comes or none is left. */
+static void
+wait_for_request(void)
+{
+    struct pollfd p = {.fd = the.fuse, .events = POLLIN};
+    while (the.nflushes) {
+        int64_t left = the.flushes[0].end_ns - now_ns();
+        struct timespec t = {.tv_nsec = left > 0 ? (long)left : 0};
+        if (left > 0 && ppoll(&p, 1, &t, NULL) != 0)
+            return;
+        reply(&the.flushes[0].in, 0, NULL, 0);
+        memmove(the.flushes, the.flushes + 1, --the.nflushes * sizeof the.flushes[0]);
+    }
 }
 
 static struct fuse_attr
@@ -124,6 +177,7 @@ on_write(const struct fuse_in_header *in, const struct fuse_write_in *w)
         return;
     }
     note(w->offset, data, w->size);
+    the.dirty = true;
     reply(in, 0, &out, sizeof out);
 }
 
@@ -155,8 +209,7 @@ on_request(const struct fuse_in_header *in)
         on_write(in, body);
         break;
     case FUSE_FSYNC:
-        note(UINT64_MAX, NULL, 0);
-        reply(in, 0, NULL, 0);
+        flush(in);
         break;
     case FUSE_STATFS:
         reply(in, 0, &fs, sizeof fs);
@@ -179,8 +232,9 @@ main(int argc, char **argv)
 {
     char options[128];
     struct stat st;
-    if (argc != 4)
+    if (argc != 4 && argc != 5)
         return 2;
+    the.flush_ns = argc > 4 ? 1000 * strtol(argv[4], NULL, 10) : 0;
     the.fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     the.image = open(argv[1], O_RDWR | O_CLOEXEC);
     the.log = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -194,6 +248,7 @@ main(int argc, char **argv)
     puts("ready");
     fflush(stdout);
     for (;;) {
+        wait_for_request();
         ssize_t n = read(the.fuse, the.request, sizeof the.request);
         if (n < 0 && errno == ENODEV)
             return 0;
