@@ -2,6 +2,7 @@
 #include "lib/ipc/channel.h"
 #include "lib/log/log.h"
 #include "lib/queue/qfile.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -160,12 +161,12 @@ send_row(struct service_loop *l, int fd, bool first)
 static void
 give_file(struct service_loop *l, size_t i)
 {
-    char path[64];
-    int file = memfd_create("message", MFD_CLOEXEC);
-    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    char path[] = "/tmp/bh-message-XXXXXX";
+    int file = mkostemp(path, O_CLOEXEC);
     if (l->files[i] >= 0)
         close(l->files[i]);
     l->files[i] = open(path, O_RDONLY | O_CLOEXEC);
+    unlink(path);
     snprintf(l->ids[i], sizeof l->ids[i], "ID%zu", ++l->f->nnew);
     msg_begin(&l->m, M_QUEUE_FILE);
     msg_put_str(&l->m, str_z(l->ids[i]));
@@ -190,7 +191,7 @@ qmgr(struct service_loop *l, size_t i)
     } else if (l->m.type == M_QUEUE_COMMIT) {
         ck_assert_int_ge(l->files[i], 0);
         /* Nobody has it open for writing any more. */
-        ck_assert_int_eq(fcntl(l->files[i], F_SETLEASE, F_RDLCK), 0);
+        ck_assert(fcntl(l->files[i], F_SETLEASE, F_RDLCK) == 0 || errno != EAGAIN);
         in_work = true;
     } else if (l->m.type == M_QUEUE_SYNCED && l->files[i] >= 0) {
         keep(l->f, l->files[i], l->ids[i]);

@@ -4,6 +4,7 @@
 #include "tests/unit/queue_world.h"
 #include <fcntl.h>
 #include <sys/wait.h>
+#include <time.h>
 
 struct session {
     int channel, file, read_file;
@@ -42,14 +43,11 @@ ask(struct session *s, enum role role, uint32_t user)
     msg_free(&m);
 }
 
-/* It has its file. */
 static struct session
-begin(enum role role)
+take(struct session s, enum role role)
 {
-    struct session s;
     struct msg m = {0};
     struct err e = {0};
-    ask(&s, role, 0);
     turn();
     ck_assert_int_eq(chan_recv(s.channel, &m, R_QMGR, role, 1000, &e), 1);
     ck_assert_int_eq(m.type, M_QUEUE_FILE);
@@ -61,6 +59,15 @@ begin(enum role role)
     ck_assert(msg_end(&m) && s.file >= 0 && s.read_file >= 0);
     msg_free(&m);
     return s;
+}
+
+/* It has its file. */
+static struct session
+begin(enum role role)
+{
+    struct session s;
+    ask(&s, role, 0);
+    return take(s, role);
 }
 
 static void
@@ -164,6 +171,15 @@ the_directory_fails(int fd)
 {
     struct stat about;
     return fstat(fd, &about) == 0 && S_ISDIR(about.st_mode) ? EIO : 0;
+}
+
+static int
+the_directory_is_slow(int fd)
+{
+    struct stat about;
+    if (fstat(fd, &about) == 0 && S_ISDIR(about.st_mode))
+        nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    return 0;
 }
 
 /* ---- tests ---- */
@@ -327,6 +343,12 @@ START_TEST(the_directory_cannot_be_synced)
         s[i] = begin(R_SMTPD);
         fill(&s[i], "alice@example.org", "text\r\n");
     }
+    struct session named = begin(R_SMTPD); /* and its file is not synced yet */
+    fill(&named, "alice@example.org", "text\r\n");
+    let_go(&named);
+    say(&named, M_QUEUE_COMMIT);
+    turn();
+    ck_assert(is_in("new", &named));
     for (int i = 0; i < _i; i++)
         bring(&s[i]);
     pid_t pid = fork();
@@ -355,10 +377,62 @@ setup_intake(void)
 }
 
 static void
+setup_slow_directory(void)
+{
+    setup_with(the_directory_is_slow);
+}
+
+static void
 setup_bad_directory(void)
 {
     setup_with(the_directory_fails);
 }
+
+/* While the syncer is at it others come: the next sync is for them. A scan that comes by takes none
+ * of them for an old one. */
+START_TEST(while_a_sync_is_under_way)
+{
+    struct session s[4];
+    for (size_t i = 0; i < 4; i++) {
+        s[i] = begin(R_SMTPD);
+        fill(&s[i], "alice@example.org", "text\r\n");
+    }
+    let_go(&s[3]);
+    say(&s[3], M_QUEUE_COMMIT);
+    bring(&s[0]);
+    turn();
+    bring(&s[1]);
+    bring(&s[2]);
+    scan_start();
+    turn();
+    ck_assert_uint_eq(index_count(), 0);
+    for (size_t i = 0; i < 3; i++)
+        ck_assert_int_eq(answer(&s[i], R_SMTPD), -1);
+    ck_assert_uint_eq(index_count(), 3);
+    scan_start(); /* of the fourth the name is synced, and nothing else */
+    turn();
+    ck_assert_uint_eq(index_count(), 3);
+    ck_assert_uint_eq(stat_of("syncs"), 2);
+    say(&s[3], M_QUEUE_SYNCED);
+    ck_assert_int_eq(answer(&s[3], R_SMTPD), -1);
+    ck_assert_uint_eq(index_count(), 4);
+}
+END_TEST
+
+START_TEST(told_to_stop_while_a_sync_is_under_way)
+{
+    struct session s[2];
+    for (size_t i = 0; i < 2; i++) {
+        s[i] = begin(R_SMTPD);
+        fill(&s[i], "alice@example.org", "text\r\n");
+    }
+    bring(&s[0]);
+    turn();
+    intake_leave();
+    ck_assert_int_eq(answer(&s[0], R_SMTPD), -1);
+    ck_assert(is_in("new", &s[0]));
+}
+END_TEST
 
 /* It is in new/: it stays, whether anybody hears of it or not. */
 START_TEST(a_session_that_goes_before_the_answer)
@@ -488,6 +562,64 @@ START_TEST(found_at_the_start)
 }
 END_TEST
 
+/* Two at once, of a local user: what the first has is counted before it is accepted. */
+START_TEST(a_user_at_the_limit)
+{
+    struct session s[2];
+    char text[1100];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    conf.queue.user_messages_max = 2;
+    conf.queue.user_size_max = 3 << 10;
+    for (size_t i = 0; i < 2; i++) {
+        ask(&s[i], R_SUBMITD, 1000);
+        s[i] = take(s[i], R_SUBMITD);
+        fill(&s[i], "alice@example.org", text); /* 2 KiB, counted by the KiB */
+    }
+    for (size_t i = 0; i < 2; i++) {
+        let_go(&s[i]);
+        say(&s[i], M_QUEUE_COMMIT);
+        turn();
+    }
+    say(&s[0], M_QUEUE_SYNCED);
+    ck_assert_int_eq(answer(&s[0], R_SUBMITD), -1);
+    ck_assert_int_eq(answer(&s[1], R_SUBMITD), ERR_LIMIT);
+    ck_assert_uint_eq(files("new"), 1);
+    ck_assert_uint_eq(files("tmp"), 0);
+    struct err e;
+    ck_assert_int_eq(users_room(1000, 1, 1, &e), 0);
+    ck_assert_int_eq(users_room(1000, 1, 2, &e), -1);
+}
+END_TEST
+
+static ino_t want[2];
+static size_t seen;
+
+static int
+note_two(int fd)
+{
+    struct stat about;
+    if (fstat(fd, &about) == 0)
+        for (size_t i = 0; i < 2; i++)
+            seen |= (size_t)(about.st_ino == want[i]) << i;
+    return 0;
+}
+
+/* A process before may have made directories there, and had no time to sync them. */
+START_TEST(cur_and_journal_are_synced_at_the_start)
+{
+    struct err e;
+    struct stat about;
+    ck_assert_int_eq(fstat(qmgr.cur, &about), 0);
+    want[0] = about.st_ino;
+    ck_assert_int_eq(fstat(qmgr.journal, &about), 0);
+    want[1] = about.st_ino;
+    fault_sync(note_two);
+    ck_assert_int_eq(store_open(dir, &e), 0);
+    ck_assert_uint_eq(seen, 3);
+}
+END_TEST
+
 /* Of a power cut before the sync an empty file may be left, under its name. */
 START_TEST(an_empty_file_is_removed_at_the_start)
 {
@@ -512,7 +644,8 @@ Suite *
 suite_queue_intake(void)
 {
     Suite *s = suite_create("queue_intake");
-    TCase *t = tcase_create("intake"), *directory = tcase_create("bad directory");
+    TCase *t = tcase_create("intake"), *directory = tcase_create("bad directory"),
+          *slow = tcase_create("slow directory");
     tcase_add_checked_fixture(t, setup_intake, teardown);
     tcase_add_test(t, the_file_and_then_its_name);
     tcase_add_test(t, the_name_and_then_its_file);
@@ -526,10 +659,16 @@ suite_queue_intake(void)
     tcase_add_test(t, what_is_refused);
     tcase_add_test(t, another_message);
     tcase_add_loop_test(t, found_at_the_start, 0, 2);
+    tcase_add_test(t, a_user_at_the_limit);
+    tcase_add_test(t, cur_and_journal_are_synced_at_the_start);
     tcase_add_test(t, an_empty_file_is_removed_at_the_start);
     suite_add_tcase(s, t);
     tcase_add_checked_fixture(directory, setup_bad_directory, teardown);
     tcase_add_loop_test(directory, the_directory_cannot_be_synced, 1, 4);
     suite_add_tcase(s, directory);
+    tcase_add_checked_fixture(slow, setup_slow_directory, teardown);
+    tcase_add_test(slow, while_a_sync_is_under_way);
+    tcase_add_test(slow, told_to_stop_while_a_sync_is_under_way);
+    suite_add_tcase(s, slow);
     return s;
 }

@@ -1,9 +1,13 @@
 /* smtpd's session, with an authd and a qmgr that speak the real messages. */
 #include "smtpd/session.h"
+#include "tests/unit/fault_calls.h"
 #include "tests/unit/smtp_fakes.h"
+#include "tests/unit/temp.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct fakes f;
@@ -602,6 +606,51 @@ START_TEST(messages_around_one_write)
 }
 END_TEST
 
+static int sync_error;
+
+static int
+a_file_fails(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? sync_error : 0;
+}
+
+/* Catalogue J8: it is not tried again, and the session trusts itself no more. _i: no room. */
+START_TEST(a_sync_that_fails)
+{
+    sync_error = _i ? ENOSPC : EIO;
+    hello(session);
+    envelope();
+    chat_say(&c, "DATA", "354");
+    fault_sync(a_file_fails);
+    chat_say(&c, "A: b\r\n\r\nx\r\n.", _i ? "452 4.3.1" : "451 4.3.0");
+    fault_sync(NULL);
+    chat_expect_end(&c);
+    chat_close(&c);
+    ck_assert_uint_eq(f.nmessages, 0);
+}
+END_TEST
+
+START_TEST(a_message_leaves_nothing_open)
+{
+    size_t before = 0;
+    hello(session);
+    for (int i = 0; i < 4; i++) {
+        envelope();
+        chat_say(&c, "DATA", "354");
+        chat_say(&c, i == 2 ? "A: b\r\n\r\n\n\r\n." : "A: b\r\n\r\nx\r\n.", i == 2 ? "550" : "250");
+        if (i == 2)
+            break;
+        if (i == 0)
+            before = temp_fds();
+        else
+            ck_assert_uint_eq(temp_fds(), before);
+    }
+    chat_close(&c);
+    ck_assert_uint_eq(f.nmessages, 2);
+}
+END_TEST
+
 START_TEST(a_client_that_vanishes)
 {
     static const char whole[] =
@@ -673,6 +722,8 @@ suite_smtpd(void)
     tcase_add_test(t, recipients_max_is_a_temporary_refusal);
     tcase_add_test(t, starttls_forgets_everything);
     tcase_add_test(t, a_large_message_arrives_whole);
+    tcase_add_loop_test(t, a_sync_that_fails, 0, 2);
+    tcase_add_test(t, a_message_leaves_nothing_open);
     tcase_add_test(t, messages_around_one_write);
     tcase_add_test(t, a_client_that_vanishes);
     tcase_add_test(t, time_is_a_limit);
