@@ -376,6 +376,19 @@ setup_intake(void)
     setup_with(NULL);
 }
 
+static int
+the_directory_fails_slowly(int fd)
+{
+    (void)the_directory_is_slow(fd);
+    return the_directory_fails(fd);
+}
+
+static void
+setup_slow_failure(void)
+{
+    setup_with(the_directory_fails_slowly);
+}
+
 static void
 setup_slow_directory(void)
 {
@@ -409,13 +422,27 @@ START_TEST(while_a_sync_is_under_way)
     for (size_t i = 0; i < 3; i++)
         ck_assert_int_eq(answer(&s[i], R_SMTPD), -1);
     ck_assert_uint_eq(index_count(), 3);
-    scan_start(); /* of the fourth the name is synced, and nothing else */
-    turn();
-    ck_assert_uint_eq(index_count(), 3);
     ck_assert_uint_eq(stat_of("syncs"), 2);
     say(&s[3], M_QUEUE_SYNCED);
     ck_assert_int_eq(answer(&s[3], R_SMTPD), -1);
     ck_assert_uint_eq(index_count(), 4);
+}
+END_TEST
+
+/* The name is synced, and nothing else. */
+START_TEST(a_scan_while_one_waits)
+{
+    struct session s[2] = {begin(R_SMTPD), begin(R_SMTPD)};
+    for (size_t i = 0; i < 2; i++)
+        fill(&s[i], "alice@example.org", "text\r\n");
+    let_go(&s[1]);
+    say(&s[1], M_QUEUE_COMMIT);
+    turn();
+    bring(&s[0]);
+    ck_assert_int_eq(answer(&s[0], R_SMTPD), -1);
+    scan_start();
+    turn_ms(50);
+    ck_assert_uint_eq(index_count(), 1);
 }
 END_TEST
 
@@ -428,9 +455,35 @@ START_TEST(told_to_stop_while_a_sync_is_under_way)
     }
     bring(&s[0]);
     turn();
+    char c;
     intake_leave();
+    ck_assert_int_eq(recv(s[0].channel, &c, 1, MSG_DONTWAIT | MSG_PEEK), 1);
     ck_assert_int_eq(answer(&s[0], R_SMTPD), -1);
     ck_assert(is_in("new", &s[0]));
+}
+END_TEST
+
+/* One that was named while the sync was under way that then failed. */
+START_TEST(named_when_the_directory_cannot_be_synced)
+{
+    struct session s[2] = {begin(R_SMTPD), begin(R_SMTPD)};
+    int status;
+    for (size_t i = 0; i < 2; i++)
+        fill(&s[i], "alice@example.org", "text\r\n");
+    bring(&s[0]);
+    turn();
+    let_go(&s[1]);
+    say(&s[1], M_QUEUE_COMMIT);
+    turn();
+    ck_assert(is_in("new", &s[1]));
+    pid_t pid = fork();
+    if (pid == 0) {
+        turn_ms(2000);
+        _exit(0); /* it did not leave */
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) != 0);
+    ck_assert_uint_eq(files("new") + files("tmp"), 0);
 }
 END_TEST
 
@@ -645,7 +698,7 @@ suite_queue_intake(void)
 {
     Suite *s = suite_create("queue_intake");
     TCase *t = tcase_create("intake"), *directory = tcase_create("bad directory"),
-          *slow = tcase_create("slow directory");
+          *slow = tcase_create("slow directory"), *late = tcase_create("slow failure");
     tcase_add_checked_fixture(t, setup_intake, teardown);
     tcase_add_test(t, the_file_and_then_its_name);
     tcase_add_test(t, the_name_and_then_its_file);
@@ -654,6 +707,7 @@ suite_queue_intake(void)
     tcase_add_test(t, told_to_stop);
     tcase_add_test(t, synced_out_of_turn);
     tcase_add_test(t, a_session_that_goes_before_the_answer);
+    tcase_add_test(t, a_scan_while_one_waits);
     tcase_add_test(t, given_up_and_gone);
     tcase_add_test(t, a_session_that_keeps_the_file_open);
     tcase_add_test(t, what_is_refused);
@@ -670,5 +724,8 @@ suite_queue_intake(void)
     tcase_add_test(slow, while_a_sync_is_under_way);
     tcase_add_test(slow, told_to_stop_while_a_sync_is_under_way);
     suite_add_tcase(s, slow);
+    tcase_add_checked_fixture(late, setup_slow_failure, teardown);
+    tcase_add_test(late, named_when_the_directory_cannot_be_synced);
+    suite_add_tcase(s, late);
     return s;
 }
