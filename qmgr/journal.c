@@ -126,8 +126,8 @@ append(int fd, const struct buf *records)
     if (n == (ssize_t)records->n)
         return 0;
     int saved = n < 0 ? errno : ENOSPC;
-    if (n > 0)
-        (void)!ftruncate(fd, before);
+    if (n > 0 && ftruncate(fd, before) < 0) /* the next start cuts it there */
+        log_fatal("leaving with half a record in a journal: %s", strerror(errno));
     errno = saved;
     return -1;
 }

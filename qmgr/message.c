@@ -356,6 +356,22 @@ message_adopt(struct entry *entry, struct arena *arena, struct envelope *env, in
     admit(m, 0);
 }
 
+static void
+try_later(struct entry *entry)
+{
+    entry->due_s = clock_steady_s() + qmgr.conf->queue.retry_min_s;
+    entry_wait(entry);
+}
+
+static void
+put_aside(struct entry *entry, const char *why)
+{
+    if (place_quarantine(entry, why) == 0)
+        entry_drop(entry);
+    else
+        try_later(entry);
+}
+
 int
 message_file(struct message *m)
 {
@@ -377,15 +393,13 @@ message_start(struct entry *entry, uint64_t tag)
         return;
     }
     if (e.class == ERR_DAMAGED) {
-        place_quarantine(entry, e.text);
-        entry_drop(entry);
+        put_aside(entry, e.text);
     } else if (e.class == ERR_CLOSED) {
         log_warn("%.*s: its file has gone", ID_LEN, entry->id);
         entry_drop(entry);
     } else {
         log_error("%.*s: %s", ID_LEN, entry->id, e.text);
-        entry->due_s = clock_steady_s() + qmgr.conf->queue.retry_min_s;
-        entry_wait(entry);
+        try_later(entry);
     }
 }
 
@@ -726,9 +740,8 @@ message_settle(struct message *m)
     if (m->open)
         return;
     if (m->damaged && !(entry->flags & ENTRY_REMOVE)) {
-        place_quarantine(entry, "damaged queue file: its message is not what was written");
         message_free(m);
-        entry_drop(entry);
+        put_aside(entry, "damaged queue file: its message is not what was written");
         return;
     }
     if (count_state(m, RCPT_NEVER))

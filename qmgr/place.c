@@ -301,20 +301,21 @@ place_drop_twins(const struct entry *kept, uint64_t inode)
     return dropped;
 }
 
-void
+int
 place_quarantine(struct entry *entry, const char *why)
 {
     char plain[ID_LEN + 3];
-    log_error("%.*s: %s: moved to corrupt/", ID_LEN, entry->id, why);
     snprintf(plain, sizeof plain, "%.*s.%c", ID_LEN, entry->id, entry->origin);
     int from = settle(entry) < 0 ? -1 : place_open(entry);
     int ok = from < 0 ? -1 : linkat(from, store_name(entry), qmgr.corrupt, plain, 0);
     place_close(entry, from);
     if (ok < 0 && errno != EEXIST) { /* EEXIST: a crash came between the two */
-        log_error("%s: %s", store_name(entry), strerror(errno));
-        return;
+        log_error("%.*s: %s: cannot be moved to corrupt/: %s", ID_LEN, entry->id, why,
+                  strerror(errno));
+        return -1;
     }
     if (fsync(qmgr.corrupt) < 0)
         log_fatal("leaving after a failed sync of the queue: %s", strerror(errno));
-    (void)place_remove(entry);
+    log_error("%.*s: %s: moved to corrupt/", ID_LEN, entry->id, why);
+    return place_remove(entry);
 }

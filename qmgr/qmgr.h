@@ -184,7 +184,7 @@ int place_hold(struct entry *entry);    /* into hold/; durable after place_sync(
 int place_release(struct entry *entry); /* out of it, into new/; the same */
 void place_sync(void);                  /* ends the process when it fails */
 int place_remove(struct entry *entry);  /* logs */
-void place_quarantine(struct entry *entry, const char *why);
+int place_quarantine(struct entry *entry, const char *why); /* logs; -1: it is still there */
 /* A move that was cut short, as scan.c finds it: the other names of the file go. Whether there were
  * any. */
 bool place_drop_twins(const struct entry *kept, uint64_t inode);

@@ -1,5 +1,6 @@
 /* qmgr: store, journal, entries, bounces, holding, and the time. */
 #include "lib/mail/dsn.h"
+#include "tests/unit/fault_calls.h"
 #include "tests/unit/queue_world.h"
 #include <sys/un.h>
 
@@ -301,6 +302,27 @@ START_TEST(damage_is_put_aside)
     ck_assert_uint_eq(files("new"), 0);
     place_quarantine(deferred, "for the test");
     ck_assert_uint_eq(files("corrupt"), 2);
+}
+END_TEST
+
+/* There is no room for its second name: it is not forgotten. */
+START_TEST(damage_that_cannot_be_put_aside)
+{
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    char path[700];
+    snprintf(path, sizeof path, "%s/new/%.*s.s", dir, ID_LEN, entry->id);
+    ck_assert_int_eq(truncate(path, 10), 0);
+    fault_arm(FAULT_ONCE, 1);
+    message_start(entry, 0);
+    fault_arm(FAULT_NONE, 0);
+    ck_assert_uint_eq(files("corrupt"), 0);
+    ck_assert_uint_eq(files("new"), 1);
+    ck_assert_int_eq(entry->state, ENTRY_WAITS);
+    entry_detach(entry);
+    message_start(entry, 0);
+    ck_assert_uint_eq(files("corrupt"), 1);
+    ck_assert_uint_eq(files("new"), 0);
+    ck_assert_uint_eq(index_count(), 0);
 }
 END_TEST
 
@@ -831,6 +853,7 @@ suite_queue(void)
     tcase_add_test(t, a_bounce_tells_what_failed);
     tcase_add_test(t, the_null_sender_gets_none);
     tcase_add_test(t, damage_is_put_aside);
+    tcase_add_test(t, damage_that_cannot_be_put_aside);
     tcase_add_loop_test(t, a_link_or_a_socket, 0, 2);
     tcase_add_test(t, a_user_has_a_limit);
     tcase_add_test(t, users_beside_each_other);

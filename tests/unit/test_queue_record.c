@@ -210,6 +210,38 @@ START_TEST(half_a_record_is_taken_back)
 }
 END_TEST
 
+/* Nothing may come behind it: qmgr leaves, and its successor cuts the journal. */
+START_TEST(half_a_record_that_stays)
+{
+    struct entry *entry = accept_three();
+    struct message *m = load(entry);
+    struct buf b = buf_new(1000);
+    int status;
+    journal_put_attempt(&b, 7, 60);
+    write_record(m, &b);
+    size_t before = journal_size(entry);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct err e;
+        signal(SIGXFSZ, SIG_IGN);
+        setrlimit(RLIMIT_FSIZE, &(struct rlimit){before + 5, RLIM_INFINITY});
+        fault_arm(FAULT_ONCE, 3); /* after its open and its write */
+        (void)journal_append(m, &b, true, &e);
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFEXITED(status));
+    ck_assert_int_eq(WEXITSTATUS(status), FATAL_STATUS);
+    ck_assert_uint_eq(journal_size(entry), before + 5);
+    message_free(m);
+    m = successor(entry);
+    ck_assert_uint_eq(entry->attempts, 7);
+    ck_assert_uint_eq(journal_size(entry), before);
+    message_free(m);
+    buf_free(&b);
+}
+END_TEST
+
 START_TEST(a_record_that_overflowed)
 {
     struct entry *entry = accept_three();
@@ -592,6 +624,7 @@ suite_queue_record(void)
     tcase_add_test(t, a_record_is_durable_when_it_counts);
     tcase_add_loop_test(t, what_is_synced, 0, 8);
     tcase_add_test(t, half_a_record_is_taken_back);
+    tcase_add_test(t, half_a_record_that_stays);
     tcase_add_test(t, a_record_that_overflowed);
     tcase_add_test(t, a_reason_is_written_once);
     tcase_add_test(t, no_reason_for_what_is_done);
