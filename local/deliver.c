@@ -149,8 +149,7 @@ hear_cell(struct local_session *s, struct delivery *d, struct buf *file, struct 
 static bool
 has_gone(struct local_session *s, struct delivery *d, const struct err *e)
 {
-    if (!d->cell || e->class == ERR_TEMPORARY || e->class == ERR_PERMANENT ||
-        e->class == ERR_LIMIT || e->class == ERR_DAMAGED)
+    if (!d->cell || chan_is_refusal(e->class))
         return false;
     if (d->cell->started == d->started)
         close_cell(d->cell);

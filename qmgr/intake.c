@@ -329,7 +329,6 @@ begin_sync(void)
     for (struct intake *in = syncing; in; in = in->next, nsyncing++)
         in->name = SYNCING;
     sync_began_us = now_us();
-    place_new_syncing();
 }
 
 void
@@ -344,6 +343,7 @@ intake_after_turn(void)
         return;
     }
     under_way = true;
+    place_new_syncing();
     syncer_ask();
 }
 

@@ -153,8 +153,7 @@ sync_number(unsigned number)
         note(number);
         return -1;
     }
-    if (fsync(dir) < 0)
-        log_fatal("leaving after a failed sync of the queue: %s", strerror(errno));
+    store_sync(dir);
     if (number < CURS)
         close(dir);
     drop_first_names(number);
@@ -314,8 +313,7 @@ place_quarantine(struct entry *entry, const char *why)
                   strerror(errno));
         return -1;
     }
-    if (fsync(qmgr.corrupt) < 0)
-        log_fatal("leaving after a failed sync of the queue: %s", strerror(errno));
+    store_sync(qmgr.corrupt);
     log_error("%.*s: %s: moved to corrupt/", ID_LEN, entry->id, why);
     return place_remove(entry);
 }

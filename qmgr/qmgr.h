@@ -170,6 +170,7 @@ void store_uncommit(const char *id, char origin, uint32_t user);
 const char *store_name(const struct entry *entry);     /* ID.O; until the next call */
 int store_read_fd(const struct entry *entry);          /* the message, read-only */
 int store_remove(struct entry *entry, bool journaled); /* logs; -1: it is still there */
+void store_sync(int fd);                               /* ends the process when it fails */
 int store_subdir(int dir, const char *id, bool make);  /* dir/XX: a descriptor */
 /* A journal whose message is in no directory: false when that is not certain. */
 bool store_drop_orphan(const char *id);

@@ -37,13 +37,19 @@ try_link(struct err *e)
     return ok;
 }
 
+static int
+open_to_read(const char *name)
+{
+    return openat(qmgr.tmp, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+}
+
 /* Whether the file system tells by a lease that a file is open for writing (NFS does not). */
 static void
 try_lease(void)
 {
     static const char name[] = "lease";
     close(openat(qmgr.tmp, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-    int fd = openat(qmgr.tmp, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = open_to_read(name);
     qmgr.leases = fd >= 0 && fcntl(fd, F_SETLEASE, F_RDLCK) == 0;
     close(fd);
     unlinkat(qmgr.tmp, name, 0);
@@ -119,7 +125,7 @@ store_create(const char *id, int *read_fd_or_null, struct err *e)
     if (!read_fd_or_null)
         return fd;
     /* Before the first byte is written: a sync by it tells of whatever cannot be. */
-    *read_fd_or_null = openat(qmgr.tmp, id, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    *read_fd_or_null = open_to_read(id);
     if (*read_fd_or_null >= 0)
         return fd;
     err_errno(e, "cannot open a queue file");
@@ -165,6 +171,13 @@ store_uncommit(const char *id, char origin, uint32_t user)
     place_new_changed();
 }
 
+void
+store_sync(int fd)
+{
+    if (fsync(fd) < 0)
+        log_fatal("leaving after a failed sync of the queue: %s", strerror(errno));
+}
+
 int
 store_subdir(int dir, const char *id, bool make)
 {
@@ -174,8 +187,10 @@ store_subdir(int dir, const char *id, bool make)
         return -1;
     int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     /* First that it is one, then its name: what comes into it may be synced before it. */
-    if (fd >= 0 && fresh && (fsync(fd) < 0 || fsync(dir) < 0))
-        log_fatal("leaving after a failed sync of the queue: %s", strerror(errno));
+    if (fd >= 0 && fresh) {
+        store_sync(fd);
+        store_sync(dir);
+    }
     return fd;
 }
 
@@ -238,8 +253,12 @@ store_drop_orphan(const char *id)
     }
     /* The message's removal may not be durable yet: it could come back, and would find no journal.
      */
-    if (orphan && (fsync(qmgr.new) < 0 || fsync(qmgr.hold) < 0 || (cur >= 0 && fsync(cur) < 0)))
-        log_fatal("leaving after a failed sync of the queue: %s", strerror(errno));
+    if (orphan) {
+        store_sync(qmgr.new);
+        store_sync(qmgr.hold);
+    }
+    if (orphan && cur >= 0)
+        store_sync(cur);
     if (cur >= 0)
         close(cur);
     if (orphan)

@@ -197,8 +197,8 @@ send_content(struct transaction *t, struct buf *out, struct err *e)
         if (t->w->io.broken)
             return err_set(e, ERR_CLOSED, "connection lost");
     }
-    if (siphash_end(&check) != t->d->check)
-        return err_set(e, ERR_DAMAGED, "the queued message is not what was written");
+    if (qfile_check_end(&check, t->d->check, e) < 0)
+        return -1;
     buf_reset(out);
     dot_encode_end(&dot, out);
     stream_put(&t->w->io, buf_str(out));

@@ -110,9 +110,8 @@ chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role serv
     return chan_answer(fd, m, want, me, service, timeout_ms, e);
 }
 
-/* What a service says of a request; the other classes are about the channel. */
-static bool
-is_told(uint32_t class)
+bool
+chan_is_refusal(uint32_t class)
 {
     return class == ERR_TEMPORARY || class == ERR_PERMANENT || class == ERR_LIMIT ||
            class == ERR_DAMAGED;
@@ -130,7 +129,7 @@ chan_answer(int fd, struct msg *m, enum msg_type want, enum role me, enum role s
     if (m->type == M_FAILED) {
         uint32_t class = msg_get_u32(m);
         struct str text = msg_get_str(m);
-        if (!msg_end(m) || !is_told(class))
+        if (!msg_end(m) || !chan_is_refusal(class))
             return err_set(e, ERR_PROTOCOL, "%s: bad refusal", role_name(service));
         return err_set(e, (enum err_class) class, "%.*s", STR_ARG(text));
     }
@@ -143,7 +142,7 @@ int
 chan_fail(int fd, const struct err *e)
 {
     struct msg m = {0};
-    uint32_t class = is_told(e->class) ? e->class : ERR_TEMPORARY;
+    uint32_t class = chan_is_refusal(e->class) ? e->class : ERR_TEMPORARY;
     msg_begin(&m, M_FAILED);
     msg_put_u32(&m, class);
     msg_put_str(&m, str_z(e->text));

@@ -21,6 +21,8 @@ int chan_connect(const char *path, struct err *e);
  */
 int chan_ask(int fd, struct msg *m, enum msg_type want, enum role me, enum role service,
              int timeout_ms, struct err *e);
+/* Whether this is what a service says of a request, and not about the channel. */
+bool chan_is_refusal(uint32_t class);
 /* The second half of chan_ask(), for a request that has been sent. */
 int chan_answer(int fd, struct msg *m, enum msg_type want, enum role me, enum role service,
                 int timeout_ms, struct err *e);

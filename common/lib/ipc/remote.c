@@ -34,7 +34,7 @@ int
 remote_answer(struct remote *s, struct msg *m, enum msg_type want, int timeout_ms, struct err *e)
 {
     int n = chan_answer(s->fd, m, want, s->me, s->it, timeout_ms, e);
-    if (n < 0 && (e->class == ERR_CLOSED || e->class == ERR_PROTOCOL || e->class == ERR_TIMEOUT))
+    if (n < 0 && !chan_is_refusal(e->class))
         remote_close(s);
     return n;
 }

@@ -233,9 +233,7 @@ copy(struct mailbox_writer *w, const struct mailbox_delivery *d, struct err *e)
         at += (uint64_t)n;
         left -= (uint64_t)n;
     } while (left);
-    return siphash_end(&check) == d->check
-               ? 0
-               : err_set(e, ERR_DAMAGED, "the queued message is not what was written");
+    return qfile_check_end(&check, d->check, e);
 }
 
 static int

@@ -29,6 +29,18 @@ forget(struct qclient *q)
     buf_reset(&q->waiting);
 }
 
+static int
+tell(struct qclient *q, enum msg_type type, struct err *e)
+{
+    char room[64];
+    struct msg m = msg_on(room, sizeof room);
+    msg_begin(&m, type);
+    int n = q->remote.fd < 0 ? err_set(e, ERR_CLOSED, "qmgr has gone")
+                             : chan_send(q->remote.fd, &m, SEND_MS, e);
+    msg_free(&m);
+    return n;
+}
+
 void
 qclient_close(struct qclient *q)
 {
@@ -40,17 +52,14 @@ qclient_close(struct qclient *q)
 void
 qclient_abort(struct qclient *q)
 {
-    struct msg m = {0};
     if (q->ahead) /* its answer would be taken for another's */
         remote_close(&q->remote);
     q->ahead = false;
     if (q->read_file < 0)
         return;
-    msg_begin(&m, M_QUEUE_ABORT);
     /* When this does not arrive, the closed channel says the same. */
-    if (q->remote.fd >= 0 && chan_send(q->remote.fd, &m, SEND_MS, NULL) < 0)
+    if (tell(q, M_QUEUE_ABORT, NULL) < 0)
         remote_close(&q->remote);
-    msg_free(&m);
     forget(q);
 }
 
@@ -185,18 +194,6 @@ let_go(struct qclient *q, struct err *e)
     int fd = q->file;
     q->file = -1;
     return close(fd) < 0 && errno != EINTR ? disk_error("close", e) : 0;
-}
-
-static int
-tell(struct qclient *q, enum msg_type type, struct err *e)
-{
-    char room[64];
-    struct msg m = msg_on(room, sizeof room);
-    msg_begin(&m, type);
-    int n = q->remote.fd < 0 ? err_set(e, ERR_CLOSED, "qmgr has gone")
-                             : chan_send(q->remote.fd, &m, SEND_MS, e);
-    msg_free(&m);
-    return n;
 }
 
 static int

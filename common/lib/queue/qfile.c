@@ -170,6 +170,14 @@ qfile_check(struct str message)
     return siphash(&check_key, message);
 }
 
+int
+qfile_check_end(struct siphash *check, uint64_t want, struct err *e)
+{
+    return siphash_end(check) == want
+               ? 0
+               : err_set(e, ERR_DAMAGED, "the queued message is not what was written");
+}
+
 void
 qfile_seal(char *head, struct str id, bool bulk, uint64_t message_size, uint64_t message_check)
 {
@@ -334,7 +342,7 @@ qfile_check_message(int fd, const struct envelope *env, struct err *e)
         siphash_add(&check, str_of(piece, n));
         done += n;
     }
-    return siphash_end(&check) == env->message_check
+    return qfile_check_end(&check, env->message_check, e) == 0
                ? 0
                : damaged(e, "its message is not what was written");
 }

@@ -60,6 +60,9 @@ int qfile_write(struct buf *out, const struct envelope *env, struct err *e);
 /* The check of a message's bytes: begin, siphash_add() them, siphash_end(). */
 struct siphash qfile_check_begin(void);
 uint64_t qfile_check(struct str message); /* the same of one that is at hand whole */
+/* For who has read a message piece by piece: ERR_DAMAGED when it is not what was put into the
+ * queue. */
+int qfile_check_end(struct siphash *check, uint64_t want, struct err *e);
 /* Put into a head, QFILE_HEAD bytes, what is known last, and seal it for the message of this ID. */
 void qfile_seal(char *head, struct str id, bool bulk, uint64_t message_size,
                 uint64_t message_check);
