@@ -103,13 +103,44 @@ say(struct session *s, enum msg_type type)
     msg_free(&m);
 }
 
-/* It has written all of it, commits, and says that it is synced. */
+/* It has written all of it, and commits. */
 static void
-bring(struct session *s)
+commit(struct session *s)
 {
     let_go(s);
     say(s, M_QUEUE_COMMIT);
+}
+
+/* And says that it is synced. */
+static void
+bring(struct session *s)
+{
+    commit(s);
     say(s, M_QUEUE_SYNCED);
+}
+
+/* So many, each with its message written. */
+static void
+begin_all(struct session *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        s[i] = begin(R_SMTPD);
+        fill(&s[i], "alice@example.org", "text\r\n");
+    }
+}
+
+/* Whether qmgr ends by itself, and not well. */
+static bool
+qmgr_leaves(void)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        turn_ms(2000);
+        _exit(0); /* it did not leave */
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) && WEXITSTATUS(status) != 0;
 }
 
 /* -1: QUEUE_DONE; else the class of the failure. */
@@ -158,26 +189,30 @@ stat_of(const char *name)
 
 static size_t nsyncs;
 
+static bool
+is_directory(int fd)
+{
+    struct stat about;
+    return fstat(fd, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
 static int
 count(int fd)
 {
-    struct stat about;
-    nsyncs += fstat(fd, &about) == 0 && S_ISDIR(about.st_mode);
+    nsyncs += is_directory(fd);
     return 0;
 }
 
 static int
 the_directory_fails(int fd)
 {
-    struct stat about;
-    return fstat(fd, &about) == 0 && S_ISDIR(about.st_mode) ? EIO : 0;
+    return is_directory(fd) ? EIO : 0;
 }
 
 static int
 the_directory_is_slow(int fd)
 {
-    struct stat about;
-    if (fstat(fd, &about) == 0 && S_ISDIR(about.st_mode))
+    if (is_directory(fd))
         nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
     return 0;
 }
@@ -221,8 +256,7 @@ START_TEST(the_name_and_then_its_file)
     struct session s = begin(R_SMTPD), other = begin(R_SMTPD);
     fill(&s, "alice@example.org", "text\r\n");
     fill(&other, "alice@example.org", "text\r\n");
-    let_go(&s);
-    say(&s, M_QUEUE_COMMIT);
+    commit(&s);
     turn();
     bring(&other);
     ck_assert_int_eq(answer(&other, R_SMTPD), -1);
@@ -239,10 +273,7 @@ END_TEST
 START_TEST(several_at_once)
 {
     struct session s[5];
-    for (size_t i = 0; i < 5; i++) {
-        s[i] = begin(R_SMTPD);
-        fill(&s[i], "alice@example.org", "text\r\n");
-    }
+    begin_all(s, 5);
     for (size_t i = 0; i < 5; i++)
         bring(&s[i]);
     for (size_t i = 0; i < 5; i++) {
@@ -261,8 +292,7 @@ START_TEST(the_file_cannot_be_synced)
     struct session s = begin(R_SMTPD), other = begin(R_SMTPD);
     fill(&s, "alice@example.org", "text\r\n");
     fill(&other, "alice@example.org", "text\r\n");
-    let_go(&s);
-    say(&s, M_QUEUE_COMMIT);
+    commit(&s);
     turn();
     ck_assert(is_in("new", &s));
     if (_i & 1) {
@@ -289,14 +319,10 @@ END_TEST
 START_TEST(told_to_stop)
 {
     struct session s[3];
-    for (size_t i = 0; i < 3; i++) {
-        s[i] = begin(R_SMTPD);
-        fill(&s[i], "alice@example.org", "text\r\n");
-    }
+    begin_all(s, 3);
     bring(&s[0]);
     ck_assert_int_eq(answer(&s[0], R_SMTPD), -1);
-    let_go(&s[1]);
-    say(&s[1], M_QUEUE_COMMIT);
+    commit(&s[1]);
     turn();
     qmgr.loop.after_turn = NULL; /* the stop comes in this turn */
     bring(&s[2]);
@@ -321,8 +347,7 @@ START_TEST(synced_out_of_turn)
     say(&s[1], M_QUEUE_COMMIT);
     say(&s[1], M_QUEUE_SYNCED);
     say(&s[1], M_QUEUE_SYNCED);
-    let_go(&s[2]);
-    say(&s[2], M_QUEUE_COMMIT); /* nothing is in it */
+    commit(&s[2]); /* nothing is in it */
     say(&s[2], M_QUEUE_SYNCED);
     turn();
     ck_assert_int_eq(recv(s[0].channel, &c, 1, MSG_DONTWAIT), 0);
@@ -338,26 +363,15 @@ END_TEST
 START_TEST(the_directory_cannot_be_synced)
 {
     struct session s[3];
-    int status;
-    for (int i = 0; i < _i; i++) {
-        s[i] = begin(R_SMTPD);
-        fill(&s[i], "alice@example.org", "text\r\n");
-    }
+    begin_all(s, (size_t)_i);
     struct session named = begin(R_SMTPD); /* and its file is not synced yet */
     fill(&named, "alice@example.org", "text\r\n");
-    let_go(&named);
-    say(&named, M_QUEUE_COMMIT);
+    commit(&named);
     turn();
     ck_assert(is_in("new", &named));
     for (int i = 0; i < _i; i++)
         bring(&s[i]);
-    pid_t pid = fork();
-    if (pid == 0) {
-        turn_ms(2000);
-        _exit(0); /* it did not leave */
-    }
-    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) != 0);
+    ck_assert(qmgr_leaves());
     for (int i = 0; i < _i; i++) {
         struct msg m = {0};
         struct err e = {0};
@@ -406,12 +420,8 @@ setup_bad_directory(void)
 START_TEST(while_a_sync_is_under_way)
 {
     struct session s[4];
-    for (size_t i = 0; i < 4; i++) {
-        s[i] = begin(R_SMTPD);
-        fill(&s[i], "alice@example.org", "text\r\n");
-    }
-    let_go(&s[3]);
-    say(&s[3], M_QUEUE_COMMIT);
+    begin_all(s, 4);
+    commit(&s[3]);
     bring(&s[0]);
     turn();
     bring(&s[1]);
@@ -432,11 +442,9 @@ END_TEST
 /* The name is synced, and nothing else. */
 START_TEST(a_scan_while_one_waits)
 {
-    struct session s[2] = {begin(R_SMTPD), begin(R_SMTPD)};
-    for (size_t i = 0; i < 2; i++)
-        fill(&s[i], "alice@example.org", "text\r\n");
-    let_go(&s[1]);
-    say(&s[1], M_QUEUE_COMMIT);
+    struct session s[2];
+    begin_all(s, 2);
+    commit(&s[1]);
     turn();
     bring(&s[0]);
     ck_assert_int_eq(answer(&s[0], R_SMTPD), -1);
@@ -449,10 +457,7 @@ END_TEST
 START_TEST(told_to_stop_while_a_sync_is_under_way)
 {
     struct session s[2];
-    for (size_t i = 0; i < 2; i++) {
-        s[i] = begin(R_SMTPD);
-        fill(&s[i], "alice@example.org", "text\r\n");
-    }
+    begin_all(s, 2);
     bring(&s[0]);
     turn();
     char c;
@@ -466,23 +471,14 @@ END_TEST
 /* One that was named while the sync was under way that then failed. */
 START_TEST(named_when_the_directory_cannot_be_synced)
 {
-    struct session s[2] = {begin(R_SMTPD), begin(R_SMTPD)};
-    int status;
-    for (size_t i = 0; i < 2; i++)
-        fill(&s[i], "alice@example.org", "text\r\n");
+    struct session s[2];
+    begin_all(s, 2);
     bring(&s[0]);
     turn();
-    let_go(&s[1]);
-    say(&s[1], M_QUEUE_COMMIT);
+    commit(&s[1]);
     turn();
     ck_assert(is_in("new", &s[1]));
-    pid_t pid = fork();
-    if (pid == 0) {
-        turn_ms(2000);
-        _exit(0); /* it did not leave */
-    }
-    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) != 0);
+    ck_assert(qmgr_leaves());
     ck_assert_uint_eq(files("new") + files("tmp"), 0);
 }
 END_TEST
@@ -630,8 +626,7 @@ START_TEST(a_user_at_the_limit)
         fill(&s[i], "alice@example.org", text); /* 2 KiB, counted by the KiB */
     }
     for (size_t i = 0; i < 2; i++) {
-        let_go(&s[i]);
-        say(&s[i], M_QUEUE_COMMIT);
+        commit(&s[i]);
         turn();
     }
     say(&s[0], M_QUEUE_SYNCED);
