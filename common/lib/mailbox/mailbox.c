@@ -61,7 +61,7 @@ open_dirs(struct mailbox *mb, struct err *e)
         if (tries)
             return err_errno(e, "open new, cur, tmp");
         close_fds(mb, false);
-        if (folder_make_subdirs(mb->dir_fd, e) < 0)
+        if (folder_make_subdirs(mb->dir_fd, strcmp(mb->path, ".") == 0 ? -1 : mb->root_fd, e) < 0)
             return -1;
     }
     mb->lock_fd = mailview_open_lock(mb->dir_fd, e);

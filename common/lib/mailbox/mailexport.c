@@ -151,7 +151,7 @@ export_folder(struct mailexport *x, struct str folder, struct err *e)
     int dir_fd = openat(x->to_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (dir_fd < 0)
         return err_errno(e, "open %s", path);
-    int result = folder_make_subdirs(dir_fd, e);
+    int result = folder_make_subdirs(dir_fd, folder_is_inbox(folder) ? -1 : x->to_fd, e);
     if (result == 0 && (result = mailbox_open(&mb, x->root_fd, folder, true, e)) == 0) {
         result = export_messages(x, &mb, dir_fd, e);
         mailbox_close(&mb);
