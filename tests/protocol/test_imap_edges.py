@@ -80,6 +80,24 @@ class Literals(test_imap_more.Base):
         self.ask(c, b"NOOP")
 
 
+class Keywords(test_imap_more.Base):
+    def test_a_letter_that_means_nothing(self):
+        """It stays so, when a client makes up a keyword."""
+        for name in ("1.a.h:2,Sa", "2.a.h:2,"):
+            self.plant("cur/" + name, b"a: b\r\n")
+        self.plant("new/3.a.h:2,b", b"a: b\r\n")
+        self.plant(".two/cur/4.a.h:2,ad", b"a: b\r\n")
+        c = self.selected()
+        self.ask(c, b"STORE 2 +FLAGS.SILENT ($Junk $Other)")
+        self.assertEqual([row.split(b"FLAGS ")[1] for row in self.ask(c, b"FETCH 1:3 FLAGS")],
+                         [b"(\\Seen))\r\n", b"($Junk $Other))\r\n", b"(\\Recent))\r\n"])
+        self.ask(c, b"COPY 2 two")
+        self.ask(c, b"APPEND two ($Third) {4+}\r\na: b")
+        self.ask(c, b"SELECT two")
+        self.assertEqual([row.split(b"FLAGS ")[1] for row in self.ask(c, b"FETCH 1:3 FLAGS")],
+                         [b"())\r\n", b"($Junk $Other))\r\n", b"($Third))\r\n"])
+
+
 class Folders(test_imap_more.Base):
     def test_selected_again_after_a_rename(self):
         c, other = self.raw(), self.raw()
