@@ -2,8 +2,6 @@
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "imapd/cell/qresync.h"
-#include <fcntl.h>
-#include <sys/stat.h>
 
 static void
 tell_all(struct icell *ic)
@@ -44,23 +42,13 @@ parameters(struct icell *ic, struct cursor *c, bool *condstore_r, struct icell_q
     return cur_take(c, ')') ? 0 : -1;
 }
 
-/* Whether the name still means the directory that is open: it may have been given away. */
-static bool
-is_same_folder(const struct icell *ic)
-{
-    struct stat open, named;
-    return fstat(ic->mb.dir_fd, &open) == 0 &&
-           fstatat(ic->root_fd, ic->mb.path, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-           open.st_dev == named.st_dev && open.st_ino == named.st_ino;
-}
-
 /* The mailbox that is selected already: its view is brought up instead of read anew. */
 static bool
 select_again(struct icell *ic, struct str name, bool read_only)
 {
     char path[FOLDER_NAME_MAX + 8];
     if (!ic->mb_open || ic->mb.read_only != read_only || folder_path(name, path) < 0 ||
-        strcmp(path, ic->mb.path) != 0 || !is_same_folder(ic))
+        strcmp(path, ic->mb.path) != 0 || !mailbox_is_named(&ic->mb))
         return false;
     for (size_t i = 0; i < ic->mb.n; i++)
         ic->mb.msgs[i].recent = false; /* of those this session has been told */
