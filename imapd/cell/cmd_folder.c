@@ -3,6 +3,7 @@
 #include "imapd/cell/commands.h"
 #include "lib/log/log.h"
 #include "lib/mail/utf7.h"
+#include "lib/mailbox/quota.h"
 #include <stdlib.h>
 
 /* A name, then the end. A separator at the end says that folders will come below it, no more. */
@@ -131,8 +132,10 @@ icell_cmd_delete(struct icell *ic)
         return;
     }
     int result = folder_delete(ic->root_fd, name, &e);
-    if (result == 0)
+    if (result == 0) {
+        quota_recount(ic->root_fd); /* its messages have gone with it */
         tell_name(ic, name, "\\NonExistent");
+    }
     end_folder(ic, result, &e, "Delete");
 }
 
