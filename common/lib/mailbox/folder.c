@@ -348,7 +348,8 @@ folder_make_subdirs(int dir_fd, int above_fd, struct err *e)
         return err_errno(e, "sync the Maildir");
     for (size_t i = 0; i < SUBS; i++) {
         if (!missing[i] || renameat2(dir_fd, firsts[i], dir_fd, subs[i], RENAME_NOREPLACE) == 0 ||
-            (errno == EINVAL && renameat(dir_fd, firsts[i], dir_fd, subs[i]) == 0)) /* NFS */
+            ((errno == EINVAL || errno == ENOSYS) &&
+             renameat(dir_fd, firsts[i], dir_fd, subs[i]) == 0)) /* NFS */
             continue;
         if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOENT)
             return err_errno(e, "make %s", subs[i]);
