@@ -161,6 +161,8 @@ rename_inbox(struct icell *ic, struct str to, struct err *e)
         result = from.n ? mailbox_copy(&from, all, from.n, true, &into, &first, e) : 0;
         mailbox_close(&into);
     }
+    if (result < 0) /* nothing is in it: or it would be in the way of the next try */
+        (void)folder_delete(ic->root_fd, to, NULL);
     for (size_t i = 0; i < from.n && result == 0; i++)
         result = mailbox_unlink_moved(&from, i, e);
     free(all);

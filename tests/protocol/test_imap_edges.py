@@ -114,6 +114,22 @@ class Folders(test_imap_more.Base):
         self.ask(other, b"CREATE one")
         self.assertIn(b"* 0 EXISTS\r\n", self.ask(c, b"SELECT one"))
 
+    def test_an_inbox_that_cannot_be_renamed(self):
+        """It may be tried again."""
+        self.plant("cur/1.a.h:2,", b"a: b\r\n")
+        file = os.path.join(self.dir, "cur/1.a.h:2,")
+        for path in (self.dir, os.path.dirname(file), file):
+            os.chown(path, 65534, 65534)
+        os.chmod(file, 0)
+        c = self.cell(uid=65534)
+        c.file.readline()
+        self.no(c, b"RENAME INBOX old")
+        self.assertNotIn(b"old", b"".join(self.ask(c, b'LIST "" *')))
+        for name in os.listdir(os.path.dirname(file)):
+            os.chmod(os.path.join(os.path.dirname(file), name), 0o600)
+        self.ask(c, b"RENAME INBOX old")
+        self.assertEqual(self.ask(c, b"STATUS old (MESSAGES)"), [b"* STATUS old (MESSAGES 1)\r\n"])
+
     def test_folders_below_inbox_in_any_case(self):
         c = self.raw()
         self.ask(c, b"CREATE inbox.a")
