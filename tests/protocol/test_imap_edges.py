@@ -28,6 +28,15 @@ class Numbers(test_imap_more.Base):
         for line in (b"FETCH 4294967295 FLAGS", b"STORE 4294967295 +FLAGS (\\Deleted)", b"FETCH 1:4294967295 FLAGS"):
             self.assertIn(b"q BAD", self.send(c, b"q " + line)[-1])
 
+    def test_vanished_are_those_asked_for(self):
+        c = self.raw()
+        self.ask(c, b"ENABLE QRESYNC")
+        self.ask(c, b"SELECT INBOX")
+        self.ask(c, b"STORE 2 +FLAGS.SILENT (\\Deleted)")
+        self.ask(c, b"EXPUNGE")
+        for uids, want in ((b"500:600", []), (b"1", []), (b"4294967295", []), (b"2:600", [b"* VANISHED (EARLIER) 2\r\n"])):
+            self.assertEqual(self.ask(c, b"UID FETCH %s (UID) (CHANGEDSINCE 1 VANISHED)" % uids), want, uids)
+
     def test_numbers_of_64_bits(self):
         """RFC 9051 9: number64."""
         c = self.selected()
