@@ -166,12 +166,12 @@ class Pop3(unittest.TestCase):
 
     def test_a_client_that_goes_in_a_pipeline(self):
         """RFC 1939 6: nothing is removed of which the client cannot have had what it asked for."""
-        for before in (b"RETR 1\r\n", b"LIST\r\nNOOP\r\n" * 20000):
+        for before in (b"RETR 1\r\n", b"TOP 1 9999999\r\n"):
             self.plant("cur/1.a.h:2,", b"A: b\r\n" + b"\r\n" * 3000000)
             c = self.cell()
             c.file.readline()
             c.sock.settimeout(20)
-            c.sock.sendall(before[:60000] + b"DELE 1\r\nQUIT\r\n")
+            c.sock.sendall(before + b"DELE 1\r\nQUIT\r\n")
             c.file.read(1)
             self.end(c)
             self.assertEqual(len(os.listdir(os.path.join(self.dir, "cur"))), 1, c.said)
