@@ -16,6 +16,7 @@ static const char busy[] = "421 busy\r\n";
 static struct {
     pid_t pid;
     uint16_t port;
+    bool obedient; /* sessions that are told to leave do */
 } the;
 
 static void
@@ -56,7 +57,8 @@ serve(unsigned sessions_max, unsigned per_ip_max, bool give_way)
                              .give_way = give_way,
                              .session = session};
         start_add_fd(&st, fd, "listen.smtp.0");
-        signal(SIGTERM, go_on); /* of sessions: the listener itself reads its signals */
+        if (!the.obedient)
+            signal(SIGTERM, go_on); /* of sessions: the listener itself reads its signals */
         guard_enter(&(struct guard){.role = R_SMTPD, .root_fd = -1});
         listener_serve(&l);
         _exit(0);
@@ -68,6 +70,7 @@ static void
 setup(void)
 {
     temp_quiet();
+    the.obedient = false;
 }
 
 static void
@@ -203,6 +206,27 @@ START_TEST(leaving_at_its_ceiling)
 }
 END_TEST
 
+START_TEST(nobody_leaves_for_one_who_is_refused)
+{
+    enum { EACH = 5 };
+    int neighbours[EACH];
+    char c;
+    the.obedient = true;
+    serve(2 * EACH, EACH, true);
+    for (unsigned i = 0; i < EACH; i++)
+        neighbours[i] = taken(1, 2);
+    for (unsigned i = 0; i < EACH; i++)
+        (void)taken(1, 1);
+    usleep((GIVEWAY_MS + 500) * 1000);
+    ck_assert(refused(1, 1)); /* all places are taken, and it has all that it may have */
+    ck_assert(refused(1, 1));
+    usleep(100000);
+    for (unsigned i = 0; i < EACH; i++)
+        ck_assert(recv(neighbours[i], &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+    (void)taken(1, 3); /* who may have a place gets one */
+}
+END_TEST
+
 Suite *suite_listener(void);
 Suite *
 suite_listener(void)
@@ -214,6 +238,7 @@ suite_listener(void)
     tcase_add_test(t, sessions_at_their_ceiling);
     tcase_add_test(t, sessions_of_an_address_at_their_ceiling);
     tcase_add_test(t, leaving_at_its_ceiling);
+    tcase_add_test(t, nobody_leaves_for_one_who_is_refused);
     suite_add_tcase(s, t);
     return s;
 }

@@ -147,15 +147,16 @@ within_door(enum role client)
 static bool
 within_limits(uint64_t address, uint64_t network, const char *ip)
 {
-    if (the->sessions - the->leaving >= child.l->sessions_max &&
-        !one_leaves(network, address == 0)) {
-        log_warn("%u sessions: %s refused", the->sessions, *ip ? ip : "a peer");
-        return false;
-    }
+    /* First: nobody leaves for one who is refused. */
     if (address && child.l->sessions_per_ip_max < child.l->sessions_max &&
         the->sessions >= child.l->sessions_per_ip_max &&
         sessions_of(address) >= child.l->sessions_per_ip_max) {
         log_warn("%u sessions of %s: one more refused", child.l->sessions_per_ip_max, ip);
+        return false;
+    }
+    if (the->sessions - the->leaving >= child.l->sessions_max &&
+        !one_leaves(network, address == 0)) {
+        log_warn("%u sessions: %s refused", the->sessions, *ip ? ip : "a peer");
         return false;
     }
     return true;
