@@ -516,6 +516,10 @@ START_TEST(mailboxes_of_a_list)
         {"(a\\", "BAD"},
         {"\"a\\", "BAD"},
         {"a@[1", "BAD"},
+        {"[List] A <a@b>", "a@b|"},
+        {"[ <x@y>, ] <a@b>", "x@y|a@b|"},
+        {"[<x@y>] <a@b>", "BAD"},
+        {"z@[<x@y>] <a@b>", "BAD"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ck_assert_str_eq(mailboxes(str_z(cases[i][0])), cases[i][1]);

@@ -216,6 +216,8 @@ START_TEST(the_author_is_the_login)
         {"From: \"user@example.org\" <other@example.org>\r\n\r\n", "550 5.7.1"},
         {"From: (user@example.org)\r\n\r\n", "550 5.7.1"},
         {"From: user\r\n\r\n", "550 5.7.1"},
+        {"From: [<other@example.org>] <user@example.org>\r\n\r\n", "550 5.7.1"},
+        {"From: x@[ <other@example.org>, ] <user@example.org>\r\n\r\n", "550 5.7.1"},
         {"From:\r\n\r\n", "550 5.7.1"},
         {"From: ;\r\n\r\n", "550 5.7.1"},
         {"From: temp@example.org\r\n\r\n", "451"},

@@ -176,9 +176,17 @@ is_word_char(char c)
     return c != '(' && c != '"' && c != '[' && !is_cfws_char(c) && !is_delimiter((unsigned char)c);
 }
 
+/* What stands in an address literal (RFC 5321 4.1.3). */
+static bool
+is_literal_char(char c)
+{
+    return ch_alnum(c) || c == '.' || c == ':' || c == '-';
+}
+
 /* Words up to a delimiter, which is not taken. White space between two words is kept as one space
  * unless it stands at a dot or an at sign (RFC 5322 4.4): a phrase is then no addr-spec. An address
- * literal may have colons. */
+ * literal may have colons; a bracket elsewhere hides nothing, since other readers see no literal
+ * there (catalogue H4). */
 static int
 take_words(struct cursor *c, struct buf *out)
 {
@@ -195,12 +203,15 @@ take_words(struct cursor *c, struct buf *out)
         if (ch == '"') {
             if (take_quoted(c, out) < 0)
                 return -1;
-        } else if (ch == '[') {
-            struct str literal = cur_until(c, ']');
-            buf_add(out, literal);
+        } else if (ch == '[' && last == '@') {
+            cur_next(c);
+            buf_addc(out, '[');
+            buf_add(out, cur_while(c, is_literal_char));
             if (!cur_take(c, ']'))
                 return -1;
             buf_addc(out, ']');
+        } else if (ch == '[') {
+            buf_addc(out, (char)cur_next(c));
         } else {
             buf_add(out, cur_while(c, is_word_char));
         }
