@@ -108,7 +108,7 @@ conclude(struct front *f, enum login_result result)
         bad(f, "not a PLAIN response");
         return;
     }
-    if (f->login.failures >= LOGIN_FAILURES_MAX) {
+    if (login_is_spent(&f->login)) {
         stream_putz(&f->login.io, "* BYE too many failed logins\r\n");
         f->over = true;
     }

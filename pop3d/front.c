@@ -85,7 +85,7 @@ conclude(struct front *f, enum login_result result)
         bad(f, "-ERR not a PLAIN response");
         return;
     }
-    if (f->login.failures >= LOGIN_FAILURES_MAX)
+    if (login_is_spent(&f->login))
         f->over = true;
 }
 

@@ -38,6 +38,7 @@ verify(struct smtp_server *s, const struct sasl_plain *plain)
     } else {
         log_warn("%s: cannot authenticate %s: %s", s->client, log_str(plain->user),
                  n < 0 ? e.text : "malformed answer");
+        s->auth_failures++; /* authd says so, too, to who guesses too fast */
         smtp_say(s, 454, "4.7.0", "Temporary authentication failure");
     }
     msg_free(&m);
@@ -95,11 +96,12 @@ may_try(struct smtp_server *s)
 {
     if (s->local || s->login[0]) {
         smtp_say(s, 503, "5.5.1", "Error: already authenticated");
-    } else if (!s->tls) {
-        log_warn("%s: a password may have been sent without TLS", s->client);
-        smtp_say(s, 538, "5.7.11", "Error: encryption is required, use STARTTLS");
     } else if (s->auth_failures >= SUBMITD_AUTH_FAILURES_MAX) {
         smtp_leave(s, 421, "4.7.0", "%.*s Error: too many failures", STR_ARG(s->conf->hostname));
+    } else if (!s->tls) {
+        s->auth_failures++;
+        log_warn("%s: a password may have been sent without TLS", s->client);
+        smtp_say(s, 538, "5.7.11", "Error: encryption is required, use STARTTLS");
     } else if (!s->esmtp) {
         smtp_say(s, 503, "5.5.1", "Error: send EHLO first");
     } else {

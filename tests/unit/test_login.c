@@ -337,6 +337,26 @@ START_TEST(imap_trouble_is_not_a_wrong_password)
 }
 END_TEST
 
+/* What authd does not try, since somebody guesses too fast or it is not there, is not free. */
+START_TEST(imap_trouble_costs_time_and_ends)
+{
+    static char text[1000];
+    struct buf b = {.p = text, .cap = sizeof text, .max = sizeof text - 1};
+    for (int i = 0; i < 20; i++)
+        buf_addz(&b, "a LOGIN user down\r\n");
+    begin(HERE, "imap");
+    int64_t began = now_ms();
+    ck_assert_int_eq(write(the.client, b.p, b.n), (ssize_t)b.n);
+    struct pollfd p = {.fd = the.client, .events = POLLRDHUP};
+    ck_assert_int_eq(poll(&p, 1, 10000), 1);
+    ck_assert_int_ge(now_ms() - began, LOGIN_FAILURES_MAX * the.front.delay_ms);
+    talk(STR(""));
+    ck_assert_uint_eq(count("a NO [UNAVAILABLE]"), LOGIN_FAILURES_MAX);
+    ck_assert(has("* BYE too many failed logins"));
+    ck_assert_uint_eq(*the.asked, LOGIN_FAILURES_MAX);
+}
+END_TEST
+
 /* Catalogue F14: in clear nothing is looked at, and nobody asked. */
 START_TEST(imap_passwords_in_clear_are_refused)
 {
@@ -719,14 +739,14 @@ suite_login(void)
 {
     Suite *s = suite_create("login");
     add_case(s, "imap", setup_imap,
-             (const TTest *const[]){imap_capabilities_are_what_works, imap_logins_in_every_spelling,
-                                    imap_bytes_behind_the_login_go_to_the_cell, imap_byte_by_byte,
-                                    imap_wrong_passwords_cost_time_and_end,
-                                    imap_trouble_is_not_a_wrong_password,
-                                    imap_passwords_in_clear_are_refused, imap_proofs_that_are_none,
-                                    imap_input_that_is_refused, imap_literals_up_to_the_limit,
-                                    imap_a_password_at_its_ceiling, imap_three_bad_commands_and_out,
-                                    imap_every_prefix, imap_every_cut, NULL});
+             (const TTest *const[]){
+                 imap_capabilities_are_what_works, imap_logins_in_every_spelling,
+                 imap_bytes_behind_the_login_go_to_the_cell, imap_byte_by_byte,
+                 imap_wrong_passwords_cost_time_and_end, imap_trouble_is_not_a_wrong_password,
+                 imap_trouble_costs_time_and_ends, imap_passwords_in_clear_are_refused,
+                 imap_proofs_that_are_none, imap_input_that_is_refused,
+                 imap_literals_up_to_the_limit, imap_a_password_at_its_ceiling,
+                 imap_three_bad_commands_and_out, imap_every_prefix, imap_every_cut, NULL});
     add_case(s, "imap and TLS", setup_imap_tls,
              (const TTest *const[]){imap_tls_from_the_first_byte, imap_starttls_forgets_and_proxies,
                                     imap_injection_behind_starttls,

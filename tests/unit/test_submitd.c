@@ -158,6 +158,21 @@ START_TEST(auth_goes_wrong)
     chat_say(&c, PLAIN("\0user\0secret"), "421 4.7.0");
     chat_expect_end(&c);
     chat_close(&c);
+    /* Neither is what nobody could try without end, nor what nobody would. */
+    secure();
+    for (int i = 0; i < SUBMITD_AUTH_FAILURES_MAX; i++)
+        chat_say(&c, PLAIN("\0temp\0x"), "454 4.7.0");
+    chat_say(&c, PLAIN("\0temp\0x"), "421 4.7.0");
+    chat_expect_end(&c);
+    chat_close(&c);
+    chat_open(&c, &f, "submission", session);
+    chat_expect(&c, "220");
+    chat_say(&c, "EHLO client", "250-");
+    for (int i = 0; i < SUBMITD_AUTH_FAILURES_MAX; i++)
+        chat_say(&c, PLAIN("\0user\0secret"), "538 5.7.11");
+    chat_say(&c, PLAIN("\0user\0secret"), "421 4.7.0");
+    chat_expect_end(&c);
+    chat_close(&c);
     /* Input behind AUTH is out of order. */
     secure();
     chat_put(&c, "AUTH PLAIN AHVzZXIAc2VjcmV0\r\nMAIL FROM:<user@example.org>\r\n");

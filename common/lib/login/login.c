@@ -67,6 +67,12 @@ login_may_go_on(struct login *l)
 }
 
 bool
+login_is_spent(const struct login *l)
+{
+    return l->failures + l->troubles >= LOGIN_FAILURES_MAX;
+}
+
+bool
 login_is_http(struct str line)
 {
     static const char *const starts[] = {"GET /",     "POST /",   "HEAD /", "PUT /",
@@ -245,8 +251,10 @@ login_try(struct login *l, const char *method, struct str user, struct str passw
     enum login_result result = LOGIN_WRONG;
     int pair[2];
     remember(l, method, user);
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+        l->troubles++;
         return LOGIN_UNAVAILABLE;
+    }
     if (is_plausible(user, password))
         result = enter(l, user, password, pair[1], &account, &token);
     close(pair[1]);
@@ -255,11 +263,13 @@ login_try(struct login *l, const char *method, struct str user, struct str passw
     close(pair[0]);
     buf_free(&account);
     buf_wipe(&token);
-    if (result == LOGIN_WRONG) {
-        wait_until(l, answer_ms);
-        if (++l->failures >= LOGIN_FAILURES_MAX)
-            l->ended = "Too many failed logins";
-    }
+    if (result == LOGIN_GRANTED)
+        return result;
+    wait_until(l, answer_ms);
+    l->failures += result == LOGIN_WRONG;
+    l->troubles += result == LOGIN_UNAVAILABLE;
+    if (login_is_spent(l))
+        l->ended = "Too many failed logins";
     return result;
 }
 

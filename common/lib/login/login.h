@@ -8,7 +8,7 @@
  * a cell that runs as the account's user, and we send the client's connection into ours; with TLS
  * that is the socket to tlsd. The front is then finished.
  *
- * Limits: LOGIN_SECONDS in all before the login, LOGIN_FAILURES_MAX wrong passwords, each answered
+ * Limits: LOGIN_SECONDS in all before the login, LOGIN_FAILURES_MAX logins that fail, each answered
  * LOGIN_DELAY_MS after it came, LOGIN_BAD_MAX bad commands. Passwords are accepted only under TLS
  * or from this host (RFC 8314 3, catalogue F14).
  */
@@ -43,7 +43,7 @@ struct login {
     struct stream io;
     bool tls;
     int64_t began_ms;
-    unsigned failures, bad;
+    unsigned failures, troubles, bad;  /* wrong passwords; logins that nobody could try */
     bool disallowed;                   /* somebody showed us a password in clear */
     const char *ended;                 /* why, for the log; NULL: handed over */
     char user[LOGIN_USER_MAX * 4 + 8]; /* the last one tried, quoted */
@@ -70,6 +70,9 @@ enum login_result login_try(struct login *l, const char *method, struct str user
                             struct str password, struct str tag);
 /* The same with the response of SASL PLAIN, in base64; "=" is the empty one (RFC 4959 3). */
 enum login_result login_try_plain(struct login *l, struct str response, struct str tag);
+/* Whether it has tried often enough: a login that nobody could try counts, since authd's refusal of
+ * who guesses too fast is one. */
+bool login_is_spent(const struct login *l);
 /* Count a bad command; false when it was one too many. */
 bool login_may_go_on(struct login *l);
 /* A line of a web browser that was led here (catalogue B14). */
