@@ -34,6 +34,13 @@ authd_read_accounts(void)
         log_error("%s: the accounts stay as they were", e.text);
         return;
     }
+    /* None is right before the first account. Later it is moved away by mistake, or for a moment,
+     * and mail for everybody would bounce. */
+    if (fresh.seen.inode == 0 && authd.accounts.seen.inode != 0) {
+        log_error("the accounts file is gone: the accounts stay as they were");
+        accounts_free(&fresh);
+        return;
+    }
     accounts_free(&authd.accounts);
     authd.accounts = fresh;
 }

@@ -267,6 +267,21 @@ START_TEST(an_edited_file_is_not_written_over)
 }
 END_TEST
 
+START_TEST(a_file_that_is_gone_makes_nobody_unknown)
+{
+    struct account x = {STR("dave"), STR("h"), STR("/m/d"), 2004, 2004, NULL};
+    ck_assert_uint_eq(load("version 1\nbob:2002:2002:/m/b:h\n"), 0);
+    ck_assert_int_eq(renameat(fd, "accounts", fd, "kept"), 0);
+    authd_read_accounts();
+    ck_assert_int_eq(kind_of("bob@example.org"), ADDRESS_ACCOUNT);
+    ck_assert_int_eq(accounts_add(&authd.accounts, &x, &e), -1);
+    ck_assert_int_eq(renameat(fd, "kept", fd, "accounts"), 0);
+    authd_read_accounts();
+    ck_assert_int_eq(kind_of("bob@example.org"), ADDRESS_ACCOUNT);
+    ck_assert_int_eq(accounts_add(&authd.accounts, &x, &e), 0);
+}
+END_TEST
+
 START_TEST(no_link_is_followed)
 {
     ck_assert_int_eq(symlinkat("/etc/passwd", fd, "accounts"), 0);
@@ -462,6 +477,7 @@ suite_authd(void)
     tcase_add_test(t, changes_are_kept);
     tcase_add_test(t, an_id_is_not_given_twice);
     tcase_add_test(t, an_edited_file_is_not_written_over);
+    tcase_add_test(t, a_file_that_is_gone_makes_nobody_unknown);
     tcase_add_test(t, no_link_is_followed);
     tcase_add_test(t, failures_are_throttled);
     tcase_add_test(t, a_stranger_locks_nobody_out);
