@@ -133,6 +133,7 @@ keep(struct fakes *f, int file, const char *id)
         at += (size_t)snprintf(m->wishes + at, sizeof m->wishes - at, " %d/%.*s",
                                env.rcpts[i].notify, STR_ARG(env.rcpts[i].orcpt));
     m->n = env.message_size;
+    m->bulk = env.bulk;
     m->text = calloc(1, m->n + 1);
     ck_assert_int_eq(pread(file, m->text, m->n, (off_t)env.message_offset), (ssize_t)m->n);
     f->nmessages++;

@@ -18,6 +18,7 @@ struct fake_message {
     char wishes[2048]; /* "RET ENVID", then for each recipient " notify/orcpt" */
     char *text;        /* ends with a NUL */
     size_t n;
+    bool bulk;
 };
 
 struct fakes {

@@ -94,6 +94,37 @@ START_TEST(one_message)
 }
 END_TEST
 
+START_TEST(bulk_mail_is_marked)
+{
+    static const struct {
+        const char *text;
+        bool bulk;
+    } cases[] = {{"Subject: x\r\n\r\nList-Id: <l.example>\r\n", false},
+                 {"Subject: x\r\nList-Id: <l.example>\r\n\r\nx\r\n", true},
+                 {"precedence: Bulk\r\n", true},
+                 {"Subject: x\r\n List-Id: <l.example>\r\n\r\nx\r\n", false},
+                 {"", false}};
+    hello(session);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        envelope();
+        chat_say(&c, "DATA", "354");
+        chat_put(&c, cases[i].text);
+        chat_say(&c, ".", "250");
+        ck_assert_uint_eq(f.nmessages, i + 1);
+        ck_assert_msg(f.messages[i].bulk == cases[i].bulk, "case %zu", i);
+    }
+    /* Larger than what is kept until it is whole. */
+    envelope();
+    chat_say(&c, "DATA", "354");
+    chat_put(&c, "Precedence: list\r\n\r\n");
+    for (int i = 0; i < 20000; i++)
+        chat_put(&c, "twenty bytes of it\r\n");
+    chat_say(&c, ".", "250");
+    ck_assert(f.messages[f.nmessages - 1].bulk);
+    quit();
+}
+END_TEST
+
 START_TEST(pipelined_group_and_several_messages)
 {
     hello(session);
@@ -706,6 +737,7 @@ suite_smtpd(void)
     tcase_set_timeout(t, 300);
     tcase_add_test(t, one_message);
     tcase_add_test(t, pipelined_group_and_several_messages);
+    tcase_add_test(t, bulk_mail_is_marked);
     tcase_add_test(t, never_an_open_relay);
     tcase_add_test(t, a_network_may_be_relayed_for);
     tcase_add_test(t, recipients_that_cannot_be_looked_up);

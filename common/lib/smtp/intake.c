@@ -23,6 +23,8 @@ struct intake {
     struct buf head; /* held back until the header has ended, for the policy to work on */
     size_t scan;     /* place in head */
     bool in_head;
+    size_t begins; /* of what waits to be written, the message: where nothing is held back */
+    bool looked;   /* at its header there */
 };
 
 /* Whatever goes wrong with the queue is temporary; only "no room" has a code of its own. */
@@ -100,7 +102,19 @@ open_message(struct intake *in)
     else
         log_info("%s: client=%s", s->queue.id, s->client);
     put_received(in);
+    in->begins = s->queue.waiting.n;
     return !s->refusal.code;
+}
+
+/* Who is to be told that it is bulk mail needs no copy of the header: it has not been written yet
+ * (unless it is larger than anything that people send). */
+static void
+look_at_head(struct intake *in)
+{
+    const struct qclient *q = &in->s->queue;
+    if (!in->looked && !in->s->policy->head && !q->written)
+        in->env.bulk = smtp_head_bulk(str_from(buf_str(&q->waiting), in->begins));
+    in->looked = true;
 }
 
 /* The header is whole (the first end bytes of in->head), or the message is (end < 0). */
@@ -155,6 +169,8 @@ take(struct intake *in, struct str piece)
         take_head(in, piece);
     else
         put(in, piece);
+    if (in->hops.done && !in->looked)
+        look_at_head(in);
 }
 
 /* Read until the end of the message: 1; a bare CR or LF, or far too much: 0; gone: -1. */
@@ -193,6 +209,7 @@ answer(struct intake *in, bool at_end)
     struct err e = {0};
     if (at_end && in->in_head)
         finish_head(in, in->head.n, in->head.n);
+    look_at_head(in); /* it may have no body */
     if (!s->refusal.code && qclient_commit(&s->queue, &e) == 0) {
         smtp_say(s, 250, "2.0.0", "Ok: queued as %s", s->queue.id);
         s->junk = 0;
