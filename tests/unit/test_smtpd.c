@@ -79,6 +79,7 @@ START_TEST(one_message)
     envelope();
     chat_say(&c, "RCPT TO:<alias@EXAMPLE.ORG> ", "250 2.1.5");
     chat_say(&c, "RCPT TO:<user@example.org>", "250 2.1.5"); /* said twice, sent once */
+    chat_say(&c, "RCPT TO:<USER@example.org>", "250 2.1.5");
     chat_say(&c, "DATA", "354");
     chat_say(&c, "Subject: x\r\n\r\n..dot\r\nend\r\n.", "250 2.0.0 Ok: queued as ID1");
     quit();

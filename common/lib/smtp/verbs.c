@@ -204,11 +204,17 @@ cmd_mail(struct smtp_server *s, struct str argument)
     smtp_reset(s);
 }
 
+/* Said before: in our domains, where case means nothing, in any spelling; else it would come twice.
+ */
 static bool
-known_recipient(const struct smtp_transaction *tx, struct str address)
+known_recipient(const struct smtp_server *s, const struct address *a)
 {
+    const struct smtp_transaction *tx = &s->tx;
+    struct str address = address_str(a);
+    bool ours = conf_is_ours(s->conf, address_domain(a));
     for (size_t i = 0; i < tx->nrcpt; i++)
-        if (str_eq(tx->rcpts[i].address, address))
+        if (ours ? str_caseeq(tx->rcpts[i].address, address)
+                 : str_eq(tx->rcpts[i].address, address))
             return true;
     return false;
 }
@@ -245,7 +251,7 @@ cmd_rcpt(struct smtp_server *s, struct str argument)
     struct qfile_rcpt r = {.address = address_str(&p.address)};
     if (!rcpt_params(s, &p, &r))
         return;
-    if (known_recipient(&s->tx, r.address)) {
+    if (known_recipient(s, &p.address)) {
         smtp_say(s, 250, "2.1.5", "Ok");
         return;
     }
