@@ -112,6 +112,26 @@ def from_inetd(suite):
     wait_for(lambda: any(b"[127.0.0.1]" in m and b"by-socket." in m for m in suite.messages("alice")))
 
 
+def from_nowhere(suite):
+    """Told to serve a pipe, and not whose: that is nobody, and not root."""
+    p = subprocess.Popen([os.path.join(BIN, "smtpd"), "-i", "-f", suite.conf], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={},
+                         preexec_fn=role_user("smtpd"))
+    said = [p.stdout.readline()]
+    for line in (b"EHLO client.example", b"MAIL FROM:<s@client.example>", b"RCPT TO:<alice@example.org>",
+                 b"DATA", b"Subject: by-pipe.\r\n\r\nx\r\n.", b"QUIT"):
+        p.stdin.write(line + b"\r\n")
+        p.stdin.flush()
+        said.append(p.stdout.readline())
+        while said[-1][3:4] == b"-":
+            said.append(p.stdout.readline())
+    p.communicate(timeout=10)
+    assert any(s.startswith(b"250 2.0.0 Ok: queued") for s in said), said
+    wait_for(lambda: any(b"by-pipe." in m for m in suite.messages("alice")))
+    text = [m for m in suite.messages("alice") if b"by-pipe." in m][0]
+    assert b"Received: from client.example ([unknown])" in text and b"userid" not in text, text
+
+
 def from_tcpserver(suite, conf, env, relays):
     """On pipes, and what the variables say is believed."""
     p = inetd_session(suite, dict(env, TCPREMOTEIP="192.0.2.7", TCPLOCALIP="192.0.2.1"),
@@ -215,6 +235,7 @@ def main():
         r.run("under master", mail_and_read, suite)
         r.run("by a supervisor: LISTEN_FDS", by_listen_fds, suite)
         r.run("from inetd", from_inetd, suite)
+        r.run("from inetd, on a pipe", from_nowhere, suite)
         with open(suite.conf) as f:
             text = f.read()
         allowed = suite.dir + "/allowed.conf"

@@ -71,7 +71,9 @@ put_received(struct intake *in)
     char room[1024];
     struct buf field = buf_on(room, sizeof room, RECEIVED_MAX);
     struct smtp_received r = {.helo = str_z(s->helo),
-                              .ip = str_z(s->local ? "" : s->peer->ip),
+                              .ip = str_z(s->local         ? ""
+                                          : s->peer->ip[0] ? s->peer->ip
+                                                           : "unknown"), /* by inetd, a pipe */
                               .uid = s->peer->uid,
                               .esmtp = s->esmtp,
                               .tls = s->tls,
