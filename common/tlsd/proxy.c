@@ -1,6 +1,7 @@
 #include "tlsd/proxy.h"
 #include "lib/base/clock.h"
 #include "lib/guard/guard.h"
+#include "lib/loop/listener.h"
 #include "tlsd/heap.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +27,7 @@ struct proxy {
     int clear_fd;
     struct flow up, down; /* to the server, to the client */
     bool broken;
+    int64_t end_ms; /* the server has ended: until then the client may take the rest; or 0 */
 };
 
 /* Whole pages, so that they can be given back. */
@@ -116,24 +118,38 @@ rest(const struct proxy *p)
 
 /* Wait for any of what the flows wait for; false when nothing came in time. */
 static bool
-wait_any(struct proxy *p, int idle_ms)
+wait_any(struct proxy *p, int idle_ms, int last_ms)
 {
-    struct pollfd at[3];
+    struct pollfd at[4];
+    bool stalled = p->down.at < p->down.n && !p->end_ms;
     short client = p->up.read_wait | p->down.write_wait;
     watch(&at[0], p->client->fd_in, client & POLLIN);
     watch(&at[1], p->client->fd_out, client & POLLOUT);
     watch(&at[2], p->clear_fd, (short)(p->up.write_wait | p->down.read_wait));
+    watch(&at[3], stalled ? p->clear_fd : -1, POLLRDHUP);
     int64_t end = now_ms() + idle_ms;
-    int n = poll(at, 3, idle_ms < REST_MS ? idle_ms : REST_MS);
+    if (p->end_ms && p->end_ms < end)
+        end = p->end_ms;
+    int n = poll(at, 4, idle_ms < REST_MS ? idle_ms : REST_MS);
     if (n == 0 && idle_ms > REST_MS)
         rest(p);
     while (n <= 0 && ms_left(end) > 0)
-        n = poll(at, 3, ms_left(end));
+        n = poll(at, 4, ms_left(end));
+    if (n > 0 && at[3].revents) {
+        p->end_ms = now_ms() + last_ms;
+        listener_unsettled();
+    }
     return n > 0;
 }
 
+static bool
+is_late(const struct proxy *p)
+{
+    return p->end_ms && now_ms() >= p->end_ms;
+}
+
 bool
-proxy_run(struct stream *client, int clear_fd, int idle_ms)
+proxy_run(struct stream *client, int clear_fd, int idle_ms, int last_ms)
 {
     static struct proxy the;
     struct proxy *p = &the;
@@ -152,7 +168,7 @@ proxy_run(struct stream *client, int clear_fd, int idle_ms)
             shutdown(clear_fd, SHUT_WR);
         }
         whole = p->down.ended && p->down.at == p->down.n;
-        if (whole || p->broken || (!moved && !wait_any(p, idle_ms)))
+        if (whole || p->broken || is_late(p) || (!moved && !wait_any(p, idle_ms, last_ms)))
             break;
     }
     (void)madvise(room, sizeof room, MADV_DONTNEED); /* wiped, and not touched for it */

@@ -144,7 +144,7 @@ serve(const struct tlsd *d, const struct peer *peer, int in, int out)
     /* For hours, perhaps: without the ways to anybody. */
     close(peer->fd_in);
     close(start_door_for(&d->start, R_KEYD, peer->from));
-    bool whole = clear >= 0 && proxy_run(&io, clear, TLSD_IDLE_MS);
+    bool whole = clear >= 0 && proxy_run(&io, clear, TLSD_IDLE_MS, TLSD_REST_MS);
     close(clear);
     tls_end(tls);
     if (whole)

@@ -7,7 +7,8 @@
  * pair; the front may pass it on (to a cell), and we neither know nor care who speaks there.
  *
  * Limits: TLSD_ASK_MS for the front's request, TLS_HANDSHAKE_MS, TLSD_IDLE_MS of silence,
- * TLSD_LAST_MS for the client's own end when it has taken all and the other side has ended.
+ * TLSD_REST_MS for the client to take what a server that has ended has said, and TLSD_LAST_MS for
+ * the client's own end when it has taken all and the other side has ended.
  */
 #pragma once
 #include "lib/loop/listener.h"
@@ -17,6 +18,7 @@
 enum {
     TLSD_ASK_MS = 10000,
     TLSD_IDLE_MS = 31 * 60 * 1000, /* longer than any client waits (RFC 2177) */
+    TLSD_REST_MS = 60000,          /* for the client to take what an ended server has said */
     TLSD_LAST_MS = 2000,
     TLSD_LAST_MAX = 1 << 20, /* bytes read and dropped meanwhile */
 };

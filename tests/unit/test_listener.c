@@ -29,11 +29,15 @@ go_on(int signo)
 static void
 session(const struct peer *peer, void *arg)
 {
-    char c;
+    char c = 0;
     (void)arg;
     (void)!write(peer->fd_out, "h", 1);
     while (read(peer->fd_in, &c, 1) > 0 || errno == EINTR)
-        ;
+        if (c == 's' || c == 'u') {
+            (c == 's' ? listener_settled : listener_unsettled)();
+            c = 0;
+            (void)!write(peer->fd_out, "!", 1);
+        }
 }
 
 static void
@@ -206,6 +210,34 @@ START_TEST(leaving_at_its_ceiling)
 }
 END_TEST
 
+static void
+have_it_say(int fd, const char *what)
+{
+    char c;
+    ck_assert_int_eq(send(fd, what, 1, 0), 1);
+    ck_assert_int_eq(recv(fd, &c, 1, 0), 1);
+}
+
+/* Who has logged in stays, until it says that it is through. */
+START_TEST(settled_and_no_longer)
+{
+    enum { MAX = 3 };
+    int fds[MAX];
+    char c;
+    the.obedient = true;
+    serve(MAX, MAX, true);
+    for (unsigned i = 0; i < MAX; i++)
+        have_it_say(fds[i] = taken(i, 1), "s");
+    usleep((GIVEWAY_MS + 500) * 1000);
+    ck_assert(refused(100, 1));
+    have_it_say(fds[1], "u");
+    close(taken_soon(101, 1));
+    ck_assert_int_eq(recv(fds[1], &c, 1, 0), 0);
+    ck_assert(recv(fds[0], &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+    ck_assert(recv(fds[2], &c, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+}
+END_TEST
+
 START_TEST(nobody_leaves_for_one_who_is_refused)
 {
     enum { EACH = 5 };
@@ -238,6 +270,7 @@ suite_listener(void)
     tcase_add_test(t, sessions_at_their_ceiling);
     tcase_add_test(t, sessions_of_an_address_at_their_ceiling);
     tcase_add_test(t, leaving_at_its_ceiling);
+    tcase_add_test(t, settled_and_no_longer);
     tcase_add_test(t, nobody_leaves_for_one_who_is_refused);
     suite_add_tcase(s, t);
     return s;

@@ -6,7 +6,9 @@
 #include "tests/unit/keyring.h"
 #include "tests/unit/unit.h"
 #include "tlsd/heap.h"
+#include "tlsd/proxy.h"
 #include "tlsd/session.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -294,6 +296,58 @@ START_TEST(a_front_has_as_many_sessions_here_as_it_has_itself)
 }
 END_TEST
 
+static ssize_t
+takes_nothing(void *self, const char *from, size_t n, short *wait_r)
+{
+    (void)self, (void)from, (void)n;
+    *wait_r = POLLOUT;
+    errno = EAGAIN;
+    return -1;
+}
+
+static ssize_t
+says_nothing(void *self, char *to, size_t n, short *wait_r)
+{
+    (void)self, (void)to, (void)n;
+    *wait_r = POLLIN;
+    errno = EAGAIN;
+    return -1;
+}
+
+/* The server has ended, or ends while we wait; a client that takes nothing does not stay for it. */
+START_TEST(a_client_that_takes_nothing)
+{
+    char junk[4096] = "";
+    int client[2], clear[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, client), 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, clear), 0);
+    while (send(client[0], junk, sizeof junk, MSG_DONTWAIT) > 0)
+        ;
+    ck_assert_int_eq(send(clear[1], "bye", 3, 0), 3);
+    if (_i == 0) {
+        close(clear[1]);
+    } else if (fork() == 0) {
+        close(clear[0]);
+        usleep(500000);
+        _exit(0);
+    }
+    if (_i)
+        close(clear[1]);
+    struct stream io = {.fd_in = client[0],
+                        .fd_out = client[0],
+                        .under = {.read = says_nothing, .write = takes_nothing}};
+    int64_t began = now_ms();
+    ck_assert(!proxy_run(&io, clear[0], 60000, 200));
+    ck_assert_int_lt(now_ms() - began, 30000);
+    ck_assert_int_ge(now_ms() - began, _i ? 600 : 200);
+    close(clear[0]);
+    close(client[0]);
+    close(client[1]);
+    if (_i)
+        wait(NULL);
+}
+END_TEST
+
 /* Blocks of every size are whole, aligned, and used again. */
 START_TEST(blocks_of_all_sizes)
 {
@@ -368,6 +422,10 @@ suite_tlsd(void)
     tcase_add_test(t, requests_that_are_none_close_their_channel);
     tcase_add_test(t, a_front_has_as_many_sessions_here_as_it_has_itself);
     suite_add_tcase(s, t);
+    TCase *p = tcase_create("proxy");
+    tcase_set_timeout(p, 100);
+    tcase_add_loop_test(p, a_client_that_takes_nothing, 0, 2);
+    suite_add_tcase(s, p);
     TCase *h = tcase_create("heap");
     tcase_add_test(h, blocks_of_all_sizes);
     tcase_add_test(h, a_session_has_memory_of_its_own);

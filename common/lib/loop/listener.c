@@ -29,6 +29,7 @@ enum {
     LEAVING_MAX = 256,
     TELL_MS = 60000
 };
+enum { UNSETTLED, SETTLED }; /* what a session says of itself */
 
 struct entry {
     struct loop_io io;
@@ -465,17 +466,26 @@ on_settled(struct loop_io *io, unsigned events)
     memcpy(&who, CMSG_DATA(head), sizeof who);
     for (struct session *s = the->by_pid[(size_t)who.pid % BUCKETS]; s; s = s->next)
         if (s->pid == who.pid)
-            s->settled = true;
+            s->settled = byte == SETTLED;
+}
+
+static void
+tell_listener(char what)
+{
+    if (child.settled_fd >= 0)
+        (void)!send(child.settled_fd, &what, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 void
 listener_settled(void)
 {
-    if (child.settled_fd < 0)
-        return;
-    (void)!send(child.settled_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-    close(child.settled_fd);
-    child.settled_fd = -1;
+    tell_listener(SETTLED);
+}
+
+void
+listener_unsettled(void)
+{
+    tell_listener(UNSETTLED);
 }
 
 static void

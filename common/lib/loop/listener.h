@@ -42,6 +42,8 @@ struct listener {
 void listener_own(const void *from, size_t n);
 /* In a session: its client is known (has logged in), and stays when others have to give way. */
 void listener_settled(void);
+/* It is so no longer: only the end of its session is outstanding. */
+void listener_unsettled(void);
 /* Serve until told to stop (SIGTERM), then wait for no session: they go on by themselves. So a
  * reload is a new listener in the old one's place. In inetd mode: one session on descriptors 0
  * and 1. */
