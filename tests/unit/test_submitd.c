@@ -370,6 +370,40 @@ START_TEST(local_users)
 }
 END_TEST
 
+/* sendmail -bs < file: words of a message are no commands, whatever became of DATA. */
+START_TEST(a_file_whose_message_is_refused)
+{
+    static const char *const refused[] = {
+        "MAIL FROM:<www-data>\r\nRCPT TO:<nobody>\r\nDATA\r\n",
+        "MAIL FROM:<ceo@example.com>\r\nRCPT TO:<user>\r\nDATA\r\n",
+        "MAIL FROM:<www-data>\r\nRCPT TO:<user>\r\nDATA x\r\n"};
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        local(33);
+        chat_say(&c, "QUIT", "221");
+        chat_close(&c);
+        c.peer.uid = 33;
+        chat_open(&c, &f, "submit", session);
+        char all[1000];
+        snprintf(all, sizeof all,
+                 "EHLO x\r\n%sSubject: x\r\n\r\nRSET\r\nMAIL FROM:<www-data>\r\n"
+                 "RCPT TO:<user>\r\nDATA\r\n\r\nevil\r\n.\r\n.\r\nQUIT\r\n",
+                 refused[i]);
+        chat_put(&c, all);
+        do
+            chat_expect(&c, "");
+        while (strncmp(c.reply, "554 5.5.0", 9) != 0 && strncmp(c.reply, "221", 3) != 0);
+        chat_close(&c);
+        ck_assert_uint_eq(f.nmessages, 0);
+    }
+    /* One that waits for replies goes on. */
+    local(33);
+    chat_say(&c, "MAIL FROM:<www-data>", "250");
+    chat_say(&c, "DATA", "554 5.5.1");
+    chat_say(&c, "RCPT TO:<user>", "250");
+    quit();
+}
+END_TEST
+
 START_TEST(the_queue_is_listed)
 {
     local(33);
@@ -658,6 +692,7 @@ suite_submitd(void)
     tcase_add_test(t, headers_are_made_whole);
     tcase_add_test(t, a_header_has_a_ceiling);
     tcase_add_test(t, local_users);
+    tcase_add_test(t, a_file_whose_message_is_refused);
     tcase_add_test(t, the_queue_is_listed);
     tcase_add_test(t, sendmail_sends);
     tcase_add_test(t, sendmail_says_what_went_wrong);

@@ -233,6 +233,7 @@ take_message(struct intake *in)
 {
     struct smtp_server *s = in->s;
     struct err e = {0};
+    s->data_said = true;
     smtp_say(s, 354, "", "End data with <CR><LF>.<CR><LF>");
     int n = stream_flush(&s->io, &e) < 0 ? -1 : receive(in, &e);
     if (n >= 0)

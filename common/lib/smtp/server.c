@@ -189,11 +189,19 @@ out_of_sync(struct smtp_server *s, const char *after)
 }
 
 /* Input waits that a peer which keeps in step would not have sent. A local user may feed sendmail
- * -bs from a file: nobody else can have put anything into that. */
+ * -bs from a file, where no commands are but his own; see refused_in_batch(). */
 static bool
 talks_ahead(const struct smtp_server *s)
 {
     return !s->local && stream_buffered(&s->io) > 0;
+}
+
+/* The file has a message behind DATA, perhaps of somebody else's words: they are no commands when
+ * DATA was refused. */
+static bool
+refused_in_batch(const struct smtp_server *s, const struct smtp_verb *v)
+{
+    return s->batch && v->run == smtp_data && !s->data_said;
 }
 
 static void
@@ -214,6 +222,8 @@ dispatch(struct smtp_server *s, struct str line)
         s->counts[i]++;
     if (v->junk && ++s->junk > SMTP_JUNK_MAX)
         s->errors++;
+    s->batch |= s->local && v->last && stream_buffered(&s->io);
+    s->data_said = false;
     /* Who speaks HELO was not offered PIPELINING and may send nothing ahead at all (catalogue A9).
      */
     if (v->last && talks_ahead(s))
@@ -223,6 +233,8 @@ dispatch(struct smtp_server *s, struct str line)
                  s->state == SMTP_NEW ? "send HELO or EHLO first" : "bad sequence of commands");
     else
         v->run(s, c.argument);
+    if (!s->leave && refused_in_batch(s, v))
+        out_of_sync(s, v->name);
     bool greeted_plainly = s->state != SMTP_NEW && !s->esmtp;
     if (!s->leave && greeted_plainly && talks_ahead(s) && !str_caseeq(c.verb, STR("QUIT")))
         out_of_sync(s, v->name);

@@ -112,7 +112,9 @@ struct smtp_server {
     unsigned errors, junk, rejected, auth_failures;
     unsigned counts[SMTP_VERBS_MAX]; /* commands seen, by row */
     const char *last_verb;
-    bool leave; /* after the next flush, close */
+    bool leave;     /* after the next flush, close */
+    bool batch;     /* the commands of a local user come from a file, and wait for no reply */
+    bool data_said; /* 354: what follows is a message */
     struct smtp_refusal refusal;
     struct smtp_transaction tx;
 
