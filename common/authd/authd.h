@@ -51,6 +51,7 @@ struct accounts {
     } seen;
 };
 
+#define ACCOUNTS_INCOMPLETE "the accounts file has bad lines: nobody can be called unknown"
 int accounts_load(struct accounts *a, int dirfd, struct err *e);
 struct account *accounts_find(const struct accounts *a, struct str name);
 struct account *accounts_by_uid(const struct accounts *a, uint32_t uid);

@@ -132,6 +132,13 @@ finish(struct login *l, bool good)
 {
     struct err e = {0};
     struct account *account = good ? accounts_find(&authd.accounts, l->account) : NULL;
+    if (!account && !l->account.n && authd.accounts.bad_lines) {
+        /* Its line may be a bad one: no client shall forget its password for that. */
+        log_info("login not possible: user=<%s>, rip=%s", log_str(l->user), l->remote);
+        if (l->client)
+            service_fail(l->client, ERR_TEMPORARY, ACCOUNTS_INCOMPLETE);
+        goto out;
+    }
     if (!account) {
         /* Counted also when the client did not wait for the answer. */
         throttle_failed(str_z(l->remote), name_of(l));

@@ -87,6 +87,11 @@ on_uid(struct client *c, struct msg *m)
         return;
     }
     const struct account *account = accounts_by_uid(&authd.accounts, uid);
+    /* Who has no account may say more than who has one. */
+    if (!account && authd.accounts.bad_lines) {
+        service_fail(c, ERR_TEMPORARY, ACCOUNTS_INCOMPLETE);
+        return;
+    }
     struct msg out = {0};
     msg_begin(&out, M_ADDRESS_IS);
     msg_put_u32(&out, account ? ADDRESS_ACCOUNT : ADDRESS_UNKNOWN);

@@ -443,6 +443,30 @@ START_TEST(logins_at_their_ceiling)
 END_TEST
 
 /* One network's are refused beyond its share; another's are taken. */
+START_TEST(with_a_bad_line_nobody_is_told_no)
+{
+    struct client *c;
+    struct msg m = {0};
+    int fd_c = client(&c);
+    ck_assert_uint_eq(load("version 1\nalice:x:2001:/m/a:h\nbob:2002:2002:/m/b:h\n"), 1);
+    for (int i = 0; i < 100; i++) { /* nor locked out */
+        login_start(c, STR("alice"), STR("secret"), STR("192.0.2.200"), -1, -1);
+        reap_all();
+        ck_assert_int_eq(told(fd_c, ACCOUNTS_INCOMPLETE), ERR_TEMPORARY);
+    }
+    login_start(c, STR("bob"), STR("wrong"), STR("192.0.2.200"), -1, -1);
+    reap_all();
+    ck_assert_int_eq(told(fd_c, "wrong user name or password"), ERR_PERMANENT);
+    /* Who has no account may send as anybody here: that must be known. */
+    msg_begin(&m, M_UID_ACCOUNT);
+    msg_put_u32(&m, 2001);
+    serve_message(c, &m);
+    ck_assert_int_eq(told(fd_c, ACCOUNTS_INCOMPLETE), ERR_TEMPORARY);
+    msg_free(&m);
+    load("version 1\n");
+}
+END_TEST
+
 START_TEST(logins_of_a_network_at_their_ceiling)
 {
     struct client *one, *other;
@@ -484,6 +508,7 @@ suite_authd(void)
     tcase_add_test(t, a_hash_is_made);
     tcase_add_test(t, logins_at_their_ceiling);
     tcase_add_test(t, logins_of_a_network_at_their_ceiling);
+    tcase_add_test(t, with_a_bad_line_nobody_is_told_no);
     suite_add_tcase(s, t);
     return s;
 }
