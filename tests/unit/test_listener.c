@@ -2,12 +2,15 @@
 #include "lib/guard/guard.h"
 #include "lib/loop/giveway.h"
 #include "lib/loop/listener.h"
+#include "lib/role/sockets.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 enum { LEAVING_MAX = 256, CROWD = LEAVING_MAX + 5 * GIVEWAY_CROWD };
@@ -17,6 +20,7 @@ static struct {
     pid_t pid;
     uint16_t port;
     bool obedient; /* sessions that are told to leave do */
+    char *dir;     /* of a socket for local users, too */
 } the;
 
 static void
@@ -61,6 +65,8 @@ serve(unsigned sessions_max, unsigned per_ip_max, bool give_way)
                              .give_way = give_way,
                              .session = session};
         start_add_fd(&st, fd, "listen.smtp.0");
+        if (the.dir)
+            start_add_fd(&st, sockets_unix(the.dir, "submit", SOCK_STREAM, 0666, NULL), "submit");
         if (!the.obedient)
             signal(SIGTERM, go_on); /* of sessions: the listener itself reads its signals */
         guard_enter(&(struct guard){.role = R_SMTPD, .root_fd = -1});
@@ -75,6 +81,7 @@ setup(void)
 {
     temp_quiet();
     the.obedient = false;
+    the.dir = NULL;
 }
 
 static void
@@ -238,6 +245,37 @@ START_TEST(settled_and_no_longer)
 }
 END_TEST
 
+/* What a local user is greeted with; 0: nothing yet. */
+static char
+greeted_locally(void)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    char c = 0;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    snprintf(sun.sun_path, sizeof sun.sun_path, "%s/submit", the.dir);
+    for (int i = 0; connect(fd, (struct sockaddr *)&sun, sizeof sun) < 0 && i < 1000; i++)
+        usleep(10000);
+    ck_assert_int_eq(recv(fd, &c, 1, 0), 1);
+    close(fd);
+    return c;
+}
+
+/* Strangers who hold all places keep no local user from sending. */
+START_TEST(strangers_leave_for_a_local_user)
+{
+    enum { MAX = 6 };
+    the.obedient = true;
+    the.dir = temp_dir();
+    serve(MAX, MAX, true);
+    ck_assert_int_eq(greeted_locally(), 'h');
+    usleep(200000);
+    for (unsigned i = 0; i < MAX; i++)
+        (void)taken(1, 1 + i);
+    ck_assert_int_eq(greeted_locally(), 'h');
+    temp_remove(the.dir);
+}
+END_TEST
+
 START_TEST(nobody_leaves_for_one_who_is_refused)
 {
     enum { EACH = 5 };
@@ -270,6 +308,7 @@ suite_listener(void)
     tcase_add_test(t, sessions_at_their_ceiling);
     tcase_add_test(t, sessions_of_an_address_at_their_ceiling);
     tcase_add_test(t, leaving_at_its_ceiling);
+    tcase_add_test(t, strangers_leave_for_a_local_user);
     tcase_add_test(t, settled_and_no_longer);
     tcase_add_test(t, nobody_leaves_for_one_who_is_refused);
     suite_add_tcase(s, t);

@@ -156,7 +156,8 @@ within_limits(uint64_t address, uint64_t network, const char *ip)
         return false;
     }
     if (the->sessions - the->leaving >= child.l->sessions_max &&
-        !one_leaves(network, address == 0)) {
+        /* Doors have places of their own; a local user, who has no network, has not. */
+        !one_leaves(network, address == 0 && network != 0)) {
         log_warn("%u sessions: %s refused", the->sessions, *ip ? ip : "a peer");
         return false;
     }
