@@ -562,6 +562,13 @@ START_TEST(recipients_max_is_a_temporary_refusal)
         chat_say(&c, "RCPT TO:<nobody@example.org>", "550 5.1.1");
     chat_expect(&c, "421 4.7.0");
     chat_close(&c);
+    f.authd_fails = true;
+    hello(session);
+    chat_say(&c, "MAIL FROM:<a@example.com>", "250");
+    for (int i = 0; i < 6; i++)
+        chat_say(&c, "RCPT TO:<nobody@example.org>", "451");
+    chat_expect(&c, "421 4.7.0");
+    chat_close(&c);
 }
 END_TEST
 

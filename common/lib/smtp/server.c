@@ -75,8 +75,9 @@ smtp_reject(struct smtp_server *s, const char *what, struct str address, unsigne
              what, s->client, code, status, log_str(address), text, log_str(from), log_str(to),
              smtp_protocol(s->esmtp, s->tls, s->login[0]), log_str(str_z(s->helo)));
     smtp_say(s, code, status, "<%.*s>: %s", STR_ARG(str_sub(address, 0, 320)), text);
-    /* Guessing recipients is no error of syntax, but it ends somewhere too. */
-    if (code >= 505 && ++s->rejected > s->conf->recipients_max)
+    /* Guessing recipients is no error of syntax, but it ends somewhere too; also while nobody can
+     * say who exists. */
+    if (++s->rejected > s->conf->recipients_max)
         smtp_leave(s, 421, "4.7.0", "%.*s too many refused addresses", STR_ARG(s->conf->hostname));
     return false;
 }
