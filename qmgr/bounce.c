@@ -25,6 +25,7 @@ struct notice {
     char boundary[64];
     struct str returned; /* of the message: all of it, or its header */
     bool full;
+    bool lost;      /* nothing: what is in its file is not what was written */
     bool eight_bit; /* and it has bytes above 0x7f */
     struct buf out;
 };
@@ -125,11 +126,18 @@ read_message(const struct message *m, char *room, size_t max)
 }
 
 /* What is returned: the message if the sender asked for that and it is small, else its header, at
- * most HEADER_MAX bytes, whole lines. RFC 3461 6.2: all of it only in a notice of failure. */
+ * most HEADER_MAX bytes, whole lines. RFC 3461 6.2: all of it only in a notice of failure. Of a
+ * damaged file nothing: its bytes may be of another message. */
 static int
 read_returned(struct notice *n, char room[FULL_MAX])
 {
+    struct err e;
     bool failed = n->kind == BOUNCE_FAILED || n->kind == BOUNCE_DOUBLE;
+    if (message_check(n->m, &e) < 0) {
+        log_error("%.*s: nothing of it is returned: %s", ID_LEN, n->m->entry->id, e.text);
+        n->lost = true;
+        return 0;
+    }
     n->full = failed && (n->m->env.ret == DSN_RET_FULL || n->kind == BOUNCE_DOUBLE) &&
               n->m->env.message_size <= FULL_MAX;
     ssize_t got = read_message(n->m, room, n->full ? FULL_MAX : HEADER_MAX);
@@ -236,7 +244,10 @@ add_human(struct notice *n)
     }
     if (more)
         buf_addf(out, "And %zu more.\r\n\r\n", more);
-    if (n->kind == BOUNCE_FAILED && m->env.ret == DSN_RET_FULL && !n->full)
+    if (n->lost)
+        buf_addz(out,
+                 "Your message cannot be read here any more: nothing of it is returned.\r\n\r\n");
+    else if (n->kind == BOUNCE_FAILED && m->env.ret == DSN_RET_FULL && !n->full)
         buf_addz(out, "Your message is too large to be returned; its header follows.\r\n\r\n");
 }
 
@@ -362,7 +373,8 @@ compose(struct notice *n, struct str to, const char *id)
     add_human(n);
     add_status(n);
     buf_addz(out, "\r\n");
-    add_returned(n);
+    if (!n->lost) /* RFC 6522 3: this part may be missing */
+        add_returned(n);
     buf_addf(out, "\r\n--%s--\r\n", n->boundary);
     return buf_ok(out) ? 0 : -1;
 }

@@ -171,9 +171,8 @@ message_load(struct entry *entry, struct err *e)
     return NULL;
 }
 
-/* Its bytes, against their check. ERR_DAMAGED: they are not what was written. */
-static int
-check_bytes(const struct message *m, struct err *e)
+int
+message_check(const struct message *m, struct err *e)
 {
     int fd = store_read_fd(m->entry);
     if (fd < 0)
@@ -188,7 +187,7 @@ static bool
 is_damaged(const struct message *m)
 {
     struct err e = {0};
-    int ok = check_bytes(m, &e);
+    int ok = message_check(m, &e);
     if (ok == 0)
         log_error("%.*s: called damaged, and is not", ID_LEN, m->entry->id);
     else if (e.class != ERR_DAMAGED)
@@ -204,7 +203,7 @@ load_whole(struct entry *entry, struct err *e)
     struct message *m = message_load(entry, e);
     if (!m || !(entry->flags & ENTRY_FOUND))
         return m;
-    if (check_bytes(m, e) < 0) {
+    if (message_check(m, e) < 0) {
         message_free(m);
         return NULL;
     }

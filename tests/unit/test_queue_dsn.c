@@ -357,22 +357,36 @@ START_TEST(half_a_notice)
 }
 END_TEST
 
-/* Its file is gone, or was cut: there is nothing to return, and nothing is made up. */
+/* Its file is damaged in the header or behind it, was cut, or is gone: the sender is told, and
+ * nothing that was in the file. */
 START_TEST(nothing_to_return)
 {
-    static const uint8_t notify = 0;
+    static const uint8_t notify = DSN_SUCCESS | DSN_FAILURE | DSN_DELAY;
     struct err e = {0};
-    struct entry *entry = accept_wishes(&notify, 1, DSN_RET_FULL);
+    struct entry *entry = accept_wishes(&notify, 1, _i % 2 ? DSN_RET_FULL : DSN_RET_HDRS);
     struct message *m = load(entry);
+    off_t end = (off_t)(m->env.message_offset + m->env.message_size);
     char path[700];
     snprintf(path, sizeof path, "%s/new/%s", dir, store_name(entry));
     answer(m, 0, OUTCOME_NEVER, "no");
-    ck_assert_int_eq(truncate(path, (off_t)(m->env.message_offset + m->env.message_size) - 1), 0);
-    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), -1);
-    ck_assert_int_eq(unlink(path), 0);
-    m->env.ret = DSN_RET_HDRS;
-    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), -1);
-    ck_assert_uint_eq(index_count(), 1);
+    int fd = open(path, O_RDWR);
+    if (_i / 2 == 0) /* "Received" */
+        ck_assert_int_eq(pwrite(fd, "SECRET", 6, (off_t)m->env.message_offset), 6);
+    else if (_i / 2 == 1)
+        ck_assert_int_eq(pwrite(fd, "X", 1, end - 1), 1);
+    else if (_i / 2 == 2)
+        ck_assert_int_eq(ftruncate(fd, end - 1), 0);
+    else
+        ck_assert_int_eq(unlink(path), 0);
+    close(fd);
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
+    struct buf b = notice();
+    ck_assert(has(&b, "cannot be read here any more") && !has(&b, "too large"));
+    ck_assert(has(&b, "Action: failed\r\nStatus: 5.1.1\r\n"));
+    ck_assert(!has(&b, "SECRET") && !has(&b, "Received: x") && !has(&b, "rfc822-headers"));
+    ck_assert(!has(&b, "message/rfc822"));
+    ck_assert(str_ends(buf_str(&b), STR("--\r\n")));
+    buf_free(&b);
     message_free(m);
 }
 END_TEST
@@ -757,7 +771,7 @@ suite_queue_dsn(void)
     tcase_add_test(t, a_delay_of_what_should_be_gone);
     tcase_add_loop_test(t, a_notice_is_durable, 0, 2);
     tcase_add_test(t, half_a_notice);
-    tcase_add_test(t, nothing_to_return);
+    tcase_add_loop_test(t, nothing_to_return, 0, 8);
     tcase_add_test(t, a_long_header_comes_back);
     tcase_add_test(t, a_report_that_is_owed);
     tcase_add_test(t, owed_and_told_in_a_damaged_journal);
