@@ -226,7 +226,7 @@ START_TEST(a_header_too_large_to_come_back)
     struct qfile_rcpt to = {.address = STR("a@example.org")};
     struct envelope env = {
         .sender = STR("s@example.com"), .origin = STR("smtp"), .rcpts = &to, .nrcpt = 1};
-    size_t n = HEADER_MAX + (size_t)_i; /* without the empty line */
+    size_t n = HEADER_MAX + (_i ? 1 : 0); /* without the empty line */
     for (size_t i = 0; i < n; i++)
         text[i] = "X-Line: 01234567\r\n"[i % 18];
     memcpy(text + n - 15, "X-Last: abcde\r\n", 15);
