@@ -235,7 +235,8 @@ give_up_expired(struct message *m)
         if (r->state != RCPT_TODO)
             continue;
         struct buf text = buf_new(REASON_MAX * 2);
-        buf_addz(&text, EXPIRED_TEXT);
+        if (!str_starts(r->text, STR(EXPIRED_TEXT))) /* given up before: nobody could be told */
+            buf_addz(&text, EXPIRED_TEXT);
         buf_add(&text, r->text.n ? r->text : STR("unknown"));
         message_outcome(m, r, OUTCOME_NEVER, STR("4.4.7"), buf_str(&text), STR("none"));
         buf_free(&text);

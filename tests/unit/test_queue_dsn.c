@@ -165,6 +165,31 @@ START_TEST(what_a_host_said)
 }
 END_TEST
 
+/* It was given up before, and the notice could not be written: the reason stays what it was. */
+START_TEST(given_up_twice)
+{
+    static const char reason[] =
+        EXPIRED_TEXT "host mx.a.example[::1]:25 said: 450 full (in reply to RCPT TO)";
+    uint8_t notify = 0;
+    struct err e;
+    struct buf records = buf_new(1000);
+    struct entry *entry = accept_wishes(&notify, 1, 0);
+    struct message *m = load(entry);
+    journal_put_deferred(&records, 0, str_z(reason));
+    journal_put_attempt(&records, 100, 1000);
+    ck_assert_int_eq(journal_append(m, &records, true, &e), 0);
+    message_free(m);
+    entry->flags &= (uint8_t)~ENTRY_AGED;
+    message_start(entry, 0);
+    struct buf b = notice();
+    ck_assert_msg(has(&b, "Remote-MTA: dns; mx.a.example\r\nDiagnostic-Code: smtp; 450 full\r\n"),
+                  "%s", buf_z(&b));
+    ck_assert(has(&b, "Status: 4.4.7\r\n") && has(&b, "    delivery time expired; the last"));
+    buf_free(&b);
+    buf_free(&records);
+}
+END_TEST
+
 /* RFC 3461 6.2: the whole message when it is asked for, in a notice of failure, up to a size. */
 START_TEST(the_message_comes_back)
 {
@@ -764,6 +789,7 @@ suite_queue_dsn(void)
     tcase_add_loop_test(t, every_wish_with_every_outcome, 0, DSN_NOTIFY_END);
     tcase_add_test(t, each_notice_has_its_own);
     tcase_add_loop_test(t, what_a_host_said, 0, 6);
+    tcase_add_test(t, given_up_twice);
     tcase_add_test(t, the_message_comes_back);
     tcase_add_loop_test(t, a_message_too_large_to_come_back, 0, 2);
     tcase_add_loop_test(t, a_header_too_large_to_come_back, 0, 2);
