@@ -97,6 +97,13 @@ wire_command(struct wire *w, struct err *e, const char *fmt, ...)
     return wire_reply(w, e);
 }
 
+bool
+wire_refuses(const struct wire *w)
+{
+    enum { STARTTLS_FIRST = 530 };
+    return w->reply.code >= 500 && !(w->no_tls && w->reply.code == STARTTLS_FIRST);
+}
+
 void
 wire_verdict(struct wire *w, struct verdict *v, enum outcome outcome, const char *command)
 {
@@ -163,6 +170,7 @@ start_tls(struct wire *w, const struct target *t, struct verdict *v)
             wire_verdict(w, v, OUTCOME_LATER, "STARTTLS");
             return WIRE_FAILED;
         }
+        w->no_tls = true;
         return WIRE_READY;
     }
     if (tls_connect(w->relay->tls, &w->io, t->host, &w->tls, &e) == 0)
@@ -210,7 +218,10 @@ wire_open(struct wire *w, const struct relay *relay, const struct target *t, str
 {
     bool use_tls = relay->tls != NULL;
     for (int attempt = 0; attempt < 2; attempt++) {
-        *w = (struct wire){.relay = relay, .fd = -1, .give_up_ms = now_ms() + RELAY_TRANSACTION_MS};
+        *w = (struct wire){.relay = relay,
+                           .fd = -1,
+                           .give_up_ms = now_ms() + RELAY_TRANSACTION_MS,
+                           .no_tls = attempt > 0};
         snprintf(w->name, sizeof w->name, "%s[%s]:%u", t->host, t->ip, t->port);
         enum wire_step step = open_once(w, t, use_tls, v_r);
         if (step == WIRE_READY)

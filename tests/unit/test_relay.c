@@ -754,6 +754,27 @@ START_TEST(broken_tls_falls_back_to_clear)
 }
 END_TEST
 
+/* It wants TLS, offers it and cannot do it today: what it says of clear text is not final. */
+START_TEST(tls_that_is_wanted_and_not_had)
+{
+    static const char must[] = "530 5.7.0 Must issue a STARTTLS command first";
+    static const struct script scripts[] = {
+        {.ehlo = "250-me\r\n250 STARTTLS", .clear_only = true, .mail = must},
+        {.ehlo = "250-me\r\n250 STARTTLS", .clear_only = true, .data = must},
+        {.ehlo = "250-me\r\n250 STARTTLS", .starttls = "454 4.7.0 not now", .mail = must},
+        {.ehlo = "250-me\r\n250 STARTTLS", .clear_only = true, .mail = "550 5.7.1 no"},
+        {.ehlo = "250 me", .mail = must},
+    };
+    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+        restart();
+        play(&scripts[i], 1);
+        struct outcome_is o = deliver_to("example.org");
+        ck_assert_msg(o.outcome == (i < 3 ? OUTCOME_LATER : OUTCOME_NEVER), "%zu: %s", i, o.text);
+        ck_assert_int_eq(o.dsn[0], i < 3 ? '4' : '5');
+    }
+}
+END_TEST
+
 START_TEST(tls_is_used_when_offered)
 {
     struct err e = {0};
@@ -1003,6 +1024,7 @@ suite_relay(void)
     tcase_add_test(t, hostile_replies_are_harmless);
     tcase_add_test(t, injection_behind_starttls_ends_it);
     tcase_add_test(t, broken_tls_falls_back_to_clear);
+    tcase_add_test(t, tls_that_is_wanted_and_not_had);
     tcase_add_test(t, tls_is_used_when_offered);
     tcase_add_test(t, many_messages_over_one_connection);
     tcase_add_test(t, a_connection_that_died_while_idle_is_no_failure);
