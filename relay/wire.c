@@ -130,6 +130,25 @@ wire_lost(const struct wire *w, struct verdict *v, const char *during, const str
     snprintf(v->relay, sizeof v->relay, "%s", w->name);
 }
 
+/* It has our name, whatever the name is that led there: it would only send it here again. */
+static bool
+is_ourselves(const struct wire *w)
+{
+    struct str name = buf_str(&w->reply.text);
+    name = str_cut(&name, '\n');
+    return str_caseeq(str_cut(&name, ' '), w->relay->conf->hostname);
+}
+
+static enum wire_step
+greeted(const struct wire *w, struct verdict *v)
+{
+    if (!is_ourselves(w))
+        return WIRE_READY;
+    verdict_set(v, OUTCOME_LATER, "4.4.6", "mail loops back to us: %.300s has our name", w->name);
+    snprintf(v->relay, sizeof v->relay, "%s", w->name);
+    return WIRE_FAILED;
+}
+
 /* EHLO, or HELO where that is not understood (RFC 5321 3.2). */
 static enum wire_step
 greet(struct wire *w, struct verdict *v)
@@ -142,13 +161,13 @@ greet(struct wire *w, struct verdict *v)
         goto lost;
     if (w->reply.code == 250) {
         w->extensions = smtp_ehlo_parse(&w->reply, &w->size_max);
-        return WIRE_READY;
+        return greeted(w, v);
     }
     if (w->reply.code >= 500) {
         if (wire_command(w, &e, "HELO %.*s", STR_ARG(self)) < 0)
             goto lost;
         if (w->reply.code == 250)
-            return WIRE_READY;
+            return greeted(w, v);
     }
     wire_verdict(w, v, OUTCOME_LATER, "EHLO");
     return WIRE_FAILED;

@@ -871,6 +871,23 @@ START_TEST(domains_that_lead_somewhere)
 }
 END_TEST
 
+/* Another name for this very host: RFC 5321 5.1 says it is not to be used. */
+START_TEST(a_host_with_our_name)
+{
+    static const char *const replies[] = {"250-Relay.Example at your service\r\n250 SIZE",
+                                          "250 relay.example", "250 relay.example.org",
+                                          "250 norelay.example"};
+    for (size_t i = 0; i < 4; i++) {
+        restart();
+        play((const struct script[]){{.ehlo = replies[i]}}, 1);
+        struct outcome_is o = deliver_to("mx0.example");
+        ck_assert_int_eq(o.outcome, i < 2 ? OUTCOME_LATER : OUTCOME_RELAYED);
+        ck_str(str_z(o.dsn), i < 2 ? "4.4.6" : "2.0.0");
+        ck_assert_int_eq(heard(0, "MAIL FROM"), i >= 2);
+    }
+}
+END_TEST
+
 /* There was a smarthost when qmgr made the route, and is none any more: its name is nobody's
  * domain, and says nothing of those who were to go that way. */
 START_TEST(a_route_of_an_earlier_configuration)
@@ -1060,6 +1077,7 @@ suite_relay(void)
     tcase_add_test(t, a_connection_that_died_while_idle_is_no_failure);
     tcase_add_test(t, domains_that_lead_nowhere);
     tcase_add_test(t, domains_that_lead_somewhere);
+    tcase_add_test(t, a_host_with_our_name);
     tcase_add_test(t, a_route_of_an_earlier_configuration);
     tcase_add_test(t, messages_over_one_connection_at_their_ceiling);
     tcase_add_test(t, what_is_too_large_is_not_sent);
