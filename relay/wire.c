@@ -130,13 +130,15 @@ wire_lost(const struct wire *w, struct verdict *v, const char *during, const str
     snprintf(v->relay, sizeof v->relay, "%s", w->name);
 }
 
-/* It has our name, whatever the name is that led there: it would only send it here again. */
+/* It has our name, whatever the name is that led there: it would only send it here again. With a
+ * smarthost the operator knows who it is: a filter beside us may have the same name. */
 static bool
 is_ourselves(const struct wire *w)
 {
     struct str name = buf_str(&w->reply.text);
     name = str_cut(&name, '\n');
-    return str_caseeq(str_cut(&name, ' '), w->relay->conf->hostname);
+    return !w->relay->conf->relay.host.n &&
+           str_caseeq(str_cut(&name, ' '), w->relay->conf->hostname);
 }
 
 static enum wire_step
