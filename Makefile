@@ -269,7 +269,7 @@ lint:
 # Files only; install.sh makes users, directories and a first configuration.
 MAN1 = submitd/sendmail/sendmail.1
 MAN5 = common/master/ctl/bulkhead.conf.5
-MAN8 = $(wildcard */*.8 common/*/*.8 common/master/ctl/*.8 common/master/launcher/*.8)
+MAN8 = $(wildcard */*.8 */*/*.8 common/master/*/*.8)
 install: all
 	install -d $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(filter-out $(B)/bin/sendmail,$(BINS)) $(DESTDIR)$(LIBEXEC)/

@@ -152,7 +152,7 @@ sendmail_run(int argc, char **argv)
     case SENDMAIL_VERIFY:
         return sendmail_verify(&o);
     case SENDMAIL_ALIASES:
-        puts("newaliases: aliases are read as they are, there is nothing to compile");
+        puts("newaliases: nothing to compile; a change counts after: bulkhead reload");
         return EX_OK;
     case SENDMAIL_DAEMON:
         fputs("sendmail: daemons and queue runs are the business of bulkhead(8)\n", stderr);
