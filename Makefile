@@ -90,6 +90,13 @@ $(B)/libbulkhead.a: $(LIB_OBJ)
 $(B)/libtls.a: $(TLS_OBJ)
 	@rm -f $@; ar rcs $@ $^
 
+# Where things will lie is compiled into these: another PREFIX makes them anew.
+PATHS := $(addprefix $(B)/common/,lib/conf/conf.o lib/role/startconf.o master/main.o master/ctl/main.o master/launcher/main.o)
+ifneq ($(shell cat $(B)/paths 2>/dev/null),$(SYSCONFDIR) $(LIBEXEC))
+$(shell mkdir -p $(B) && echo '$(SYSCONFDIR) $(LIBEXEC)' >$(B)/paths)
+endif
+$(PATHS): $(B)/paths
+
 define program
 obj_$(1) := $$(patsubst %.c,$(B)/%.o,$$(wildcard $(call folder,$(1))/*.c))
 $(B)/bin/$(1): $$(obj_$(1)) $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
