@@ -177,12 +177,16 @@ if ! "$bulkhead" account list | grep -q "^$account "; then
     echo "$password" | "$bulkhead" account add "$account"
 fi
 # A probe with a password of its own reads the message back: the account's we may not know any more.
-probe="bulkhead-probe"
+probe=bulkhead-probe-$(openssl rand -hex 4)
 secret=$(openssl rand -hex 12)
-verb=add # one that was interrupted left it behind
-"$bulkhead" account list | grep -q "^$probe " && verb=passwd
-echo "$secret" | "$bulkhead" account $verb $probe >/dev/null
-maildir=$("$bulkhead" account list | awk -v name=$probe '$1 == name { print $4 }')
+maildir=
+forget_probe() {
+    [ -z "$maildir" ] || rm -rf "$maildir"
+    "$bulkhead" account remove "$probe" >/dev/null
+}
+echo "$secret" | "$bulkhead" account add "$probe" >/dev/null
+trap forget_probe EXIT
+maildir=$("$bulkhead" account list | awk -v name="$probe" '$1 == name { print $4 }')
 token=probe-$(openssl rand -hex 8)
 runs() { "$bulkhead" status | grep -q "^$1 "; }
 # Over IMAP with TLS, as a mail reader would.
@@ -194,7 +198,7 @@ read_back() {
 sent="Sent with sendmail(1), delivered to a Maildir"
 works=""
 if runs submitd; then
-    printf 'From: root@%s\nTo: %s@%s\nSubject: %s\n\nIt works.\n' "$domain" $probe "$domain" "$token" |
+    printf 'From: root@%s\nTo: %s@%s\nSubject: %s\n\nIt works.\n' "$domain" "$probe" "$domain" "$token" |
         "$prefix/sbin/sendmail" -i -f "root@$domain" "$probe@$domain"
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         if runs imapd; then
@@ -209,8 +213,6 @@ if runs submitd; then
 else
     works="All programs run"
 fi
-[ -z "$maildir" ] || rm -rf "$maildir"
-"$bulkhead" account remove $probe >/dev/null
 [ -n "$works" ] || die "the message did not come through: see /var/log/bulkhead.log and: bulkhead queue list"
 say "$works: Bulkhead works."
 [ -z "$password" ] || say "Account $account, password $password   (change it: bulkhead account passwd $account)"
