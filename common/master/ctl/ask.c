@@ -23,13 +23,12 @@ ctl_ask(struct ctl *ctl, enum role service, struct msg *m, enum msg_type want)
 void
 ctl_json_str(struct str s)
 {
-    bool utf8 = str_utf8(s);
     putchar('"');
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
         if (c == '"' || c == '\\')
             printf("\\%c", c);
-        else if (c < 0x20 || c == 0x7f || (c > 0x7f && !utf8))
+        else if (c < 0x20 || c >= 0x7f)
             printf("\\u%04x", c);
         else
             putchar(c);
