@@ -78,7 +78,7 @@ if [ $uninstall = yes ]; then
         rm -f /usr/sbin/sendmail
     fi
     say "Bulkhead is removed. Left in place: $sysconf/bulkhead, /var/lib/bulkhead (accounts),"
-    say "/var/spool/bulkhead (queue), /var/mail/bulkhead (mail), and the users bh-*."
+    say "/var/spool/bulkhead (queue), /var/mail/bulkhead (mail), $sysconf/aliases, the log, and the users bh-*."
     exit 0
 fi
 
