@@ -118,7 +118,7 @@ $(B)/suites.h: $(TEST_SRC)
 $(B)/tests/unit/main.o: $(B)/suites.h
 $(B)/tests/unit/main.o: CPPFLAGS += -I$(B)
 $(B)/unit: $(TEST_OBJ) $(UNDER_TEST) $(B)/libtls.a $(B)/libbulkhead.a
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt -lz
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -Wl,--wrap=now_ms -o $@ -Wl,--start-group $^ -Wl,--end-group -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt -lz
 
 unit: $(B)/unit
 	$(B)/unit
