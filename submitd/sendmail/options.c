@@ -1,4 +1,5 @@
 #include "lib/base/encode.h"
+#include "lib/io/std.h"
 #include "submitd/sendmail/sendmail.h"
 #include <stdio.h>
 #include <sysexits.h>
@@ -130,6 +131,8 @@ sendmail_options(int argc, char **argv, struct sendmail_options *o_r)
     }
     o_r->rcpts = argv + optind;
     o_r->nrcpts = (size_t)(argc - optind);
+    if (o_r->mode == SENDMAIL_VERIFY && o_r->nrcpts == 0)
+        return usage("-bv wants recipient addresses", "");
     if (o_r->mode == SENDMAIL_DELIVER && o_r->nrcpts == 0 && !o_r->from_header)
         return usage("recipient addresses must be given, or -t", "");
     return 0;
@@ -139,6 +142,7 @@ int
 sendmail_run(int argc, char **argv)
 {
     static struct sendmail_options o;
+    std_open();
     int status = sendmail_options(argc, argv, &o);
     if (status)
         return status;

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from harness import BIN, Report, Suite, make_certificate  # noqa: E402
+from harness import BIN, Report, Suite, make_certificate, wait_for  # noqa: E402
 
 
 def says(suite, status, text, *args, input=None):
@@ -96,6 +96,25 @@ def nobody_is_told_of_an_empty_queue(suite):
     says(suite, 69, "not running", "status")
 
 
+def no_descriptors(suite):
+    """Called with 0, 1 and 2 closed: what is opened next must not take their place."""
+    def closed(*args, env=None):
+        return subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *args], timeout=60, env=env).returncode
+
+    suite.ctl("stop")
+    assert closed(os.path.join(BIN, "bulkhead"), "-f", suite.conf, "check") == 0
+    assert closed(os.path.join(BIN, "bulkhead"), "-f", suite.conf, "start") == 0
+    assert all(x["state"] == "ready" for x in suite.status())
+    env = dict(os.environ, BULKHEAD_SUBMIT=suite.run + "/submit")
+    assert closed(os.path.join(BIN, "sendmail"), "-v", "alice", env=env) == 0
+    assert closed(os.path.join(BIN, "sendmail"), "-bs", env=env) == 0
+    wait_for(lambda: len(suite.messages("alice")) == 1)
+    with open("/dev/full", "w") as full:
+        p = subprocess.run([os.path.join(BIN, "sendmail"), "-bp"], stdout=full, stderr=subprocess.PIPE, env=env, timeout=60)
+    assert p.returncode == 74 and b"No space left" in p.stderr, p
+    assert subprocess.run([os.path.join(BIN, "sendmail"), "-bv"], stderr=subprocess.DEVNULL, env=env, timeout=60).returncode == 64
+
+
 def aliases_want_a_reload(suite):
     path = os.path.join(suite.dir, "newaliases")
     shutil.copy(os.path.join(BIN, "sendmail"), path)
@@ -112,6 +131,7 @@ def main():
         r.run("one_account_however_written", one_account_however_written, suite)
         r.run("a_filter_without_its_value", a_filter_without_its_value, suite)
         r.run("what_is_not_written_is_an_error", what_is_not_written_is_an_error, suite)
+        r.run("no_descriptors", no_descriptors, suite)
         r.run("aliases_want_a_reload", aliases_want_a_reload, suite)
         r.run("nobody_is_told_of_an_empty_queue", nobody_is_told_of_an_empty_queue, suite)
     r.end()

@@ -2,6 +2,7 @@
  * bulkhead(8): see bulkhead.8 beside this directory.
  */
 #include "common/master/ctl/ctl.h"
+#include "lib/io/std.h"
 #include "lib/log/log.h"
 #include <errno.h>
 #include <stdio.h>
@@ -76,6 +77,7 @@ main(int argc, char **argv)
     static struct ctl ctl;
     int i = 1;
     ctl.config_path = BH_SYSCONFDIR "/bulkhead/bulkhead.conf";
+    std_open();
     log_open(2, "bulkhead");
     argc = take_json(&ctl, argc, argv);
     for (; i < argc && argv[i][0] == '-'; i++) {
