@@ -162,13 +162,21 @@ somebodys_hash(struct str user)
     return a->n ? a->list[siphash(&a->key, user) % a->n]->hash.p : authd.dummy_hash;
 }
 
+/* A login that waits for a worker keeps its password beside it. */
+struct waiting {
+    struct login login; /* first: what frees one frees both */
+    char password[PASSWORD_MAX + 1];
+};
+
 static void
-run(struct login *l, const char *password)
+run(struct waiting *w)
 {
+    struct login *l = &w->login;
     const struct account *account = accounts_find(&authd.accounts, l->account);
     l->pid = fork();
     if (l->pid == 0)
-        work(password, account ? account->hash.p : somebodys_hash(l->user));
+        work(w->password, account ? account->hash.p : somebodys_hash(l->user));
+    explicit_bzero(w->password, sizeof w->password);
     if (l->pid > 0) {
         l->next = authd.running;
         authd.running = l;
@@ -180,14 +188,8 @@ run(struct login *l, const char *password)
         service_fail(l->client, ERR_TEMPORARY, "try again later");
     if (l->channel >= 0)
         close(l->channel);
-    free(l);
+    free(w);
 }
-
-/* A login that waits for a worker keeps its password beside it. */
-struct waiting {
-    struct login login;
-    char password[PASSWORD_MAX + 1];
-};
 
 static void
 run_waiting(void)
@@ -196,17 +198,7 @@ run_waiting(void)
         struct waiting *w = (struct waiting *)authd.waiting;
         authd.waiting = w->login.next;
         authd.nwaiting--;
-        struct login *l = malloc(sizeof *l);
-        if (l) {
-            *l = w->login;
-            l->user.p = l->user_text;
-            l->account.p = l->account_text;
-            run(l, w->password);
-        } else if (w->login.client) {
-            service_fail(w->login.client, ERR_TEMPORARY, "try again later");
-        }
-        explicit_bzero(w, sizeof *w);
-        free(w);
+        run(w);
     }
 }
 

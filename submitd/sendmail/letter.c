@@ -69,26 +69,46 @@ sendmail_read(struct sendmail_input *in, struct str *piece_r)
     }
 }
 
+/* Whether raw begins with the line that an mbox has before a message, or may yet, and its end is
+ * not here. */
+static bool
+needs_mbox_line(const struct buf *raw)
+{
+    static const struct str mark = {"From ", 5};
+    struct str have = buf_str(raw);
+    return have.n < mark.n ? str_starts(mark, have)
+                           : str_starts(have, mark) && str_chr(have, '\n') < 0;
+}
+
+/* One piece more: as sendmail_read(); false when it is too much. */
+static bool
+add_piece(struct sendmail_letter *l, int *n_r)
+{
+    struct str piece;
+    if ((*n_r = sendmail_read(&l->input, &piece)) > 0)
+        buf_add(&l->raw, piece);
+    return buf_ok(&l->raw);
+}
+
 int
 sendmail_letter_open(struct sendmail_letter *l, const struct sendmail_options *o)
 {
     size_t scan = 0, body_at = 0;
     int n = 1;
+    bool fits = true;
     l->raw = buf_new(SMTP_HEAD_MAX + SENDMAIL_CHUNK);
     l->input.dot_ends = !o->ignore_dots;
-    while (!smtp_head_end(buf_str(&l->raw), &scan, &body_at)) {
-        struct str piece;
-        if ((n = sendmail_read(&l->input, &piece)) <= 0)
-            break;
-        if (l->raw.n == 0 && str_starts(piece, STR("From "))) { /* of an mbox */
-            str_cut(&piece, '\n');
-            l->input.in_line = l->input.in_line && piece.n;
-        }
-        buf_add(&l->raw, piece);
-        if (!buf_ok(&l->raw)) {
-            fputs("sendmail: the header is too large\n", stderr);
-            return EX_DATAERR;
-        }
+    while (n > 0 && fits && needs_mbox_line(&l->raw))
+        fits = add_piece(l, &n);
+    if (str_starts(buf_str(&l->raw), STR("From "))) {
+        ptrdiff_t end = str_chr(buf_str(&l->raw), '\n');
+        buf_consume(&l->raw, end < 0 ? l->raw.n : (size_t)end + 1);
+    }
+    while (n > 0 && fits && !smtp_head_end(buf_str(&l->raw), &scan, &body_at))
+        fits = add_piece(l, &n);
+    if (!fits) {
+        fputs("sendmail: the header is too large\n", stderr);
+        return EX_DATAERR;
     }
     if (n < 0) {
         fprintf(stderr, "sendmail: cannot read the message: %s\n", strerror(errno));

@@ -582,6 +582,48 @@ START_TEST(sendmail_reads_up_to_a_dot)
 }
 END_TEST
 
+/* Header and body, wherever reads are cut; an mbox's line in front of them is neither. */
+START_TEST(sendmail_takes_letters_apart)
+{
+    static const struct {
+        const char *text, *head, *body;
+    } cases[] = {
+        {"From root Sat Nov 21 10:00:00 2026\nTo: a\n b\n\nbody\n", "To: a\n b\n", "body\n"},
+        {"From root Sat Nov 21 10:00:00 2026\r\nTo: a\r\n\r\nbody", "To: a\r\n", "body"},
+        {"From root", "", ""},
+        {"From: a\nFrom b\n", "From: a\n", "From b\n"},
+        {"Fro: a\n\nFrom b\n", "Fro: a\n", "From b\n"},
+        {"no field\nTo: a\n", "", "no field\nTo: a\n"},
+        {"\nbody\n", "", "body\n"},
+        {"To: a", "To: a\n", ""},
+        {"", "", ""},
+    };
+    const struct sendmail_options o = {.ignore_dots = true};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t cut = 0; cut <= strlen(cases[i].text); cut++) {
+            static struct sendmail_letter l;
+            struct buf body = buf_new(1000);
+            struct str piece;
+            int pair[2];
+            size_t rest = strlen(cases[i].text) - cut;
+            ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+            l = (struct sendmail_letter){.input.fd = pair[0]};
+            ck_assert(!cut || write(pair[1], cases[i].text, cut) > 0);
+            ck_assert(!rest || write(pair[1], cases[i].text + cut, rest) > 0);
+            close(pair[1]);
+            ck_assert_int_eq(sendmail_letter_open(&l, &o), 0);
+            buf_add(&body, l.body);
+            while (sendmail_read(&l.input, &piece) == 1)
+                buf_add(&body, piece);
+            ck_str(l.head, cases[i].head);
+            ck_str(buf_str(&body), cases[i].body);
+            buf_free(&l.raw);
+            buf_free(&body);
+            close(pair[0]);
+        }
+}
+END_TEST
+
 Suite *suite_submitd(void);
 Suite *
 suite_submitd(void)
@@ -605,6 +647,7 @@ suite_submitd(void)
     tcase_add_test(t, sendmail_takes_postfix_options);
     tcase_add_test(t, sendmail_asks_for_reports);
     tcase_add_test(t, sendmail_reads_up_to_a_dot);
+    tcase_add_test(t, sendmail_takes_letters_apart);
     suite_add_tcase(s, t);
     return s;
 }
