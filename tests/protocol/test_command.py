@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """What operators type at bulkhead(8): mistakes are said, and nothing is done by mistake; JSON is JSON; a certificate that
 cannot be used is found before anything changes. Ends with "N passed, N failed"."""
+import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
+import termios
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from harness import BIN, Report, Suite, make_certificate, wait_for  # noqa: E402
@@ -115,6 +118,26 @@ def no_descriptors(suite):
     assert subprocess.run([os.path.join(BIN, "sendmail"), "-bv"], stderr=subprocess.DEVNULL, env=env, timeout=60).returncode == 64
 
 
+def the_terminal_gets_its_echo_back(suite):
+    """However typing a password ends."""
+    for typed, status in ((b"one\none\n", 0), (b"one\ntwo\n", 65), (b"\n", 65), (b"\x04", 65), (b"\x03", 65), (b"one\n\x03", 65)):
+        ours, theirs = os.openpty()
+        p = subprocess.Popen([os.path.join(BIN, "bulkhead"), "-f", suite.conf, "account", "passwd", "alice"], stdin=theirs,
+                             stdout=theirs, stderr=theirs, preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
+        said = b""
+        for word in (b"Password: ", b"Again: "):
+            while word not in said and p.poll() is None:
+                if select.select([ours], [], [], 0.1)[0]:
+                    said += os.read(ours, 4096)
+            line, _, typed = typed.partition(b"\n") if b"\n" in typed else (typed, b"", b"")
+            if p.poll() is None and (line or word == b"Password: "):
+                os.write(ours, line if line in (b"\x03", b"\x04") else line + b"\n")
+        assert p.wait(20) == status, (typed, status, p.returncode, said)
+        assert termios.tcgetattr(theirs)[3] & termios.ECHO and b"one" not in said, said
+        os.close(ours)
+        os.close(theirs)
+
+
 def aliases_want_a_reload(suite):
     path = os.path.join(suite.dir, "newaliases")
     shutil.copy(os.path.join(BIN, "sendmail"), path)
@@ -131,6 +154,7 @@ def main():
         r.run("one_account_however_written", one_account_however_written, suite)
         r.run("a_filter_without_its_value", a_filter_without_its_value, suite)
         r.run("what_is_not_written_is_an_error", what_is_not_written_is_an_error, suite)
+        r.run("the_terminal_gets_its_echo_back", the_terminal_gets_its_echo_back, suite)
         r.run("no_descriptors", no_descriptors, suite)
         r.run("aliases_want_a_reload", aliases_want_a_reload, suite)
         r.run("nobody_is_told_of_an_empty_queue", nobody_is_told_of_an_empty_queue, suite)

@@ -1,4 +1,5 @@
 #include "common/master/ctl/ctl.h"
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -25,11 +26,19 @@ read_line(struct buf *line)
     return buf_ok(line) && line->n ? 0 : -1;
 }
 
+static void
+interrupted(int signo)
+{
+    (void)signo; /* reading ends, and the terminal gets its echo back */
+}
+
 /* From a terminal twice, without echo; else one line. */
 static int
 read_password(struct buf *password)
 {
     struct termios old, quiet;
+    const struct sigaction end = {.sa_handler = interrupted};
+    struct sigaction before;
     struct buf again = buf_new(PASSWORD_MAX);
     bool terminal = tcgetattr(0, &old) == 0;
     int ok;
@@ -37,13 +46,17 @@ read_password(struct buf *password)
         return read_line(password);
     quiet = old;
     quiet.c_lflag &= ~(tcflag_t)ECHO;
+    sigaction(SIGINT, &end, &before);
     tcsetattr(0, TCSAFLUSH, &quiet);
     fprintf(stderr, "Password: ");
     ok = read_line(password);
-    fprintf(stderr, "\nAgain: ");
-    ok = ok == 0 && read_line(&again) == 0 && str_eq(buf_str(password), buf_str(&again)) ? 0 : -1;
+    if (ok == 0) {
+        fprintf(stderr, "\nAgain: ");
+        ok = read_line(&again) == 0 && str_eq(buf_str(password), buf_str(&again)) ? 0 : -1;
+    }
     fprintf(stderr, "\n");
     tcsetattr(0, TCSAFLUSH, &old);
+    sigaction(SIGINT, &before, NULL);
     buf_wipe(&again);
     return ok;
 }
