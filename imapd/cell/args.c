@@ -140,6 +140,21 @@ from_utf8(struct icell *ic, struct str given, struct str *name_r)
     buf_free(&as_is);
 }
 
+/* Below INBOX, which has any case, names are told as they lie on disk. */
+static int
+below_inbox(struct icell *ic, struct str given, struct str *name_r)
+{
+    if (!str_casestarts(*name_r, STR("INBOX.")) || str_starts(*name_r, STR("INBOX.")))
+        return 0;
+    struct str name = arena_str(&ic->arena, *name_r);
+    if (!name.p)
+        return -1;
+    memcpy((char *)name.p, "INBOX", 5);
+    *name_r = name;
+    ic->cmd.oldname = given;
+    return 0;
+}
+
 int
 icell_arg_mailbox(struct icell *ic, struct cursor *c, struct str *name_r)
 {
@@ -155,7 +170,7 @@ icell_arg_mailbox(struct icell *ic, struct cursor *c, struct str *name_r)
     } else if (ic->utf8) {
         from_utf8(ic, given, name_r);
     }
-    return 0;
+    return below_inbox(ic, given, name_r);
 }
 
 static const struct {

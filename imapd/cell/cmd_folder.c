@@ -3,6 +3,7 @@
 #include "imapd/cell/commands.h"
 #include "lib/log/log.h"
 #include "lib/mail/utf7.h"
+#include "lib/mailbox/quota.h"
 #include <stdlib.h>
 
 /* A name, then the end. A separator at the end says that folders will come below it, no more. */
@@ -131,8 +132,10 @@ icell_cmd_delete(struct icell *ic)
         return;
     }
     int result = folder_delete(ic->root_fd, name, &e);
-    if (result == 0)
+    if (result == 0) {
+        quota_recount(ic->root_fd); /* its messages have gone with it */
         tell_name(ic, name, "\\NonExistent");
+    }
     end_folder(ic, result, &e, "Delete");
 }
 
@@ -158,6 +161,8 @@ rename_inbox(struct icell *ic, struct str to, struct err *e)
         result = from.n ? mailbox_copy(&from, all, from.n, true, &into, &first, e) : 0;
         mailbox_close(&into);
     }
+    if (result < 0) /* nothing is in it: or it would be in the way of the next try */
+        (void)folder_delete(ic->root_fd, to, NULL);
     for (size_t i = 0; i < from.n && result == 0; i++)
         result = mailbox_unlink_moved(&from, i, e);
     free(all);

@@ -88,6 +88,23 @@ put_plain(struct icell *ic, const struct icell_search *s, const struct found *f)
     stream_putz(&ic->s, "\r\n");
 }
 
+static uint64_t
+modseq_of(const struct icell *ic, uint32_t uid)
+{
+    return ic->mb.msgs[mailindex_find(&ic->mb.rows, uid)].modseq;
+}
+
+/* RFC 4731 3.2: with MIN or MAX alone that of these messages. */
+static uint64_t
+told_modseq(const struct icell *ic, const struct found *f, unsigned options)
+{
+    if ((options & (RETURN_ALL | RETURN_COUNT)) || !(options & (RETURN_MIN | RETURN_MAX)))
+        return f->modseq;
+    uint64_t min = options & RETURN_MIN ? modseq_of(ic, f->uids[0]) : 0;
+    uint64_t max = options & RETURN_MAX ? modseq_of(ic, f->uids[f->n - 1]) : 0;
+    return min > max ? min : max;
+}
+
 /* RFC 4731 3.1 */
 static void
 put_extended(struct icell *ic, const struct icell_search *s, const struct found *f,
@@ -109,7 +126,7 @@ put_extended(struct icell *ic, const struct icell_search *s, const struct found 
         icell_put_set(ic, f->numbers, f->n);
     }
     if (s->modseq && f->n)
-        stream_putf(&ic->s, " MODSEQ %llu", (unsigned long long)f->modseq);
+        stream_putf(&ic->s, " MODSEQ %llu", (unsigned long long)told_modseq(ic, f, options));
     stream_putz(&ic->s, "\r\n");
 }
 

@@ -48,7 +48,7 @@ select_again(struct icell *ic, struct str name, bool read_only)
 {
     char path[FOLDER_NAME_MAX + 8];
     if (!ic->mb_open || ic->mb.read_only != read_only || folder_path(name, path) < 0 ||
-        strcmp(path, ic->mb.path) != 0)
+        strcmp(path, ic->mb.path) != 0 || !mailbox_is_named(&ic->mb))
         return false;
     for (size_t i = 0; i < ic->mb.n; i++)
         ic->mb.msgs[i].recent = false; /* of those this session has been told */

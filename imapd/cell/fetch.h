@@ -50,7 +50,7 @@ struct icell_section {
     struct str *fields;
     size_t nfields;
     bool partial;
-    uint32_t start, count;
+    uint64_t start, count;
 };
 
 struct icell_item {

@@ -100,15 +100,12 @@ section_word(struct cursor *c, struct arena *arena, struct icell_section *s)
 static int
 partial(struct cursor *c, struct icell_section *s)
 {
-    uint64_t start, count;
     if (!cur_take(c, '<'))
         return 0;
-    if (icell_arg_number(c, UINT32_MAX, &start) < 0 || !cur_take(c, '.') ||
-        icell_arg_number(c, UINT32_MAX, &count) < 0 || count == 0 || !cur_take(c, '>'))
+    if (icell_arg_number(c, INT64_MAX, &s->start) < 0 || !cur_take(c, '.') ||
+        icell_arg_number(c, INT64_MAX, &s->count) < 0 || s->count == 0 || !cur_take(c, '>'))
         return -1;
     s->partial = true;
-    s->start = (uint32_t)start;
-    s->count = (uint32_t)count;
     return 0;
 }
 

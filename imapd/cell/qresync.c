@@ -56,16 +56,14 @@ order_known(struct icell *ic, const struct icell_seqset *known, struct writer *w
         return 0;
     }
     for (size_t i = 0; i < known->n; i++) {
-        struct icell_range r = known->at[i];
-        if (r.from > last)
-            r.from = last;
+        struct icell_range r = icell_range_in_order(known->at[i], last);
         if (r.to > last)
             r.to = last;
-        if (r.from > r.to)
-            r = (struct icell_range){r.to, r.from};
-        w->known[n++] = r;
+        if (r.from <= last)
+            w->known[n++] = r;
     }
-    sort_array(w->known, n, sizeof *w->known, by_from);
+    if (n)
+        sort_array(w->known, n, sizeof *w->known, by_from);
     for (size_t i = 0; i < n; i++)
         if (w->n && w->known[i].from <= w->known[w->n - 1].to) {
             if (w->known[i].to > w->known[w->n - 1].to)

@@ -101,11 +101,39 @@ read_literal(struct icell *ic, uint64_t size, bool plus, struct err *e)
     return 0;
 }
 
+/* The rest of a line that is too long. *literal_r: one is announced behind it, and comes unasked.
+ */
+static int
+skip_line(struct icell *ic, bool *literal_r, struct err *e)
+{
+    char last = '\0', before = '\0';
+    for (size_t skipped = 0; skipped <= SKIP_MAX;) {
+        struct str have;
+        if (stream_peek(&ic->s, &have, e) < 0)
+            return -1;
+        size_t n = 0;
+        while (n < have.n && have.p[n] != '\n') {
+            if (have.p[n] != '\r') {
+                before = last;
+                last = have.p[n];
+            }
+            n++;
+        }
+        bool end = n < have.n;
+        stream_take(&ic->s, n + end);
+        skipped += n;
+        *literal_r = before == '+' && last == '}';
+        if (end)
+            return 0;
+    }
+    return err_set(e, ERR_LIMIT, "endless line");
+}
+
 /* A line; 1 when it was too long and an answer is set. */
 static int
 read_line(struct icell *ic, struct str *line_r, struct err *e)
 {
-    bool bare;
+    bool bare, literal = false;
     if (stream_line(&ic->s, ICELL_LINE_MAX, line_r, &bare, e) == 0) {
         if (str_chr(*line_r, '\0') >= 0 || str_chr(*line_r, '\r') >= 0)
             ic->cmd.malformed = true;
@@ -113,7 +141,8 @@ read_line(struct icell *ic, struct str *line_r, struct err *e)
     }
     if (e->class != ERR_LIMIT || ic->s.broken)
         return lost(ic, e);
-    if (stream_skip_line(&ic->s, SKIP_MAX, e) < 0) {
+    /* A literal's bytes cannot be told from commands. */
+    if (skip_line(ic, &literal, e) < 0 || literal) {
         ic->s.broken = false;
         return bye(ic, "Line too long.");
     }
@@ -133,11 +162,14 @@ icell_read_command(struct icell *ic)
         int got = read_line(ic, &line, &e);
         if (got != 0)
             return got < 0 ? -1 : 0;
+        bool literal = icell_find_literal(line, &head, &size, &plus) == 0;
         if (line.n > buf_room(text)) {
+            if (literal && plus)
+                return bye(ic, "Command too long.");
             refuse(ic, ICELL_BAD, "Command too long.");
             return 0;
         }
-        if (icell_find_literal(line, &head, &size, &plus) < 0) {
+        if (!literal) {
             buf_add(text, line);
             break;
         }

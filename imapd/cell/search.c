@@ -103,7 +103,7 @@ take_argument(struct icell *ic, struct cursor *c, enum takes takes, struct icell
             return -1;
         return date_parse_day(s, &key->day);
     case NUMBER:
-        return icell_arg_number(c, UINT32_MAX, &key->size);
+        return icell_arg_number(c, INT64_MAX, &key->size);
     case WORD:
         if (icell_arg_atom(c, &s) < 0)
             return -1;

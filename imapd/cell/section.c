@@ -120,7 +120,7 @@ icell_section_name(struct buf *out, const char *word, const struct icell_section
     }
     buf_addz(out, s->nfields ? ")]" : "]");
     if (s->partial)
-        buf_addf(out, "<%u>", s->start);
+        buf_addf(out, "<%llu>", (unsigned long long)s->start);
 }
 
 static bool

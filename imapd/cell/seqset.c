@@ -7,7 +7,7 @@ static int
 number(struct cursor *c, uint32_t *n_r)
 {
     if (cur_take(c, '*')) {
-        *n_r = UINT32_MAX;
+        *n_r = 0;
         return 0;
     }
     return str_u32(cur_while(c, ch_digit), UINT32_MAX, n_r) < 0 || *n_r == 0 ? -1 : 0;
@@ -47,20 +47,19 @@ by_from(const void *a, const void *b)
     return x->from < y->from ? -1 : x->from > y->from;
 }
 
+struct icell_range
+icell_range_in_order(struct icell_range r, uint32_t last)
+{
+    uint32_t from = r.from ? r.from : last, to = r.to ? r.to : last;
+    return from > to ? (struct icell_range){to, from} : (struct icell_range){from, to};
+}
+
 /* A range as indices [from, to); empty when nothing is in it. -1: numbers that are not there. */
 static int
 to_indices(const struct mailbox *mb, struct icell_range r, bool uid, struct icell_range *out_r)
 {
     uint32_t last = mb->n ? uid ? mb->msgs[mb->n - 1].uid : (uint32_t)mb->n : 0;
-    if (r.from == UINT32_MAX)
-        r.from = last;
-    if (r.to == UINT32_MAX)
-        r.to = last;
-    if (r.from > r.to) {
-        uint32_t swap = r.from;
-        r.from = r.to;
-        r.to = swap;
-    }
+    r = icell_range_in_order(r, last);
     if (uid) {
         out_r->from = (uint32_t)mailindex_find(&mb->rows, r.from);
         out_r->to =
@@ -77,9 +76,8 @@ bool
 icell_seqset_has(const struct icell_seqset *set, uint32_t uid, uint32_t last)
 {
     for (size_t i = 0; i < set->n; i++) {
-        uint32_t from = set->at[i].from == UINT32_MAX ? last : set->at[i].from;
-        uint32_t to = set->at[i].to == UINT32_MAX ? last : set->at[i].to;
-        if ((from <= uid && uid <= to) || (to <= uid && uid <= from))
+        struct icell_range r = icell_range_in_order(set->at[i], last);
+        if (r.from <= uid && uid <= r.to)
             return true;
     }
     return false;

@@ -10,7 +10,7 @@
 enum { ICELL_SEQSET_MAX = 20000 };
 
 struct icell_range {
-    uint32_t from, to; /* UINT32_MAX is "*" until resolved */
+    uint32_t from, to; /* 0 is "*" until resolved */
 };
 struct icell_seqset {
     struct icell_range *at;
@@ -18,6 +18,8 @@ struct icell_seqset {
     bool saved; /* "$": what SEARCH saved (RFC 5182) */
 };
 
+/* The same with the lower end first, "*" being last. */
+struct icell_range icell_range_in_order(struct icell_range r, uint32_t last);
 /* Take a set from the cursor into the arena. */
 int icell_seqset_parse(struct cursor *c, struct arena *arena, struct icell_seqset *set_r);
 /* The indices (0-based, ascending, each once) of the messages in it: by number or by UID. A number

@@ -323,30 +323,42 @@ find_row(struct icell *ic)
     return row && (!cmd->uid || row->uid) ? row : NULL;
 }
 
-/* APPEND's literal when APPEND did not want it. */
-static void
-swallow_literal(struct icell *ic)
+/* The bytes of a literal, and the line that goes on behind it. */
+static int
+swallow_literal(struct icell *ic, struct str *line_r)
 {
     struct err e;
     uint64_t left = ic->cmd.literal.size;
-    if (!ic->cmd.literal.waiting || !ic->cmd.literal.plus)
-        return;
-    if (left > ic->message_size_max) {
-        stream_putz(&ic->s, "* BYE Literal too long.\r\n");
-        ic->bye = "Literal too long";
-        ic->state = ICELL_LOGOUT;
-        return;
-    }
     struct str have;
+    bool bare;
     while (left && stream_peek(&ic->s, &have, &e) == 0) {
         have = str_sub(have, 0, left);
         left -= have.n;
         stream_take(&ic->s, have.n);
     }
-    bool bare;
-    if (left || stream_line(&ic->s, ICELL_LINE_MAX, &have, &bare, &e) < 0) {
-        ic->bye = "Connection lost in a literal";
-        ic->state = ICELL_LOGOUT;
+    return left ? -1 : stream_line(&ic->s, ICELL_LINE_MAX, line_r, &bare, &e);
+}
+
+/* APPEND's literals when APPEND did not want them. Behind each there may be another (RFC 3502):
+ * what is in it is no command either. */
+static void
+swallow_literals(struct icell *ic)
+{
+    struct str line, head;
+    while (ic->cmd.literal.waiting && ic->cmd.literal.plus) {
+        if (ic->cmd.literal.size > ic->message_size_max) {
+            stream_putz(&ic->s, "* BYE Literal too long.\r\n");
+            ic->bye = "Literal too long";
+            ic->state = ICELL_LOGOUT;
+            return;
+        }
+        if (swallow_literal(ic, &line) < 0) {
+            ic->bye = "Connection lost in a literal";
+            ic->state = ICELL_LOGOUT;
+            return;
+        }
+        ic->cmd.literal.waiting =
+            icell_find_literal(line, &head, &ic->cmd.literal.size, &ic->cmd.literal.plus) == 0;
     }
     ic->cmd.literal.waiting = false;
 }
@@ -378,7 +390,7 @@ icell_run_command(struct icell *ic)
         tell_exists(ic);
         row->run(ic);
     }
-    swallow_literal(ic);
+    swallow_literals(ic);
     if (row && row->sync != ICELL_SYNC_NONE && ic->state == ICELL_SELECTED)
         icell_sync(ic, row->sync == ICELL_SYNC_ALL || cmd->uid);
     icell_answer(ic);

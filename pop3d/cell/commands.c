@@ -364,6 +364,12 @@ pcell_cmd_quit(struct pcell *pc, struct str args)
 {
     if (!no_arguments(pc, args))
         return;
+    /* Nothing is removed for a client that has gone before it had what it asked for. */
+    if (stream_flush(&pc->s, NULL) < 0) {
+        pc->over = true;
+        pc->ended = "Connection lost";
+        return;
+    }
     each_in_batches(pc, pc->deleted, remove_one);
     pcell_mark_read(pc);
     if (pc->did.failed)

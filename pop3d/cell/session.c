@@ -27,7 +27,7 @@ open_inbox(struct pcell *pc, int root_fd, struct err *e)
         return err_set(e, ERR_TEMPORARY, "out of memory");
     for (size_t i = 0; i < pc->n; i++)
         if (mailbox_vsize(&pc->mb, i, &pc->sizes[i], e) < 0 && !pc->mb.msgs[i].gone)
-            return -1;
+            log_warn("UID %u: %s", pc->mb.msgs[i].uid, e->text); /* RETR will say so, too */
     return 0;
 }
 
@@ -98,8 +98,12 @@ pcell_run(struct pcell *pc, int client_fd, int root_fd, struct str unread)
         stream_putf(&pc->s, "+OK Logged in, %zu messages, %llu octets.\r\n", pc->n,
                     (unsigned long long)bytes);
     }
-    while (!pc->over)
+    while (!pc->over) {
         next_line(pc);
+        /* Who has not been told of one command has nothing done by the next ones. */
+        if (pc->s.broken && !pc->over)
+            over(pc, "Connection lost");
+    }
     (void)stream_flush(&pc->s, NULL);
     pcell_mark_read(pc);
 }

@@ -40,7 +40,7 @@ maildir(void)
     fuzz_clean();
     FUZZ_CHECK(chdir(fuzz_dir()) == 0);
     root = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    FUZZ_CHECK(folder_make_subdirs(root, &e) == 0);
+    FUZZ_CHECK(folder_make_subdirs(root, -1, &e) == 0);
     plant("cur/1000.a.h:2,S",
           "From: Joe <joe@x>\r\nSubject: =?utf-8?q?gr=C3=BC=C3=9Fe?=\r\n"
           "Message-ID: <1@x>\r\nDate: Fri, 21 Nov 1997 09:55:06 -0600\r\n\r\nHello\r\n");

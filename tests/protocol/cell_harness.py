@@ -29,7 +29,7 @@ def frame(kind, fields, fds=1):
 class Cell:
     """A running cell and the client's end of its connection."""
 
-    def __init__(self, program, maildir=None, tag="a0", unread=b"", user="test@example.org"):
+    def __init__(self, program, maildir=None, tag="a0", unread=b"", user="test@example.org", uid=None):
         self.own = maildir is None
         self.maildir = maildir or tempfile.mkdtemp(prefix="bh-cell-")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -43,7 +43,7 @@ class Cell:
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [os.path.join(BIN, program), user], cwd=self.maildir, close_fds=False,
-            preexec_fn=on_3, stderr=self.log,
+            preexec_fn=on_3, stderr=self.log, user=uid,
             # The leak checker wants /proc, which a confined process has not.
             env={"ASAN_OPTIONS": "detect_leaks=0"})
         theirs.close()

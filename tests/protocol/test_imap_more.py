@@ -60,6 +60,17 @@ class Quota(Base):
         self.ask(c, b"APPEND INBOX {6+}\r\na: b\r\n")
 
 
+    def test_a_folder_that_is_deleted(self):
+        self.plant("maildirsize", b"10240S,7C\n0 0\n")
+        c = self.selected()
+        self.ask(c, b"CREATE x")
+        for folder in (b"INBOX", b"x"):
+            self.ask(c, b"APPEND " + folder + b" {6+}\r\na: b\r\n")
+        self.assertEqual(self.ask(c, b'GETQUOTA ""')[0], b'* QUOTA "" (STORAGE 1 10 MESSAGE 2 7)\r\n')
+        self.ask(c, b"DELETE x")
+        self.assertEqual(self.ask(c, b'GETQUOTA ""')[0], b'* QUOTA "" (STORAGE 1 10 MESSAGE 1 7)\r\n')
+
+
 class Preview(Base):
     def test_texts(self):
         cases = (

@@ -164,6 +164,35 @@ class Pop3(unittest.TestCase):
         p = Pop(self.cell())
         self.assertEqual(b"\r\n".join(p.retr(1)[1]) + b"\r\n", big)
 
+    def test_a_client_that_goes_in_a_pipeline(self):
+        """RFC 1939 6: nothing is removed of which the client cannot have had what it asked for."""
+        for before in (b"RETR 1\r\n", b"TOP 1 9999999\r\n"):
+            self.plant("cur/1.a.h:2,", b"A: b\r\n" + b"\r\n" * 3000000)
+            c = self.cell()
+            c.file.readline()
+            c.sock.settimeout(20)
+            c.sock.sendall(before + b"DELE 1\r\nQUIT\r\n")
+            c.file.read(1)
+            self.end(c)
+            self.assertEqual(len(os.listdir(os.path.join(self.dir, "cur"))), 1, c.said)
+            shutil.rmtree(os.path.join(self.dir, "cur"))
+
+    def test_a_message_that_cannot_be_read(self):
+        """One of them is not all of them."""
+        for path in ("cur", "cur/1.a.h:2,", "cur/2.a.h:2,"):
+            if path != "cur":
+                self.plant(path)
+            else:
+                os.makedirs(os.path.join(self.dir, path))
+            os.chown(os.path.join(self.dir, path), 65534, 65534)
+        os.chown(self.dir, 65534, 65534)
+        os.chmod(os.path.join(self.dir, "cur/1.a.h:2,"), 0)
+        p = Pop(self.cell(uid=65534))
+        self.assertEqual(p.stat(), (2, len(MAIL)))
+        with self.assertRaises(poplib.error_proto):
+            p.retr(1)
+        self.assertEqual(b"\r\n".join(p.retr(2)[1]) + b"\r\n", MAIL)
+
     def test_uidl_of_odd_names(self):
         self.plant("new/1." + "x" * 80)
         self.plant("new/2.\u00e4")

@@ -19,7 +19,7 @@ setup(void)
     root = open(top, O_RDONLY | O_DIRECTORY);
     ck_assert_int_ge(root, 0);
     ck_assert_int_eq(chdir(top), 0);
-    ck_assert_int_eq(folder_make_subdirs(root, NULL), 0);
+    ck_assert_int_eq(folder_make_subdirs(root, -1, NULL), 0);
 }
 
 static inline void

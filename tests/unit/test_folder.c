@@ -2,11 +2,13 @@
 #include "lib/base/clock.h"
 #include "lib/mailbox/durable.h"
 #include "lib/mailbox/folder.h"
+#include "lib/mailbox/mailbox.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char top[64];
@@ -124,6 +126,42 @@ START_TEST(create_rename_delete)
 }
 END_TEST
 
+/* A power cut has taken back that new/ got its name, after mail had come into it. */
+START_TEST(a_directory_under_its_first_name)
+{
+    struct err e = {0};
+    struct stat st;
+    ck_assert_int_eq(mkdirat(root, "cur", 0700), 0);
+    ck_assert_int_eq(mkdirat(root, "bulkhead-new", 0700), 0);
+    ck_assert_int_eq(mkdirat(root, "bulkhead-new/mail", 0700), 0);
+    ck_assert_int_eq(folder_make_subdirs(root, -1, &e), 0);
+    ck_assert_int_eq(fstatat(root, "new/mail", &st, 0), 0);
+    ck_assert_int_eq(fstatat(root, "tmp", &st, 0), 0);
+    ck_assert_int_lt(fstatat(root, "bulkhead-new", &st, 0), 0);
+    ck_assert_int_lt(fstatat(root, "bulkhead-tmp", &st, 0), 0);
+    ck_assert_int_eq(folder_make_subdirs(root, -1, &e), 0);
+}
+END_TEST
+
+/* What is watched is the folder, not another that has its name now. */
+START_TEST(a_folder_that_was_renamed)
+{
+    struct mailbox mb;
+    struct err e = {0};
+    ck_assert_int_eq(chdir(top), 0);
+    ck_assert_int_eq(folder_create(root, STR("one"), &e), 0);
+    ck_assert_int_eq(mailbox_open(&mb, root, STR("one"), false, &e), 0);
+    int fd = mailbox_watch(&mb);
+    ck_assert(fd >= 0 && mailbox_is_named(&mb));
+    close(fd);
+    ck_assert_int_eq(folder_rename(root, STR("one"), STR("two"), &e), 0);
+    ck_assert(mailbox_watch(&mb) == -1 && !mailbox_is_named(&mb));
+    ck_assert_int_eq(folder_create(root, STR("one"), &e), 0);
+    ck_assert(mailbox_watch(&mb) == -1 && !mailbox_is_named(&mb));
+    mailbox_close(&mb);
+}
+END_TEST
+
 START_TEST(subscriptions_are_kept)
 {
     struct err e;
@@ -212,6 +250,8 @@ suite_folder(void)
     tcase_add_test(t, patterns);
     tcase_add_test(t, patterns_take_linear_time);
     tcase_add_test(t, create_rename_delete);
+    tcase_add_test(t, a_directory_under_its_first_name);
+    tcase_add_test(t, a_folder_that_was_renamed);
     tcase_add_test(t, subscriptions_are_kept);
     tcase_add_test(t, folders_at_their_ceiling);
     tcase_add_test(t, subscriptions_at_their_ceiling);

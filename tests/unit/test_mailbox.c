@@ -43,7 +43,7 @@ plant(const char *path, const char *text)
 {
     char full[400];
     struct err e;
-    (void)folder_make_subdirs(root, &e);
+    (void)folder_make_subdirs(root, -1, &e);
     snprintf(full, sizeof full, "%s/%s", top, path);
     FILE *f = fopen(full, "w");
     ck_assert_msg(f != NULL, "%s", full);

@@ -1,5 +1,6 @@
 /* mbox files, and what other servers left beside a Maildir: well formed, and not. */
 #include "lib/mailbox/durable.h"
+#include "lib/mailbox/mailexport.h"
 #include "lib/mailbox/mailforeign.h"
 #include "lib/mailbox/mailimport.h"
 #include "lib/mailbox/mbox.h"
@@ -188,6 +189,32 @@ START_TEST(lines_of_any_length)
 }
 END_TEST
 
+/* An export that is repeated finds what it has written, also when flags have changed since. */
+START_TEST(a_maildir_is_exported_twice)
+{
+    struct mailbox mb;
+    plant("cur/1000.a.h:2,", "a: b\n");
+    plant("cur/1000.a.h:2,F", "a: c\n"); /* a foreign program's copy */
+    ck_assert_int_eq(mkdirat(root, "to", 0700), 0);
+    struct mailexport x = {.root_fd = root, .to_fd = openat(root, "to", O_RDONLY | O_DIRECTORY)};
+    ck_assert_int_eq(mailexport_all(&x, NULL), 0);
+    ck_assert(x.messages == 2 && x.already == 0);
+    ck_assert_int_eq(mailbox_open(&mb, root, STR("INBOX"), false, NULL), 0);
+    for (size_t i = 0; i < 2; i++)
+        ck_assert_int_eq(mailbox_store(&mb, i, MAILBOX_ADD, MAILBOX_SEEN, 0, NULL), 0);
+    mailbox_close(&mb);
+    plant("cur/1002.c.h:2,", "a: b\n");
+    x.messages = 0;
+    ck_assert_int_eq(mailexport_all(&x, NULL), 0);
+    ck_assert(x.messages == 1 && x.already == 2);
+    ck_assert_int_eq(mailbox_open(&mb, x.to_fd, STR("INBOX"), true, NULL), 0);
+    ck_assert_uint_eq(mb.n, 3);
+    ck_assert_uint_eq(mb.msgs[0].flags, MAILBOX_SEEN);
+    mailbox_close(&mb);
+    close(x.to_fd);
+}
+END_TEST
+
 Suite *suite_mbox(void);
 Suite *
 suite_mbox(void)
@@ -201,6 +228,7 @@ suite_mbox(void)
     tcase_add_test(t, lists_of_uids);
     tcase_add_test(t, mbox_files);
     tcase_add_test(t, lines_of_any_length);
+    tcase_add_test(t, a_maildir_is_exported_twice);
     suite_add_tcase(s, t);
     return s;
 }

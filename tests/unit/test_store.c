@@ -416,6 +416,30 @@ START_TEST(texts_are_kept_and_a_damaged_cache_is_not_believed)
 }
 END_TEST
 
+/* What is written anew has all kinds in it. */
+START_TEST(compaction_keeps_every_kind)
+{
+    struct mailbox mb;
+    struct str text;
+    four();
+    open_box(&mb, false);
+    for (uint32_t k = MAILCACHE_HEADER; k <= MAILCACHE_EMAILID; k++)
+        mailcache_put(&mb, 0, k, STR("kept"));
+    mailcache_flush(&mb);
+    uint64_t first = mb.ix.state.cache_id;
+    for (int i = 0; i < 3000 && mb.ix.state.cache_id == first; i++) {
+        mailcache_put(&mb, 1, MAILCACHE_BODY, STR("again"));
+        mailcache_flush(&mb);
+    }
+    ck_assert_uint_ne(mb.ix.state.cache_id, first);
+    for (uint32_t k = MAILCACHE_HEADER; k <= MAILCACHE_EMAILID; k++) {
+        ck_assert_int_eq(mailcache_get(&mb, 0, k, &text), 0);
+        ck_str(text, "kept");
+    }
+    mailbox_close(&mb);
+}
+END_TEST
+
 /* A text of the greatest length is kept, with one of each kind in one item; a longer one is made
  * anew each time. */
 START_TEST(a_text_at_its_ceiling)
@@ -839,6 +863,7 @@ suite_store(void)
     tcase_add_test(t, many_gone_are_remembered_as_far_as_they_fit);
     tcase_add_loop_test(t, a_log_at_its_ceiling, 0, 2);
     tcase_add_test(t, texts_are_kept_and_a_damaged_cache_is_not_believed);
+    tcase_add_test(t, compaction_keeps_every_kind);
     tcase_add_test(t, a_text_at_its_ceiling);
     tcase_add_test(t, texts_that_wait_at_their_ceiling);
     tcase_add_test(t, a_cache_at_its_ceiling);

@@ -327,19 +327,35 @@ folder_subscribe(int root_fd, struct str name, bool on, struct err *e)
 
 /* ---- making and removing ---- */
 
+/* A message in a directory that is not known above is no message, and who finds a directory puts
+ * messages into it. So it is made under another name, which is synced, and then renamed: if a power
+ * cut undoes that it is found under its first name, with all that is in it. */
 int
-folder_make_subdirs(int dir_fd, struct err *e)
+folder_make_subdirs(int dir_fd, int above_fd, struct err *e)
 {
     static const char *const subs[] = {"tmp", "new", "cur"};
-    bool made = false;
-    for (size_t i = 0; i < sizeof subs / sizeof subs[0]; i++) {
-        int ok = mkdirat(dir_fd, subs[i], 0700);
-        if (ok < 0 && errno != EEXIST)
+    static const char *const firsts[] = {"bulkhead-tmp", "bulkhead-new", "bulkhead-cur"};
+    enum { SUBS = sizeof subs / sizeof subs[0] };
+    struct stat st;
+    bool missing[SUBS], any = false;
+    for (size_t i = 0; i < SUBS; i++) {
+        missing[i] = fstatat(dir_fd, subs[i], &st, AT_SYMLINK_NOFOLLOW) < 0;
+        if (missing[i] && mkdirat(dir_fd, firsts[i], 0700) < 0 && errno != EEXIST)
             return err_errno(e, "make %s", subs[i]);
-        made = made || ok == 0;
+        any |= missing[i];
     }
-    /* A message in a directory that is not known above is no message. */
-    return made && fsync(dir_fd) < 0 ? err_errno(e, "sync the Maildir") : 0;
+    if (any && (fsync(dir_fd) < 0 || (above_fd >= 0 && fsync(above_fd) < 0)))
+        return err_errno(e, "sync the Maildir");
+    for (size_t i = 0; i < SUBS; i++) {
+        if (!missing[i] || renameat2(dir_fd, firsts[i], dir_fd, subs[i], RENAME_NOREPLACE) == 0 ||
+            ((errno == EINVAL || errno == ENOSYS) &&
+             renameat(dir_fd, firsts[i], dir_fd, subs[i]) == 0)) /* NFS */
+            continue;
+        if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOENT)
+            return err_errno(e, "make %s", subs[i]);
+        (void)unlinkat(dir_fd, firsts[i], AT_REMOVEDIR); /* another was faster */
+    }
+    return any && fsync(dir_fd) < 0 ? err_errno(e, "sync the Maildir") : 0;
 }
 
 bool
@@ -378,13 +394,11 @@ folder_create(int root_fd, struct str name, struct err *e)
     int fd = openat(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return err_errno(e, "create the folder");
-    int result = folder_make_subdirs(fd, e);
     /* Maildir++ marks what is a folder and not a Maildir of its own. */
     int mark = openat(fd, "maildirfolder", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (mark >= 0)
         close(mark);
-    if (result == 0 && (fsync(fd) < 0 || fsync(root_fd) < 0))
-        result = err_errno(e, "sync the folder");
+    int result = folder_make_subdirs(fd, root_fd, e);
     close(fd);
     return result;
 }

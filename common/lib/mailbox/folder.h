@@ -60,5 +60,6 @@ int folder_set_use(int root_fd, struct str name, const char *use, struct err *e)
  * states are followed at once: time is at most the product of the lengths (catalogue G9). */
 bool folder_match(struct str pattern, struct str name);
 
-/* Make new/, cur/ and tmp/ in dir_fd where missing. */
-int folder_make_subdirs(int dir_fd, struct err *e);
+/* Make new/, cur/ and tmp/ in dir_fd where missing. None is seen before dir_fd's own name in
+ * above_fd (-1: that is not ours to sync) and its own are on the disk. */
+int folder_make_subdirs(int dir_fd, int above_fd, struct err *e);

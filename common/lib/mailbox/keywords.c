@@ -1,8 +1,11 @@
 #include "lib/mailbox/keywords.h"
 #include "lib/base/buf.h"
 #include "lib/mailbox/durable.h"
+#include "lib/mailbox/mailname.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 static const char file_name[] = "bulkhead-keywords";
 static const char dovecot_name[] = "dovecot-keywords";
@@ -65,6 +68,44 @@ keywords_find(const struct keywords *k, struct str name)
     return -1;
 }
 
+/* The letters that names in a directory have. */
+static int
+add_letters(int dir_fd, const char *sub, uint32_t *letters, struct err *e)
+{
+    struct mailname name;
+    struct dirent *d;
+    int fd = openat(dir_fd, sub, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        err_errno(e, "list %s", sub);
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    while ((d = readdir(dir)))
+        if (mailname_parse(str_z(d->d_name), &name) == 0)
+            *letters |= name.keywords;
+    closedir(dir);
+    return 0;
+}
+
+/* A letter that means nothing yet. One that stands in names all the same, since a foreign program's
+ * table is not ours or a table is lost, would give their messages the new keyword. */
+static int
+free_letter(const struct keywords *k, int dir_fd, struct err *e)
+{
+    uint32_t taken = 0;
+    for (int i = 0; i < KEYWORDS_MAX; i++)
+        taken |= k->name[i][0] ? 1u << i : 0;
+    if (taken != (1u << KEYWORDS_MAX) - 1 &&
+        (add_letters(dir_fd, "new", &taken, e) < 0 || add_letters(dir_fd, "cur", &taken, e) < 0))
+        return -1;
+    for (int i = 0; i < KEYWORDS_MAX; i++)
+        if (!(taken >> i & 1))
+            return i;
+    return err_set(e, ERR_LIMIT, "no more keywords in this folder");
+}
+
 int
 keywords_add(struct keywords *k, int dir_fd, struct str name, int *number_r, struct err *e)
 {
@@ -73,11 +114,11 @@ keywords_add(struct keywords *k, int dir_fd, struct str name, int *number_r, str
     *number_r = keywords_find(k, name);
     if (*number_r >= 0)
         return 0;
-    int at = 0;
-    while (at < KEYWORDS_MAX && k->name[at][0])
-        at++;
-    if (at == KEYWORDS_MAX || !keywords_valid(name))
-        return err_set(e, ERR_LIMIT, "no more keywords in this folder");
+    if (!keywords_valid(name))
+        return err_set(e, ERR_LIMIT, "not a keyword");
+    int at = free_letter(k, dir_fd, e);
+    if (at < 0)
+        return -1;
     memcpy(k->name[at], name.p, name.n);
     k->name[at][name.n] = '\0';
     struct buf text = buf_new(FILE_MAX);

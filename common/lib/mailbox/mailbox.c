@@ -61,7 +61,7 @@ open_dirs(struct mailbox *mb, struct err *e)
         if (tries)
             return err_errno(e, "open new, cur, tmp");
         close_fds(mb, false);
-        if (folder_make_subdirs(mb->dir_fd, e) < 0)
+        if (folder_make_subdirs(mb->dir_fd, strcmp(mb->path, ".") == 0 ? -1 : mb->root_fd, e) < 0)
             return -1;
     }
     mb->lock_fd = mailview_open_lock(mb->dir_fd, e);
@@ -204,6 +204,15 @@ mailbox_claim(struct mailbox *mb, struct err *e)
     return uidfile_claim(mb->lock_fd, e);
 }
 
+bool
+mailbox_is_named(const struct mailbox *mb)
+{
+    struct stat open, named;
+    return fstat(mb->dir_fd, &open) == 0 &&
+           fstatat(mb->root_fd, mb->path, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+           open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+}
+
 int
 mailbox_watch(const struct mailbox *mb)
 {
@@ -216,7 +225,7 @@ mailbox_watch(const struct mailbox *mb)
     snprintf(path, sizeof path, "%s/new", mb->path);
     int n = inotify_add_watch(fd, path, what);
     snprintf(path, sizeof path, "%s/cur", mb->path);
-    if (n >= 0 && inotify_add_watch(fd, path, what) >= 0)
+    if (n >= 0 && inotify_add_watch(fd, path, what) >= 0 && mailbox_is_named(mb))
         return fd;
     close(fd);
     return -1;

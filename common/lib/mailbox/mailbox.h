@@ -174,6 +174,8 @@ void mailbox_close(struct mailbox *mb);
 int mailbox_refresh(struct mailbox *mb, struct err *e);
 /* Remove all messages that are gone from view. */
 void mailbox_drop_gone(struct mailbox *mb);
+/* Whether the folder's name still means it: it may have been renamed, and another made. */
+bool mailbox_is_named(const struct mailbox *mb);
 /* An inotify descriptor that becomes readable when the folder changes (the Maildir must be the
  * working directory), or -1: then poll with mailbox_refresh(). And: forget what it has told. */
 int mailbox_watch(const struct mailbox *mb);

@@ -278,7 +278,7 @@ compact(struct mailbox *mb)
     for (size_t i = 0; places && i < mb->n; i++) {
         struct str text;
         buf_reset(&item);
-        for (uint32_t kind = MAILCACHE_HEADER; kind <= MAILCACHE_PREVIEW && !mb->msgs[i].gone;
+        for (uint32_t kind = MAILCACHE_HEADER; kind <= MAILCACHE_EMAILID && !mb->msgs[i].gone;
              kind++)
             if (mailcache_get(mb, i, kind, &text) == 0)
                 add_field(&item, kind, text);

@@ -275,7 +275,7 @@ open_inbox(struct mailbox_inbox *in, struct err *e)
         return 0;
     if (fstatat(in->root_fd, "cur", &cur, AT_SYMLINK_NOFOLLOW) == 0 && open_dirs(in))
         return 0;
-    if (folder_make_subdirs(in->root_fd, e) < 0)
+    if (folder_make_subdirs(in->root_fd, -1, e) < 0)
         return -1;
     return open_dirs(in) ? 0 : err_errno(e, "open the Maildir");
 }

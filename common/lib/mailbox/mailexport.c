@@ -1,9 +1,12 @@
 #include "lib/mailbox/mailexport.h"
 #include "lib/mailbox/durable.h"
 #include "lib/mailbox/folder.h"
+#include "lib/mailbox/mailadopt.h"
 #include "lib/mailbox/mailbox.h"
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailname.h"
+#include "lib/mailbox/mailscan.h"
+#include "lib/mailbox/mailview.h"
 #include "lib/mailbox/mbox.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -55,16 +58,60 @@ copy_to(int from, int to, struct err *e)
     }
 }
 
+/* What an export before this one has left in cur/: by base and UID, which two files of one base
+ * have each its own. */
+struct there {
+    struct mailscan scan;
+    struct mailadopt keys; /* number k + 1: the k-th of the scan */
+    struct buf key;
+};
+
+static struct str
+key_of(struct there *t, const char *name)
+{
+    struct mailname is;
+    buf_reset(&t->key);
+    if (mailname_parse(str_z(name), &is) < 0 || !is.uid)
+        return STR("");
+    buf_add(&t->key, is.base);
+    buf_addf(&t->key, ",%u.%u", is.uid, is.validity);
+    return buf_str(&t->key);
+}
+
+static int
+look_there(struct there *t, int dir_fd, struct err *e)
+{
+    *t = (struct there){.key = buf_new(MAILNAME_MAX + 64)};
+    if (mailview_list_dir(&t->scan, dir_fd, "cur") < 0)
+        return err_set(e, ERR_TEMPORARY, "cannot list cur");
+    if (mailadopt_begin(&t->keys, 1, t->scan.n + 1, true) < 0)
+        return err_set(e, ERR_TEMPORARY, "out of memory");
+    for (size_t k = 0; k < t->scan.n; k++) {
+        struct str key = key_of(t, mailscan_name(&t->scan, &t->scan.at[k]));
+        if (key.n)
+            (void)mailadopt_add(&t->keys, key, (uint32_t)k + 1);
+    }
+    return 0;
+}
+
+/* Whether it is there, perhaps with the flags of that time. */
+static bool
+is_there(struct there *t, int cur_fd, const char *name)
+{
+    struct stat st;
+    if (fstatat(cur_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return true;
+    struct str key = key_of(t, name);
+    uint32_t k = key.n ? mailadopt_find(&t->keys, key) : 0;
+    return k && renameat(cur_fd, mailscan_name(&t->scan, &t->scan.at[k - 1]), cur_fd, name) == 0;
+}
+
 /* Written beside, with its date, then renamed: what has its name is whole. */
 static int
 export_file(struct mailexport *x, struct mailbox *mb, size_t i, int tmp_fd, int cur_fd,
             const char *name, struct err *e)
 {
     struct stat st;
-    if (fstatat(cur_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-        x->already++;
-        return 0;
-    }
     int from = mailbox_open_message(mb, i, e), result = -1;
     if (from < 0)
         return mb->msgs[i].gone ? 0 : -1;
@@ -111,7 +158,9 @@ export_messages(struct mailexport *x, struct mailbox *mb, int dir_fd, struct err
 {
     const int how = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     struct buf name = buf_new(MAILNAME_MAX + 64), uidlist = buf_new(TABLE_MAX);
-    int tmp_fd = openat(dir_fd, "tmp", how), cur_fd = openat(dir_fd, "cur", how), result = 0;
+    int tmp_fd = openat(dir_fd, "tmp", how), cur_fd = openat(dir_fd, "cur", how);
+    struct there there;
+    int result = look_there(&there, dir_fd, e);
     if (tmp_fd < 0 || cur_fd < 0)
         result = err_errno(e, "open cur");
     buf_addf(&uidlist, "3 V%u N%u\n", mb->validity, mailbox_uidnext(mb));
@@ -125,7 +174,10 @@ export_messages(struct mailexport *x, struct mailbox *mb, int dir_fd, struct err
         buf_addc(&uidlist, '\n');
         if (colon < 0)
             buf_addz(&name, ":2,");
-        result = export_file(x, mb, i, tmp_fd, cur_fd, buf_z(&name), e);
+        if (is_there(&there, cur_fd, buf_z(&name)))
+            x->already++;
+        else
+            result = export_file(x, mb, i, tmp_fd, cur_fd, buf_z(&name), e);
     }
     if (result == 0)
         result = export_tables(mb, dir_fd, &uidlist, e);
@@ -133,6 +185,9 @@ export_messages(struct mailexport *x, struct mailbox *mb, int dir_fd, struct err
         close(tmp_fd);
     if (cur_fd >= 0)
         close(cur_fd);
+    mailscan_free(&there.scan);
+    mailadopt_free(&there.keys);
+    buf_free(&there.key);
     buf_free(&name);
     buf_free(&uidlist);
     return result;
@@ -151,7 +206,7 @@ export_folder(struct mailexport *x, struct str folder, struct err *e)
     int dir_fd = openat(x->to_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (dir_fd < 0)
         return err_errno(e, "open %s", path);
-    int result = folder_make_subdirs(dir_fd, e);
+    int result = folder_make_subdirs(dir_fd, folder_is_inbox(folder) ? -1 : x->to_fd, e);
     if (result == 0 && (result = mailbox_open(&mb, x->root_fd, folder, true, e)) == 0) {
         result = export_messages(x, &mb, dir_fd, e);
         mailbox_close(&mb);
