@@ -1,7 +1,11 @@
 #include "common/master/ctl/ctl.h"
+#include "common/master/plan.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void
@@ -37,6 +41,75 @@ ctl_read_config(struct ctl *ctl)
     return status;
 }
 
+/* The child becomes keyd's user, and keyd, which says what is wrong. */
+static void
+become_keyd(const struct ctl *ctl, int chain, int key, const char *name)
+{
+    char user[64], program[320];
+    snprintf(user, sizeof user, "%.*s%s", STR_ARG(ctl->conf.user_prefix), role_name(R_KEYD));
+    snprintf(program, sizeof program, "%.*s/keyd", STR_ARG(ctl->conf.libexec_dir));
+    const struct passwd *pw = geteuid() == 0 ? getpwnam(user) : NULL;
+    if (geteuid() == 0 && !pw) /* start says that */
+        pw = getpwnam("nobody");
+    if (geteuid() == 0 && !pw)
+        _exit(71);
+    if (pw && (setgroups(0, NULL) < 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) < 0 ||
+               setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid) < 0))
+        _exit(71);
+    if (dup2(key, 0) == 0 && dup2(chain, 1) == 1)
+        execl(program, "keyd", "-t", name, (char *)NULL);
+    fprintf(stderr, "bulkhead: %s: %s\n", program, strerror(errno));
+    _exit(71);
+}
+
+/* 0; -1 when there is something wrong. */
+static int
+try_pair(const struct ctl *ctl, int chain, int key, const char *name)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0)
+        become_keyd(ctl, chain, key, name);
+    while (pid > 0 && waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -1;
+    return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
+}
+
+/* A descriptor; -1; or -2 when it is not for us to see. */
+static int
+open_pem(struct str path)
+{
+    int fd = open(path.p, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0)
+        return fd;
+    if (errno == EACCES && geteuid() != 0)
+        return -2;
+    fprintf(stderr, "%s: %s\n", path.p, strerror(errno));
+    return -1;
+}
+
+int
+ctl_try_certificates(struct ctl *ctl)
+{
+    int result = 0;
+    char name[2 * PLAN_PATH + 32];
+    for (size_t i = 0; i < ctl->conf.nkeys; i++) {
+        const struct conf_key *k = &ctl->conf.keys[i];
+        int chain = open_pem(k->chain), key = open_pem(k->key);
+        if (chain == -1 || key == -1)
+            result = -1;
+        snprintf(name, sizeof name, "certificate %s key %s", k->chain.p, k->key.p);
+        if (chain >= 0 && key >= 0 && try_pair(ctl, chain, key, name) < 0)
+            result = -1;
+        if (chain >= 0)
+            close(chain);
+        if (key >= 0)
+            close(key);
+    }
+    return result;
+}
+
 int
 ctl_check(struct ctl *ctl, int argc, char **argv)
 {
@@ -46,6 +119,8 @@ ctl_check(struct ctl *ctl, int argc, char **argv)
         return 64;
     }
     int status = ctl_read_config(ctl);
+    if (status == 0 && ctl_try_certificates(ctl) < 0)
+        status = 78;
     if (status == 0)
         printf("%s: good\n", ctl->config_path);
     return status;
