@@ -179,12 +179,11 @@ int
 deliver_begin(struct local_session *s, struct delivery *d)
 {
     struct err e = {0};
-    for (int tries = 0; tries < 2; tries++) {
-        if (ask_cell(s, d, &e) == 0)
-            return 0;
-        if (!has_gone(s, d, &e))
-            break;
-    }
+    /* One that has gone stays where it is: a new one must first be asked for what that was asked,
+     * or answers would be taken for others'. So deliver_end() does it, for each in its turn. */
+    if (ask_cell(s, d, &e) == 0 || (d->cell && e.class == ERR_CLOSED))
+        return 0;
+    (void)has_gone(s, d, &e);
     set_failed(s, d, &e);
     return -1;
 }

@@ -10,8 +10,9 @@
 
 enum {
     HEADER_MAX = 50000,
-    FULL_MAX = 65536,     /* a larger message is not returned whole, whatever RET says */
-    BOUNCE_MAX = 4 << 20, /* more than TOLD_MAX recipients at their longest take */
+    FULL_MAX = 65536,       /* a larger message is not returned whole, whatever RET says */
+    CHECKED_MAX = 64 << 20, /* nothing of a larger one: reading it would hold up all others */
+    BOUNCE_MAX = 4 << 20,   /* more than TOLD_MAX recipients at their longest take */
     TOLD_MAX = 1000,
     NAME_SHOWN = 400, /* lines stay below 998 bytes (RFC 5322 2.1.1), however it is quoted */
     TEXT_SHOWN = 600,
@@ -25,6 +26,7 @@ struct notice {
     char boundary[64];
     struct str returned; /* of the message: all of it, or its header */
     bool full;
+    bool nothing;   /* is returned */
     bool eight_bit; /* and it has bytes above 0x7f */
     struct buf out;
 };
@@ -124,12 +126,30 @@ read_message(const struct message *m, char *room, size_t max)
     return n;
 }
 
+/* Whether anything of it can be returned: 1; 0: it is too large to look through, or what is in its
+ * file is not what was written, and may be of another message; -1: it cannot be read now. */
+static int
+is_whole(const struct message *m)
+{
+    struct err e;
+    if (m->env.message_size > CHECKED_MAX)
+        return 0;
+    if (message_check(m, &e) == 0)
+        return 1;
+    log_error("%.*s: %s", ID_LEN, m->entry->id, e.text);
+    return e.class == ERR_DAMAGED ? 0 : -1;
+}
+
 /* What is returned: the message if the sender asked for that and it is small, else its header, at
  * most HEADER_MAX bytes, whole lines. RFC 3461 6.2: all of it only in a notice of failure. */
 static int
 read_returned(struct notice *n, char room[FULL_MAX])
 {
     bool failed = n->kind == BOUNCE_FAILED || n->kind == BOUNCE_DOUBLE;
+    int whole = is_whole(n->m);
+    n->nothing = whole == 0;
+    if (whole <= 0)
+        return whole;
     n->full = failed && (n->m->env.ret == DSN_RET_FULL || n->kind == BOUNCE_DOUBLE) &&
               n->m->env.message_size <= FULL_MAX;
     ssize_t got = read_message(n->m, room, n->full ? FULL_MAX : HEADER_MAX);
@@ -236,7 +256,9 @@ add_human(struct notice *n)
     }
     if (more)
         buf_addf(out, "And %zu more.\r\n\r\n", more);
-    if (n->kind == BOUNCE_FAILED && m->env.ret == DSN_RET_FULL && !n->full)
+    if (n->nothing)
+        buf_addz(out, "Nothing of your message can be returned.\r\n\r\n");
+    else if (n->kind == BOUNCE_FAILED && m->env.ret == DSN_RET_FULL && !n->full)
         buf_addz(out, "Your message is too large to be returned; its header follows.\r\n\r\n");
 }
 
@@ -362,7 +384,8 @@ compose(struct notice *n, struct str to, const char *id)
     add_human(n);
     add_status(n);
     buf_addz(out, "\r\n");
-    add_returned(n);
+    if (!n->nothing) /* RFC 6522 3: this part may be missing */
+        add_returned(n);
     buf_addf(out, "\r\n--%s--\r\n", n->boundary);
     return buf_ok(out) ? 0 : -1;
 }

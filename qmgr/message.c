@@ -171,9 +171,8 @@ message_load(struct entry *entry, struct err *e)
     return NULL;
 }
 
-/* Its bytes, against their check. ERR_DAMAGED: they are not what was written. */
-static int
-check_bytes(const struct message *m, struct err *e)
+int
+message_check(const struct message *m, struct err *e)
 {
     int fd = store_read_fd(m->entry);
     if (fd < 0)
@@ -188,7 +187,7 @@ static bool
 is_damaged(const struct message *m)
 {
     struct err e = {0};
-    int ok = check_bytes(m, &e);
+    int ok = message_check(m, &e);
     if (ok == 0)
         log_error("%.*s: called damaged, and is not", ID_LEN, m->entry->id);
     else if (e.class != ERR_DAMAGED)
@@ -204,7 +203,7 @@ load_whole(struct entry *entry, struct err *e)
     struct message *m = message_load(entry, e);
     if (!m || !(entry->flags & ENTRY_FOUND))
         return m;
-    if (check_bytes(m, e) < 0) {
+    if (message_check(m, e) < 0) {
         message_free(m);
         return NULL;
     }
@@ -236,7 +235,8 @@ give_up_expired(struct message *m)
         if (r->state != RCPT_TODO)
             continue;
         struct buf text = buf_new(REASON_MAX * 2);
-        buf_addz(&text, EXPIRED_TEXT);
+        if (!str_starts(r->text, STR(EXPIRED_TEXT))) /* given up before: nobody could be told */
+            buf_addz(&text, EXPIRED_TEXT);
         buf_add(&text, r->text.n ? r->text : STR("unknown"));
         message_outcome(m, r, OUTCOME_NEVER, STR("4.4.7"), buf_str(&text), STR("none"));
         buf_free(&text);

@@ -274,6 +274,8 @@ void intake_leave(void);        /* qmgr is told to stop: nobody waits for an ans
 /* message.c: a message's life while it is being delivered. */
 struct message *message_load(struct entry *entry, struct err *e); /* reads file and journal */
 void message_free(struct message *m);
+/* Its bytes, against their check. ERR_DAMAGED: they are not what was written. */
+int message_check(const struct message *m, struct err *e);
 void message_start(struct entry *entry, uint64_t tag); /* its time has come; tag: or 0 */
 /* The same for one just accepted: arena and envelope become the message's, and so may *fd, its
  * file, or -1: *fd is -1 then. */

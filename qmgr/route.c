@@ -466,6 +466,16 @@ finish_job(struct lane *lane)
     go_on(lane);
 }
 
+/* It goes into reports and the log as it is. */
+static bool
+status_ok(struct str dsn)
+{
+    for (size_t i = 0; i < dsn.n; i++)
+        if (!ch_digit(dsn.p[i]) && dsn.p[i] != '.')
+            return false;
+    return true;
+}
+
 static int
 on_outcome(struct lane *lane, struct msg *in)
 {
@@ -473,7 +483,7 @@ on_outcome(struct lane *lane, struct msg *in)
     struct str dsn = msg_get_str(in), text = msg_get_str(in), relay = msg_get_str(in);
     struct rcpt *r = rcpt_of(lane, index);
     struct job *job = lane->job;
-    if (!msg_end(in) || !r || outcome > OUTCOME_DAMAGED ||
+    if (!msg_end(in) || !r || outcome > OUTCOME_DAMAGED || !status_ok(dsn) ||
         (outcome == OUTCOME_RELAYED && lane->pool != POOL_RELAY))
         return -1;
     if (outcome == OUTCOME_EXPANDED) {

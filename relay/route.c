@@ -16,23 +16,36 @@ random_u32(void)
     return v;
 }
 
-/* Ask dnsd: the status, or DNS_TRY_AGAIN when it could not be asked; fields follow in m. */
+/* -1 with ERR_PERMANENT: dnsd says that it is no name at all. */
+static int
+ask_once(struct route *r, enum msg_type question, enum msg_type answer, struct str name,
+         struct msg *m, struct err *e)
+{
+    if (r->dns < 0)
+        r->dns = start_channel(r->relay->start, R_DNSD, NULL, e);
+    if (r->dns < 0) {
+        e->class = ERR_TEMPORARY;
+        return -1;
+    }
+    msg_begin(m, question);
+    msg_put_str(m, name);
+    int ok = chan_ask(r->dns, m, answer, R_RELAY, R_DNSD, ROUTE_LOOKUP_MS, e);
+    if (ok < 0 && e->class != ERR_PERMANENT)
+        route_free(r);
+    return ok;
+}
+
+/* Ask dnsd: the status, or DNS_TRY_AGAIN when it could not be asked; fields follow in m. One that
+ * goes with a question open has a successor, after a reload for one. */
 static enum dns_status
 ask(struct route *r, enum msg_type question, enum msg_type answer, struct str name, struct msg *m,
     struct err *e)
 {
-    if (r->dns < 0)
-        r->dns = start_channel(r->relay->start, R_DNSD, NULL, e);
-    if (r->dns < 0)
-        return DNS_TRY_AGAIN;
-    msg_begin(m, question);
-    msg_put_str(m, name);
-    if (chan_ask(r->dns, m, answer, R_RELAY, R_DNSD, ROUTE_LOOKUP_MS, e) < 0) {
-        if (e->class == ERR_PERMANENT) /* not a name at all */
-            return DNS_NO_DOMAIN;
-        route_free(r);
-        return DNS_TRY_AGAIN;
-    }
+    int ok = ask_once(r, question, answer, name, m, e);
+    if (ok < 0 && e->class == ERR_CLOSED)
+        ok = ask_once(r, question, answer, name, m, e);
+    if (ok < 0)
+        return e->class == ERR_PERMANENT ? DNS_NO_DOMAIN : DNS_TRY_AGAIN;
     uint32_t status = msg_get_u32(m);
     if (m->bad || status > DNS_TRY_AGAIN)
         return DNS_TRY_AGAIN;

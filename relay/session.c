@@ -33,10 +33,28 @@ deliver_anew(struct session *s)
     delivery_settle_all(&s->d, RCPT_OPEN, &last);
 }
 
+/* A recipient of another domain was put on this route when there was a smarthost: qmgr finds it the
+ * one of today when it is tried again. */
+static void
+put_off_strays(struct session *s)
+{
+    struct verdict v = {0};
+    verdict_set(&v, OUTCOME_LATER, "4.3.5", "its route is that of an earlier configuration");
+    for (uint32_t i = 0; i < s->d.n && !s->relay->conf->relay.host.n; i++) {
+        struct str to = s->d.rcpts[i].address;
+        struct str domain = str_from(to, (size_t)(str_rchr(to, '@') + 1));
+        if (!str_caseeq(domain, str_z(s->domain)))
+            delivery_settle(&s->d, &s->d.rcpts[i], &v);
+    }
+}
+
 static void
 deliver(struct session *s)
 {
     struct verdict v = {0};
+    put_off_strays(s);
+    if (!delivery_open(&s->d))
+        return;
     if (s->wire.open && s->wire.messages >= RELAY_MESSAGES_MAX)
         wire_close(&s->wire, true);
     /* A connection that waited may have died meanwhile: that is no failure of the host. */

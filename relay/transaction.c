@@ -83,12 +83,12 @@ put_step(struct transaction *t, size_t step)
 static void
 take_mail(struct transaction *t)
 {
-    unsigned code = t->w->reply.code;
-    t->mail_ok = code / 100 == 2;
+    bool never = wire_refuses(t->w);
+    t->mail_ok = t->w->reply.code / 100 == 2;
     if (t->mail_ok)
         return;
-    wire_verdict(t->w, t->v, code >= 500 ? OUTCOME_NEVER : OUTCOME_LATER, "MAIL FROM");
-    t->elsewhere = code < 500;
+    wire_verdict(t->w, t->v, never ? OUTCOME_NEVER : OUTCOME_LATER, "MAIL FROM");
+    t->elsewhere = !never;
 }
 
 static void
@@ -103,7 +103,7 @@ take_rcpt(struct transaction *t, struct recipient *r)
         return;
     }
     /* 552 here is "too many recipients": RFC 5321 4.5.3.1.10 */
-    bool never = code >= 500 && code != 552;
+    bool never = wire_refuses(t->w) && code != 552;
     wire_verdict(t->w, t->v, never ? OUTCOME_NEVER : OUTCOME_LATER, "RCPT TO");
     delivery_settle(t->d, r, t->v);
 }
@@ -115,7 +115,7 @@ take_data(struct transaction *t)
     t->go = code == 354;
     if (t->go || !t->mail_ok || t->accepted == 0)
         return;
-    wire_verdict(t->w, t->v, code >= 500 ? OUTCOME_NEVER : OUTCOME_LATER, "DATA");
+    wire_verdict(t->w, t->v, wire_refuses(t->w) ? OUTCOME_NEVER : OUTCOME_LATER, "DATA");
     delivery_settle_all(t->d, RCPT_ACCEPTED, t->v);
 }
 

@@ -97,6 +97,13 @@ wire_command(struct wire *w, struct err *e, const char *fmt, ...)
     return wire_reply(w, e);
 }
 
+bool
+wire_refuses(const struct wire *w)
+{
+    enum { STARTTLS_FIRST = 530 };
+    return w->reply.code >= 500 && !(w->no_tls && w->reply.code == STARTTLS_FIRST);
+}
+
 void
 wire_verdict(struct wire *w, struct verdict *v, enum outcome outcome, const char *command)
 {
@@ -123,6 +130,27 @@ wire_lost(const struct wire *w, struct verdict *v, const char *during, const str
     snprintf(v->relay, sizeof v->relay, "%s", w->name);
 }
 
+/* It has our name, whatever the name is that led there: it would only send it here again. With a
+ * smarthost the operator knows who it is: a filter beside us may have the same name. */
+static bool
+is_ourselves(const struct wire *w)
+{
+    struct str name = buf_str(&w->reply.text);
+    name = str_cut(&name, '\n');
+    return !w->relay->conf->relay.host.n &&
+           str_caseeq(str_cut(&name, ' '), w->relay->conf->hostname);
+}
+
+static enum wire_step
+greeted(const struct wire *w, struct verdict *v)
+{
+    if (!is_ourselves(w))
+        return WIRE_READY;
+    verdict_set(v, OUTCOME_LATER, "4.4.6", "mail loops back to us: %.300s has our name", w->name);
+    snprintf(v->relay, sizeof v->relay, "%s", w->name);
+    return WIRE_FAILED;
+}
+
 /* EHLO, or HELO where that is not understood (RFC 5321 3.2). */
 static enum wire_step
 greet(struct wire *w, struct verdict *v)
@@ -135,13 +163,13 @@ greet(struct wire *w, struct verdict *v)
         goto lost;
     if (w->reply.code == 250) {
         w->extensions = smtp_ehlo_parse(&w->reply, &w->size_max);
-        return WIRE_READY;
+        return greeted(w, v);
     }
     if (w->reply.code >= 500) {
         if (wire_command(w, &e, "HELO %.*s", STR_ARG(self)) < 0)
             goto lost;
         if (w->reply.code == 250)
-            return WIRE_READY;
+            return greeted(w, v);
     }
     wire_verdict(w, v, OUTCOME_LATER, "EHLO");
     return WIRE_FAILED;
@@ -163,6 +191,7 @@ start_tls(struct wire *w, const struct target *t, struct verdict *v)
             wire_verdict(w, v, OUTCOME_LATER, "STARTTLS");
             return WIRE_FAILED;
         }
+        w->no_tls = true;
         return WIRE_READY;
     }
     if (tls_connect(w->relay->tls, &w->io, t->host, &w->tls, &e) == 0)
@@ -210,7 +239,10 @@ wire_open(struct wire *w, const struct relay *relay, const struct target *t, str
 {
     bool use_tls = relay->tls != NULL;
     for (int attempt = 0; attempt < 2; attempt++) {
-        *w = (struct wire){.relay = relay, .fd = -1, .give_up_ms = now_ms() + RELAY_TRANSACTION_MS};
+        *w = (struct wire){.relay = relay,
+                           .fd = -1,
+                           .give_up_ms = now_ms() + RELAY_TRANSACTION_MS,
+                           .no_tls = attempt > 0};
         snprintf(w->name, sizeof w->name, "%s[%s]:%u", t->host, t->ip, t->port);
         enum wire_step step = open_once(w, t, use_tls, v_r);
         if (step == WIRE_READY)

@@ -22,6 +22,7 @@ struct wire {
     struct smtp_reply reply;
     char name[RELAY_NAME_MAX + 1]; /* "mx.example.org[192.0.2.1]:25" */
     bool dirty;                    /* a transaction was left open: RSET first */
+    bool no_tls;                   /* it offers it, and it could not be had */
     unsigned messages;
     int64_t give_up_ms; /* whatever the server does */
 };
@@ -36,6 +37,9 @@ int wire_reply(struct wire *w, struct err *e);
 /* One command line and its reply. */
 int wire_command(struct wire *w, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* Whether the reply refuses for good: not when it asks for the TLS that could not be had (RFC 3207
+ * 4). */
+bool wire_refuses(const struct wire *w);
 /* The reply as a verdict: "host NAME said: 550 5.1.1 ... (in reply to RCPT TO)". A later one has a
  * status of class 4 whatever the server said. */
 void wire_verdict(struct wire *w, struct verdict *v, enum outcome outcome, const char *command);

@@ -2,7 +2,8 @@
 #include "lib/mail/address.h"
 
 enum { HEAD = 12, LABEL_MAX = 63, JUMPS_MAX = 64, RRS_MAX = 256, CLASS_IN = 1 };
-enum { RCODE_OK = 0, RCODE_NXDOMAIN = 3, FLAG_QR = 0x8000, FLAG_TC = 0x0200 };
+enum { RCODE_OK = 0, RCODE_NXDOMAIN = 3 };
+enum { FLAG_QR = 0x8000, FLAG_AA = 0x0400, FLAG_TC = 0x0200, FLAG_RA = 0x0080 };
 
 struct name {
     size_t n;
@@ -295,6 +296,8 @@ dns_answer_read(struct str reply, struct str name, enum dns_type type, struct dn
         conclude(answer_r, DNS_TRY_AGAIN, DNS_TTL_MIN_S);
     else if (answer_r->n)
         conclude(answer_r, DNS_FOUND, answer_r->ttl_s);
+    else if (!(r.flags & (FLAG_AA | FLAG_RA))) /* a referral: it does not look further for us */
+        conclude(answer_r, DNS_TRY_AGAIN, DNS_TTL_MIN_S);
     else
         conclude(answer_r, DNS_NO_DATA, DNS_TTL_NEGATIVE_S);
 }

@@ -9,6 +9,8 @@ import ssl
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from fake_dns import FakeDNS  # noqa: E402
+from fake_mx import FakeMX  # noqa: E402
 from harness import Report, Suite, free_ports, make_certificate, wait_for  # noqa: E402
 
 
@@ -173,9 +175,38 @@ def nothing_changes(suite, old, new, said):
     assert rcpt(suite, "alice@example.org") == 250
 
 
+class NoSuchName(FakeDNS):
+    """But for far.example."""
+
+    def answer(self, query):
+        if b"\3far" in query:
+            return super().answer(query)
+        return query[:2] + b"\x81\x83" + query[4:6] + bytes(6) + query[12:query.index(b"\0", 12) + 5]
+
+
+def no_smarthost_any_more():
+    """What waits for it then goes its own way; its name is no domain of anybody."""
+    old, new, dns = FakeMX(), FakeMX(), NoSuchName(lambda domain: "127.0.0.1")
+    old.slow = 1
+    with Suite(queue="retry 1s\nretry-max 1s", resolver=dns.port,
+               blocks={"relay": [f"via 127.0.0.1 port {old.port}"]}) as suite:
+        suite.add("alice", "secret")
+        with smtplib.SMTP("127.0.0.1", suite.port["submission"], timeout=20) as c:
+            c.starttls(context=ssl._create_unverified_context())
+            c.login("alice", "secret")
+            for i in range(20):
+                c.sendmail("alice@example.org", [f"u{i}@far.example"], "Subject: x\r\n\r\nx\r\n")
+        edit(suite.conf, f"via 127.0.0.1 port {old.port}", f"port {new.port}")
+        suite.ctl("reload")
+        wait_for(lambda: len(old.messages) + len(new.messages) >= 20, 30)
+        assert new.messages and "status=bounced" not in suite.tail(1000), suite.tail()
+    for server in (old, new, dns):
+        server.stop()
+
+
 def main():
     r = Report()
-    with Suite() as suite:
+    with Suite() as suite, socket.create_server(("127.0.0.1", 0)) as taken:
         suite.add("alice", "secret")
         r.run("sessions go on", sessions_go_on, suite)
         r.run("a new domain", domain, suite)
@@ -188,12 +219,15 @@ def main():
                 ("another queue directory", "/queue\n", "/queue2\n", "only with stop and start"),
                 ("a program less", "pop3d {", "relay { }\nimapd {", "only with stop and start"),
                 ("a port that is taken", "smtpd {\n",
-                 f"smtpd {{\n listen 127.0.0.1 port {suite.port['imap']}\n", "Address already in use")):
+                 f"smtpd {{\n listen 127.0.0.1 port {taken.getsockname()[1]}\n", "Address already in use"),
+                ("a port that is ours already", "smtpd {\n",
+                 f"smtpd {{\n listen 127.0.0.1 port {suite.port['imap']}\n", "is listened at twice")):
             r.run(f"bad: {name}", nothing_changes, suite, old, new, said)
         r.check("a reload is no restart", all(x["restarts"] == 0 for x in suite.status()),
                 str(suite.status()))
         if r.failed:
             print(suite.tail(40))
+    r.run("no smarthost any more", no_smarthost_any_more)
     r.end()
 
 

@@ -130,6 +130,10 @@ START_TEST(status_has_three_kinds)
     ck_assert_int_eq(read_it("example.org", DNS_T_MX), DNS_TRY_AGAIN);
     put_head(&packet, 1, 0x8180, 0, "example.org", DNS_T_MX);
     ck_assert_int_eq(read_it("example.org", DNS_T_MX), DNS_NO_DATA);
+    put_head(&packet, 1, 0x8500, 0, "example.org", DNS_T_MX); /* no recursion, but authoritative */
+    ck_assert_int_eq(read_it("example.org", DNS_T_MX), DNS_NO_DATA);
+    put_head(&packet, 1, 0x8100, 0, "example.org", DNS_T_MX); /* neither: a referral */
+    ck_assert_int_eq(read_it("example.org", DNS_T_MX), DNS_TRY_AGAIN);
     put_head(&packet, 1, 0x8180, 0, "other.org", DNS_T_MX);
     ck_assert_int_eq(read_it("example.org", DNS_T_MX), DNS_TRY_AGAIN);
     put_head(&packet, 1, 0x8180, 0, "example.org", DNS_T_A);

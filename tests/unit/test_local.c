@@ -1,7 +1,12 @@
-/* local: where aliases lead. */
+/* local: where aliases lead, and whose answer a cell's is. */
+#include "lib/ipc/channel.h"
 #include "local/local.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static struct conf conf;
 static struct local local;
@@ -139,6 +144,86 @@ START_TEST(a_deep_chain)
 }
 END_TEST
 
+/* authd and the cells it starts, of an account that has room for "second" only. */
+static void
+answer_as_authd(int authd)
+{
+    struct msg m = {0};
+    struct err why;
+    while (chan_recv(authd, &m, R_LOCAL, R_AUTHD, 1000, &why) == 1) {
+        int cell = msg_take_fd(&m, 0);
+        struct str account = msg_get_str(&m);
+        struct msg granted = {0};
+        msg_begin(&granted, M_GRANTED);
+        msg_put_str(&granted, account);
+        ck_assert_int_eq(msg_send(authd, &granted), 0);
+        msg_free(&granted);
+        while (chan_recv(cell, &m, R_LOCAL, R_CELL, 1000, &why) == 1) {
+            char id[20] = {0};
+            struct str s = msg_get_str(&m);
+            memcpy(id, s.p, s.n);
+            if (strcmp(id, "second") == 0) {
+                msg_begin(&m, M_CELL_DELIVERED);
+                msg_put_str(&m, str_z(id));
+                ck_assert_int_eq(msg_send(cell, &m), 0);
+            } else {
+                err_set(&why, ERR_LIMIT, "no room for %s", id);
+                ck_assert_int_eq(chan_fail(cell, &why), 0);
+            }
+        }
+        close(cell);
+    }
+    msg_free(&m);
+    _exit(0);
+}
+
+/* A cell that was kept goes when it has been asked for the first of three: each has its own answer,
+ * of the next cell. */
+START_TEST(a_cell_that_goes_between_questions)
+{
+    static const char *const ids[] = {"first", "second", "third"};
+    static struct local_session s;
+    static struct delivery d[3];
+    int kept[2], authd[2], status;
+    with("");
+    s.local = &local;
+    for (size_t i = 0; i < CELLS_KEPT; i++)
+        s.cells[i].fd = -1;
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, authd), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(authd[0]);
+        answer_as_authd(authd[1]);
+    }
+    close(authd[1]);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, kept), 0);
+    remote_init(&s.authd, NULL, R_LOCAL, R_AUTHD);
+    s.authd.fd = authd[0];
+    s.cells[0] = (struct cell){.fd = kept[0], .account = "bob", .used = 1, .started = 1};
+    s.clock = 1;
+    for (int i = 0; i < 3; i++) {
+        d[i] = (struct delivery){.id = str_z(ids[i]),
+                                 .sender = STR("s@example.com"),
+                                 .address = STR("bob@example.org"),
+                                 .account = "bob",
+                                 .fd = open("/dev/null", O_RDONLY | O_CLOEXEC)};
+        ck_assert_int_eq(deliver_begin(&s, &d[i]), 0);
+        if (i == _i)
+            close(kept[1]);
+    }
+    for (int i = 0; i < 3; i++) {
+        deliver_end(&s, &d[i]);
+        ck_assert_int_eq(d[i].result.outcome, i == 1 ? OUTCOME_DONE : OUTCOME_LATER);
+        ck_assert_msg(strstr(d[i].result.text, ids[i]), "%s", d[i].result.text);
+        close(d[i].fd);
+    }
+    deliver_close_cells(&s);
+    remote_close(&s.authd);
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_int_eq(status, 0);
+}
+END_TEST
+
 Suite *suite_local(void);
 Suite *
 suite_local(void)
@@ -150,6 +235,7 @@ suite_local(void)
     tcase_add_test(t, circles_end);
     tcase_add_test(t, expansion_at_its_ceiling);
     tcase_add_test(t, a_deep_chain);
+    tcase_add_loop_test(t, a_cell_that_goes_between_questions, 0, 3);
     suite_add_tcase(s, t);
     return s;
 }

@@ -103,6 +103,25 @@ START_TEST(address_lists_end_at_the_ceiling)
 }
 END_TEST
 
+/* Each of many routes without an end is looked through no further than the next one. */
+START_TEST(address_lists_of_routes)
+{
+    struct buf b = buf_new(1 << 20);
+    struct addrlist list;
+    int64_t begin = now_ms();
+    for (int i = 0; i < ADDRLIST_MAX; i++)
+        buf_addz(&b, "<@a,        ");
+    for (int i = 0; i < 8; i++) {
+        struct arena arena = arena_new(8 << 20);
+        ck_assert_int_eq(addrlist_parse(buf_str(&b), &arena, &list), 0);
+        ck_assert_uint_ge(list.n, ADDRLIST_MAX - 2);
+        arena_free(&arena);
+    }
+    ck_assert_int_lt(now_ms() - begin, 2000);
+    buf_free(&b);
+}
+END_TEST
+
 /* ---- structure ---- */
 
 static void
@@ -493,6 +512,7 @@ suite_mime(void)
     tcase_add_test(t, address_lists);
     tcase_add_test(t, every_prefix_of_an_address_list);
     tcase_add_test(t, address_lists_end_at_the_ceiling);
+    tcase_add_test(t, address_lists_of_routes);
     tcase_add_test(t, structures);
     tcase_add_test(t, every_prefix_of_a_mail_has_a_structure);
     tcase_add_test(t, fields_of_a_part);

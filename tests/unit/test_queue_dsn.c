@@ -3,7 +3,7 @@
 #include "lib/mail/date.h"
 #include "lib/mail/dsn.h"
 #include "tests/unit/fault_calls.h"
-#include "tests/unit/queue_world.h"
+#include "tests/unit/queue_notice.h"
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -41,35 +41,6 @@ answer(struct message *m, size_t i, enum outcome outcome, const char *text)
                                                : STR("2.0.0"),
                     str_z(text), STR("mx.other.example[192.0.2.9]:25"));
     ck_assert_uint_eq(m->open, 0);
-}
-
-/* The notice in new/, but for the message itself; NULL p: none. */
-static struct buf
-notice(void)
-{
-    struct buf b = buf_new(1 << 20);
-    char path[700];
-    snprintf(path, sizeof path, "%s/new", dir);
-    DIR *d = opendir(path);
-    for (struct dirent *x; (x = readdir(d));)
-        if (str_ends(str_z(x->d_name), STR(".b"))) {
-            ck_assert_msg(b.n == 0, "two notices");
-            snprintf(path, sizeof path, "%s/new/%s", dir, x->d_name);
-            int fd = open(path, O_RDONLY);
-            char *to = buf_reserve(&b, 200000);
-            ssize_t n = read(fd, to, 200000);
-            ck_assert_int_gt(n, 0);
-            buf_commit(&b, (size_t)n);
-            close(fd);
-        }
-    closedir(d);
-    return b;
-}
-
-static bool
-has(const struct buf *b, const char *text)
-{
-    return str_find(buf_str(b), str_z(text)) >= 0;
 }
 
 /* Every set of wishes with every outcome: what is said, of whom. */
@@ -226,7 +197,7 @@ START_TEST(a_header_too_large_to_come_back)
     struct qfile_rcpt to = {.address = STR("a@example.org")};
     struct envelope env = {
         .sender = STR("s@example.com"), .origin = STR("smtp"), .rcpts = &to, .nrcpt = 1};
-    size_t n = HEADER_MAX + (size_t)_i; /* without the empty line */
+    size_t n = HEADER_MAX + (_i ? 1 : 0); /* without the empty line */
     for (size_t i = 0; i < n; i++)
         text[i] = "X-Line: 01234567\r\n"[i % 18];
     memcpy(text + n - 15, "X-Last: abcde\r\n", 15);
@@ -357,22 +328,41 @@ START_TEST(half_a_notice)
 }
 END_TEST
 
-/* Its file is gone, or was cut: there is nothing to return, and nothing is made up. */
+/* Its file is damaged in the header or behind it: the sender is told, and nothing that was in the
+ * file. What cannot be read to its end waits: the next load says what is wrong. */
 START_TEST(nothing_to_return)
 {
-    static const uint8_t notify = 0;
+    static const uint8_t notify = DSN_SUCCESS | DSN_FAILURE | DSN_DELAY;
     struct err e = {0};
-    struct entry *entry = accept_wishes(&notify, 1, DSN_RET_FULL);
+    struct entry *entry = accept_wishes(&notify, 1, _i % 2 ? DSN_RET_FULL : DSN_RET_HDRS);
     struct message *m = load(entry);
+    off_t end = (off_t)(m->env.message_offset + m->env.message_size);
     char path[700];
     snprintf(path, sizeof path, "%s/new/%s", dir, store_name(entry));
     answer(m, 0, OUTCOME_NEVER, "no");
-    ck_assert_int_eq(truncate(path, (off_t)(m->env.message_offset + m->env.message_size) - 1), 0);
-    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), -1);
-    ck_assert_int_eq(unlink(path), 0);
-    m->env.ret = DSN_RET_HDRS;
-    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), -1);
-    ck_assert_uint_eq(index_count(), 1);
+    int fd = open(path, O_RDWR);
+    if (_i / 2 == 0) /* "Received" */
+        ck_assert_int_eq(pwrite(fd, "SECRET", 6, (off_t)m->env.message_offset), 6);
+    else if (_i / 2 == 1)
+        ck_assert_int_eq(pwrite(fd, "X", 1, end - 1), 1);
+    else if (_i / 2 == 2)
+        ck_assert_int_eq(ftruncate(fd, end - 1), 0);
+    else
+        ck_assert_int_eq(unlink(path), 0);
+    close(fd);
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), _i / 2 < 2 ? 0 : -1);
+    ck_assert_uint_eq(index_count(), _i / 2 < 2 ? 2 : 1);
+    if (_i / 2 >= 2) {
+        message_free(m);
+        return;
+    }
+    struct buf b = notice();
+    ck_assert(has(&b, "Nothing of your message can be returned.") && !has(&b, "too large"));
+    ck_assert(has(&b, "Action: failed\r\nStatus: 5.1.1\r\n"));
+    ck_assert(!has(&b, "SECRET") && !has(&b, "Received: x") && !has(&b, "rfc822-headers"));
+    ck_assert(!has(&b, "message/rfc822"));
+    ck_assert(str_ends(buf_str(&b), STR("--\r\n")));
+    buf_free(&b);
     message_free(m);
 }
 END_TEST
@@ -757,7 +747,7 @@ suite_queue_dsn(void)
     tcase_add_test(t, a_delay_of_what_should_be_gone);
     tcase_add_loop_test(t, a_notice_is_durable, 0, 2);
     tcase_add_test(t, half_a_notice);
-    tcase_add_test(t, nothing_to_return);
+    tcase_add_loop_test(t, nothing_to_return, 0, 8);
     tcase_add_test(t, a_long_header_comes_back);
     tcase_add_test(t, a_report_that_is_owed);
     tcase_add_test(t, owed_and_told_in_a_damaged_journal);

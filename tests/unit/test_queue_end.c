@@ -1,4 +1,5 @@
 /* qmgr: how an attempt ends: what is told, once, and what becomes of the message. */
+#include "tests/unit/queue_notice.h"
 #include "tests/unit/queue_three.h"
 
 /* Whoever's answers come first: each failure is told once, and that is on record. */
@@ -300,6 +301,63 @@ START_TEST(no_two_wait_alike)
 }
 END_TEST
 
+/* It was given up before, and the notice could not be written: the reason stays what it was. */
+START_TEST(given_up_twice)
+{
+    static const char reason[] =
+        EXPIRED_TEXT "host mx.a.example[::1]:25 said: 450 full (in reply to RCPT TO)";
+    struct err e;
+    struct buf records = buf_new(1000);
+    struct entry *entry = accept_message("s@example.com", alice, 1);
+    struct message *m = load(entry);
+    journal_put_deferred(&records, 0, str_z(reason));
+    journal_put_attempt(&records, 100, 1000);
+    ck_assert_int_eq(journal_append(m, &records, true, &e), 0);
+    message_free(m);
+    entry->flags &= (uint8_t)~ENTRY_AGED;
+    message_start(entry, 0);
+    struct buf b = notice();
+    ck_assert_msg(has(&b, "Remote-MTA: dns; mx.a.example\r\nDiagnostic-Code: smtp; 450 full\r\n"),
+                  "%s", buf_z(&b));
+    ck_assert(has(&b, "Status: 4.4.7\r\n") && has(&b, "    delivery time expired; the last"));
+    buf_free(&b);
+    buf_free(&records);
+}
+END_TEST
+
+/* What is read to know that it is whole is bounded. */
+START_TEST(a_message_too_large_to_be_checked)
+{
+    enum { CHECKED_MAX = 64 << 20 };
+    struct err e = {0};
+    struct qfile_rcpt to = {.address = STR("a@example.org")};
+    struct envelope env = {
+        .sender = STR("s@example.com"), .origin = STR("smtp"), .rcpts = &to, .nrcpt = 1};
+    struct buf text = buf_new(CHECKED_MAX + 1), file = buf_new(CHECKED_MAX + 10000);
+    char id[ID_LEN + 1];
+    buf_addz(&text, "Subject: y\r\n\r\n");
+    size_t n = CHECKED_MAX + (size_t)_i - text.n;
+    memset(buf_reserve(&text, n), 'x', n);
+    buf_commit(&text, n);
+    store_new_id(id);
+    ck_assert_int_eq(qfile_whole(&file, str_z(id), &env, buf_str(&text), &e), 0);
+    int fd = store_create(id, NULL, &e);
+    ck_assert_int_eq(write(fd, file.p, file.n), (ssize_t)file.n);
+    close(fd);
+    ck_assert_int_eq(store_commit_name(id, 's', 0), 0);
+    struct message *m = load(entry_add(id, 's', PLACE_NEW, clock_steady_s()));
+    m->open = 1;
+    message_outcome(m, m->rcpts[0], OUTCOME_NEVER, STR("5.1.1"), STR("no"), STR("local"));
+    message_settle(m);
+    struct buf b = notice();
+    ck_assert_int_ne(has(&b, "Subject: y\r\n"), _i);
+    ck_assert_int_eq(has(&b, "Nothing of your message can be returned."), _i);
+    buf_free(&b);
+    buf_free(&text);
+    buf_free(&file);
+}
+END_TEST
+
 Suite *suite_queue_end(void);
 Suite *
 suite_queue_end(void)
@@ -319,6 +377,8 @@ suite_queue_end(void)
     tcase_add_loop_test(t, held_or_removed_at_the_end, 0, 3);
     tcase_add_test(t, given_up_for_the_rest);
     tcase_add_test(t, no_two_wait_alike);
+    tcase_add_test(t, given_up_twice);
+    tcase_add_loop_test(t, a_message_too_large_to_be_checked, 0, 2);
     suite_add_tcase(s, t);
     return s;
 }

@@ -50,17 +50,23 @@ take_job(int lane, uint32_t *index_r, bool *again_r)
 }
 
 static void
-outcome(int lane, uint32_t index, enum outcome what)
+outcome_status(int lane, uint32_t index, enum outcome what, const char *dsn)
 {
     struct msg m = {0};
     msg_begin(&m, M_OUTCOME);
     msg_put_u32(&m, index);
     msg_put_u32(&m, what);
-    msg_put_str(&m, STR("2.0.0"));
+    msg_put_str(&m, str_z(dsn));
     msg_put_str(&m, STR("text"));
     msg_put_str(&m, STR(""));
     ck_assert_int_eq(msg_send(lane, &m), 0);
     msg_free(&m);
+}
+
+static void
+outcome(int lane, uint32_t index, enum outcome what)
+{
+    outcome_status(lane, index, what, "2.0.0");
 }
 
 static void
@@ -329,6 +335,9 @@ misbehave(int lane, int how)
         break;
     case 6:
         ck_assert_int_eq(send(lane, "junk", 4, 0), 4);
+        break;
+    case 7: /* a line in the report to the sender */
+        outcome_status(lane, 0, OUTCOME_NEVER, "5.1\r\nX: y");
         break;
     default:
         shutdown(lane, SHUT_RDWR);
@@ -868,7 +877,7 @@ suite_queue_lanes(void)
     tcase_add_test(t, active_at_its_ceiling);
     tcase_add_test(t, one_done_one_later);
     tcase_add_test(t, an_alias_is_recorded_first);
-    tcase_add_loop_test(t, a_lane_that_breaks_the_rules, 0, 8);
+    tcase_add_loop_test(t, a_lane_that_breaks_the_rules, 0, 9);
     tcase_add_test(t, a_lane_that_has_just_gone);
     tcase_add_test(t, many_recipients_go_one_by_one);
     tcase_add_test(t, one_account_holds_few_lanes);

@@ -465,8 +465,10 @@ static const struct str hello = {"Subject: x\r\n\r\n.hello\r\n", 22};
 static struct outcome_is
 deliver_to(const char *domain)
 {
+    char address[300];
+    snprintf(address, sizeof address, "user@%s", domain);
     send_route(domain);
-    send_message(one, 1, hello, 0);
+    send_message((const char *const[]){address}, 1, hello, 0);
     struct outcome_is o = outcome();
     finish();
     return o;
@@ -489,8 +491,9 @@ END_TEST
 
 START_TEST(four_and_five_are_told_apart)
 {
-    static const char *const rcpts[] = {"a@x.example",    "gone@x.example", "busy@x.example",
-                                        "full@x.example", "b@x.example",    "bad address@"};
+    static const char *const rcpts[] = {"a@example.org",    "gone@example.org",
+                                        "busy@example.org", "full@example.org",
+                                        "b@example.org",    "bad address@example.org"};
     static const struct script scripts[] = {{0}, {.ehlo = "250 me"}};
     for (size_t i = 0; i < 2; i++) { /* with pipelining, and without */
         struct outcome_is o[6];
@@ -521,7 +524,7 @@ END_TEST
  * whose success is reported as such. */
 START_TEST(wishes_are_passed_on)
 {
-    static const char *const rcpts[] = {"a@x.example", "b@x.example", "c@x.example"};
+    static const char *const rcpts[] = {"a@example.org", "b@example.org", "c@example.org"};
     static const char *const orcpt[] = {"rfc822;A+2Bx@Y.example", "", ""};
     static const uint32_t notify[] = {DSN_SUCCESS | DSN_DELAY, DSN_NEVER, 0};
     static const struct script scripts[] = {{.ehlo = "250-me\r\n250-PIPELINING\r\n250 dsn"},
@@ -540,13 +543,13 @@ START_TEST(wishes_are_passed_on)
         for (size_t k = 0; k < 3; k++)
             ck_assert_int_eq(o[k].outcome, i < 2 ? OUTCOME_DONE : OUTCOME_RELAYED);
         ck_assert(heard(0, i < 2 ? "MAIL FROM:<sender@relay.example> RET=HDRS ENVID=QQ+2B1\r\n"
-                                   "RCPT TO:<a@x.example> NOTIFY=SUCCESS,DELAY "
+                                   "RCPT TO:<a@example.org> NOTIFY=SUCCESS,DELAY "
                                    "ORCPT=rfc822;A+2Bx@Y.example\r\n"
-                                   "RCPT TO:<b@x.example> NOTIFY=NEVER\r\n"
-                                   "RCPT TO:<c@x.example>\r\n"
+                                   "RCPT TO:<b@example.org> NOTIFY=NEVER\r\n"
+                                   "RCPT TO:<c@example.org>\r\n"
                                  : "MAIL FROM:<sender@relay.example>\r\n"
-                                   "RCPT TO:<a@x.example>\r\nRCPT TO:<b@x.example>\r\n"
-                                   "RCPT TO:<c@x.example>\r\n"));
+                                   "RCPT TO:<a@example.org>\r\nRCPT TO:<b@example.org>\r\n"
+                                   "RCPT TO:<c@example.org>\r\n"));
         ck_assert(heard(0, "MAIL FROM:<sender@relay.example>\r\nRCPT TO:<user@example.org>\r\n"));
     }
 }
@@ -577,7 +580,7 @@ END_TEST
 
 START_TEST(nobody_accepted_means_no_message)
 {
-    static const char *const rcpts[] = {"gone1@x.example", "gone2@x.example"};
+    static const char *const rcpts[] = {"gone1@example.org", "gone2@example.org"};
     static const struct script scripts[] = {{0}, {.ehlo = "250 me"}};
     for (size_t i = 0; i < 2; i++) {
         struct outcome_is o[2];
@@ -676,8 +679,9 @@ END_TEST
 
 START_TEST(a_connection_lost_among_recipients)
 {
-    static const char *const rcpts[2][3] = {{"a@x.example", "closes@x.example", "b@x.example"},
-                                            {"a@x.example", "drops@x.example", "b@x.example"}};
+    static const char *const rcpts[2][3] = {
+        {"a@example.org", "closes@example.org", "b@example.org"},
+        {"a@example.org", "drops@example.org", "b@example.org"}};
     for (size_t i = 0; i < 2; i++) {
         struct outcome_is o[3];
         restart();
@@ -751,6 +755,27 @@ START_TEST(broken_tls_falls_back_to_clear)
     struct outcome_is o = deliver_to("example.org");
     ck_assert_msg(o.outcome == OUTCOME_RELAYED, "%s", o.text);
     ck_assert_int_eq(the.heard[0]->connections, 2);
+}
+END_TEST
+
+/* It wants TLS, offers it and cannot do it today: what it says of clear text is not final. */
+START_TEST(tls_that_is_wanted_and_not_had)
+{
+    static const char must[] = "530 5.7.0 Must issue a STARTTLS command first";
+    static const struct script scripts[] = {
+        {.ehlo = "250-me\r\n250 STARTTLS", .clear_only = true, .mail = must},
+        {.ehlo = "250-me\r\n250 STARTTLS", .clear_only = true, .data = must},
+        {.ehlo = "250-me\r\n250 STARTTLS", .starttls = "454 4.7.0 not now", .mail = must},
+        {.ehlo = "250-me\r\n250 STARTTLS", .clear_only = true, .mail = "550 5.7.1 no"},
+        {.ehlo = "250 me", .mail = must},
+    };
+    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+        restart();
+        play(&scripts[i], 1);
+        struct outcome_is o = deliver_to("example.org");
+        ck_assert_msg(o.outcome == (i < 3 ? OUTCOME_LATER : OUTCOME_NEVER), "%zu: %s", i, o.text);
+        ck_assert_int_eq(o.dsn[0], i < 3 ? '4' : '5');
+    }
 }
 END_TEST
 
@@ -846,6 +871,51 @@ START_TEST(domains_that_lead_somewhere)
 }
 END_TEST
 
+/* Another name for this very host: RFC 5321 5.1 says it is not to be used. */
+START_TEST(a_host_with_our_name)
+{
+    static const char *const replies[] = {"250-Relay.Example at your service\r\n250 SIZE",
+                                          "250 relay.example", "250 relay.example.org",
+                                          "250 relay.example"};
+    for (size_t i = 0; i < 4; i++) {
+        restart();
+        if (i == 3) /* it is a smarthost */
+            the.conf.relay.host = STR("mx0.example");
+        play((const struct script[]){{.ehlo = replies[i]}}, 1);
+        struct outcome_is o = deliver_to("mx0.example");
+        ck_assert_int_eq(o.outcome, i < 2 ? OUTCOME_LATER : OUTCOME_RELAYED);
+        ck_str(str_z(o.dsn), i < 2 ? "4.4.6" : "2.0.0");
+        ck_assert_int_eq(heard(0, "MAIL FROM"), i >= 2);
+    }
+}
+END_TEST
+
+/* There was a smarthost when qmgr made the route, and is none any more: its name is nobody's
+ * domain, and says nothing of those who were to go that way. */
+START_TEST(a_route_of_an_earlier_configuration)
+{
+    static const char *const rcpts[] = {"a@nobody.example", "b@example.org", "c@EXAMPLE.org"};
+    struct outcome_is o[3];
+    restart();
+    play((const struct script[]){{0}, {0}}, 2);
+    send_route("nobody.example");
+    send_message(rcpts + 1, 1, hello, 0);
+    outcomes(o, 1);
+    finish();
+    ck_assert_int_eq(o[0].outcome, OUTCOME_LATER);
+    ck_str(str_z(o[0].dsn), "4.3.5");
+    restart();
+    play((const struct script[]){{0}, {0}}, 2);
+    send_route("example.org");
+    send_message(rcpts, 3, hello, 0);
+    outcomes(o, 3);
+    finish();
+    for (size_t i = 0; i < 3; i++)
+        ck_assert_int_eq(o[i].outcome, i ? OUTCOME_RELAYED : OUTCOME_LATER);
+    ck_assert(!heard(0, "nobody"));
+}
+END_TEST
+
 /* The next one goes over a new connection, and the old one has been taken leave of. */
 START_TEST(messages_over_one_connection_at_their_ceiling)
 {
@@ -910,7 +980,7 @@ START_TEST(more_recipients_than_a_window)
     static const char *rcpts[120];
     static struct outcome_is o[120];
     for (size_t i = 0; i < 120; i++) {
-        snprintf(names[i], sizeof names[i], "%s%zu@x.example", i % 7 ? "u" : "gone", i);
+        snprintf(names[i], sizeof names[i], "%s%zu@example.org", i % 7 ? "u" : "gone", i);
         rcpts[i] = names[i];
     }
     play((const struct script[]){{0}}, 1);
@@ -1003,11 +1073,14 @@ suite_relay(void)
     tcase_add_test(t, hostile_replies_are_harmless);
     tcase_add_test(t, injection_behind_starttls_ends_it);
     tcase_add_test(t, broken_tls_falls_back_to_clear);
+    tcase_add_test(t, tls_that_is_wanted_and_not_had);
     tcase_add_test(t, tls_is_used_when_offered);
     tcase_add_test(t, many_messages_over_one_connection);
     tcase_add_test(t, a_connection_that_died_while_idle_is_no_failure);
     tcase_add_test(t, domains_that_lead_nowhere);
     tcase_add_test(t, domains_that_lead_somewhere);
+    tcase_add_test(t, a_host_with_our_name);
+    tcase_add_test(t, a_route_of_an_earlier_configuration);
     tcase_add_test(t, messages_over_one_connection_at_their_ceiling);
     tcase_add_test(t, what_is_too_large_is_not_sent);
     tcase_add_test(t, content_survives_every_edge);

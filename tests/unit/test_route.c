@@ -12,7 +12,8 @@ static struct conf conf;
 static pid_t pid;
 
 /* hostsN has N exchangers, the best one last, with an address each; wideN has N with eight
- * addresses each; manyN has none, and N addresses. */
+ * addresses each; manyN has none, and N addresses. gone1 is as wide1, but the first question is not
+ * answered; lost1 never is. */
 static void
 on_question(struct client *c, struct msg *m)
 {
@@ -20,8 +21,13 @@ on_question(struct client *c, struct msg *m)
     struct msg r = {0};
     struct str name = msg_get_str(m);
     bool mx = m->type == M_DNS_MX;
+    static int questions;
     size_t kind = 0;
     uint32_t n = 0;
+    if (str_starts(name, STR("lost")) || (str_starts(name, STR("gone")) && questions++ == 0)) {
+        service_close(c);
+        return;
+    }
     while (kind < 2 && !str_starts(name, str_z(kinds[kind])))
         kind++;
     for (size_t i = strlen(kinds[kind]); i < name.n && ch_digit(name.p[i]); i++)
@@ -116,6 +122,21 @@ START_TEST(addresses_at_their_ceiling)
 }
 END_TEST
 
+/* dnsd goes with a question open: its successor is asked, and if that goes, too, it is for later.
+ */
+START_TEST(a_dnsd_that_goes)
+{
+    static const struct relay relay = {&start, &conf, NULL};
+    struct route r;
+    struct verdict v = {0};
+    ck_assert_uint_eq(targets(&r, "gone1"), 8);
+    ck_assert_int_eq(route_find(&r, &relay, STR("lost1"), &v), -1);
+    ck_assert_int_eq(v.outcome, OUTCOME_LATER);
+    ck_str(str_z(v.dsn), "4.4.3");
+    route_free(&r);
+}
+END_TEST
+
 Suite *suite_route(void);
 Suite *
 suite_route(void)
@@ -125,6 +146,7 @@ suite_route(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, hosts_at_their_ceiling);
     tcase_add_test(t, addresses_at_their_ceiling);
+    tcase_add_test(t, a_dnsd_that_goes);
     suite_add_tcase(s, t);
     return s;
 }

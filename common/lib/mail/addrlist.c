@@ -142,6 +142,13 @@ domain(struct parser *p)
     }
 }
 
+/* Not over the next '<': else each of many would be looked through to the end. */
+static bool
+route_byte(char c)
+{
+    return ch_print(c) && c != '<' && c != '>';
+}
+
 /* Behind '<': "@a,@b:local@domain>"; what cannot be is passed over up to '>' or ','. */
 static void
 angle(struct parser *p)
@@ -150,9 +157,9 @@ angle(struct parser *p)
     skip(p);
     if (cur_peek(&p->c) == '@') {
         struct cursor at = p->c;
-        struct str route = cur_while(&at, ch_print);
-        ptrdiff_t colon = str_chr(route, ':'), end = str_chr(route, '>');
-        if (colon >= 0 && (end < 0 || colon < end)) {
+        struct str route = cur_while(&at, route_byte);
+        ptrdiff_t colon = str_chr(route, ':');
+        if (colon >= 0) {
             buf_add(&p->route, str_sub(route, 0, (size_t)colon));
             cur_take_n(&p->c, (size_t)colon + 1);
         }

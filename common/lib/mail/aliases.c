@@ -1,6 +1,7 @@
 #include "lib/mail/aliases.h"
 #include "lib/base/buf.h"
 #include "lib/base/cursor.h"
+#include "lib/mail/address.h"
 #include <errno.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -69,9 +70,14 @@ add_target(struct parse *p, struct alias *alias, struct str t)
         p->report(p->line, "a target is malformed, or there are too many");
         return -1;
     }
+    struct address parsed;
     struct str full = with_domain(p, t);
     if (!full.p) {
         p->report(p->line, "a target is too long");
+        return -1;
+    }
+    if (address_parse(full, &parsed, NULL) < 0) { /* nobody: its mail would come back */
+        p->report(p->line, "a target is malformed: no address");
         return -1;
     }
     alias->targets[alias->ntargets++] = full;
@@ -131,6 +137,10 @@ entry(struct parse *p, struct str text)
     }
     while (list.n && !alias->broken)
         alias->broken = add_target(p, alias, next_target(&list)) < 0;
+    if (!alias->broken && alias->ntargets == 0) { /* commas only */
+        p->report(p->line, "the targets are missing");
+        alias->broken = true;
+    }
     if (alias->broken)
         alias->ntargets = 0;
     if (aliases_find(a, alias->name)) {
