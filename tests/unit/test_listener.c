@@ -67,8 +67,9 @@ serve(unsigned sessions_max, unsigned per_ip_max, bool give_way)
         start_add_fd(&st, fd, "listen.smtp.0");
         if (the.dir)
             start_add_fd(&st, sockets_unix(the.dir, "submit", SOCK_STREAM, 0666, NULL), "submit");
-        if (!the.obedient)
-            signal(SIGTERM, go_on); /* of sessions: the listener itself reads its signals */
+        /* Of sessions: the listener itself reads its signals. The test library's handler would end
+         * the tests. */
+        signal(SIGTERM, the.obedient ? SIG_DFL : go_on);
         guard_enter(&(struct guard){.role = R_SMTPD, .root_fd = -1});
         listener_serve(&l);
         _exit(0);
