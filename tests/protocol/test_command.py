@@ -6,6 +6,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -67,8 +68,11 @@ def one_account_however_written(suite):
         says(suite, 69, "already", "account", "add", name, input="x\n")
         says(suite, 0, "0 problems", "mailbox", "check", name)
         says(suite, 0, "changed", "account", "passwd", name, input="secret\n")
-    for name in ("", ".", "..", "@example.org", "a b", "../x", "a/b"):
+    for name in ("", ".", "..", "@example.org", "a b", "../x", "a/b", 65 * "a", 65 * "a" + "@example.org"):
         says(suite, 69, "malformed name", "account", "add", name, input="x\n")
+    says(suite, 0, "added", "account", "add", 64 * "a", input="x\n")
+    directory, = [row["directory"] for row in json.loads(suite.ctl("--json", "account", "list")) if row["name"] == "alice"]
+    says(suite, 69, "another user ID", "account", "add", "bob", "-u", "4321", "-d", directory, input="x\n")
     for ids in (["-u", "0"], ["-g", "0"], ["-g", "1000"], ["-u", "4294967296"], ["-u"]):
         says(suite, 64, "usage", "account", "add", "bob", *ids, input="x\n")
     says(suite, 67, "no account bob", "mailbox", "check", "bob")
@@ -120,7 +124,8 @@ def no_descriptors(suite):
 
 def the_terminal_gets_its_echo_back(suite):
     """However typing a password ends."""
-    for typed, status in ((b"one\none\n", 0), (b"one\ntwo\n", 65), (b"\n", 65), (b"\x04", 65), (b"\x03", 65), (b"one\n\x03", 65)):
+    for typed, status in ((b"one\none\n", 0), (b"one\ntwo\n", 65), (b"\n", 65), (b"\x04", 65), (b"\x03", -signal.SIGINT),
+                          (b"one\n\x1c", -signal.SIGQUIT)):
         ours, theirs = os.openpty()
         p = subprocess.Popen([os.path.join(BIN, "bulkhead"), "-f", suite.conf, "account", "passwd", "alice"], stdin=theirs,
                              stdout=theirs, stderr=theirs, preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)))
@@ -131,11 +136,47 @@ def the_terminal_gets_its_echo_back(suite):
                     said += os.read(ours, 4096)
             line, _, typed = typed.partition(b"\n") if b"\n" in typed else (typed, b"", b"")
             if p.poll() is None and (line or word == b"Password: "):
-                os.write(ours, line if line in (b"\x03", b"\x04") else line + b"\n")
+                os.write(ours, line if line in (b"\x03", b"\x04", b"\x1c") else line + b"\n")
         assert p.wait(20) == status, (typed, status, p.returncode, said)
         assert termios.tcgetattr(theirs)[3] & termios.ECHO and b"one" not in said, said
         os.close(ours)
         os.close(theirs)
+
+
+def mistakes_do_not_hide_what_runs(suite):
+    """The configuration is broken: what runs can be looked at and stopped all the same, and not reloaded."""
+    with open(suite.conf) as f:
+        good = f.read()
+    before = pids(suite)
+    with open(suite.conf, "w") as f:
+        f.write(good + "no-such-word yes\n")
+    for args in (["status"], ["queue", "list"], ["queue", "flush"], ["stats"], ["privileges"]):
+        says(suite, 0, "has mistakes", *args)
+    says(suite, 78, "no-such-word", "check")
+    says(suite, 78, "no-such-word", "reload")
+    says(suite, 78, "no-such-word", "account", "list")
+    assert pids(suite) == before
+    says(suite, 0, "has mistakes", "stop")
+    with open(suite.conf, "w") as f:
+        f.write(good)
+    suite.ctl("start")
+    says(suite, 78, "No such file", "-f", suite.conf + ".gone", "status")
+
+
+def a_bad_alias_is_said(suite):
+    path = os.path.join(suite.dir, "aliases")
+    with open(path, "w") as f:
+        f.write("good: alice\nbad: alice, x@@y\nworse alice\n")
+    p = says(suite, 78, path + ":2: ", "check")
+    assert path + ":3: " in p.stderr and "good" not in p.stdout, p
+    p = says(suite, 0, "reloaded", "reload")
+    assert path + ":2: " in p.stderr and "waits until they are mended" in p.stderr, p
+    with open(path, "w") as f:
+        f.write("good: alice\n")
+    says(suite, 0, "good", "check")
+    assert says(suite, 0, "reloaded", "reload").stderr == ""
+    os.unlink(path)
+    says(suite, 0, "good", "check")
 
 
 def aliases_want_a_reload(suite):
@@ -155,6 +196,8 @@ def main():
         r.run("a_filter_without_its_value", a_filter_without_its_value, suite)
         r.run("what_is_not_written_is_an_error", what_is_not_written_is_an_error, suite)
         r.run("the_terminal_gets_its_echo_back", the_terminal_gets_its_echo_back, suite)
+        r.run("mistakes_do_not_hide_what_runs", mistakes_do_not_hide_what_runs, suite)
+        r.run("a_bad_alias_is_said", a_bad_alias_is_said, suite)
         r.run("no_descriptors", no_descriptors, suite)
         r.run("aliases_want_a_reload", aliases_want_a_reload, suite)
         r.run("nobody_is_told_of_an_empty_queue", nobody_is_told_of_an_empty_queue, suite)

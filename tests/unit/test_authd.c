@@ -171,6 +171,12 @@ START_TEST(names_at_their_ceiling)
 {
     char name[ACCOUNT_NAME_MAX + 2];
     memset(name, 'a', sizeof name);
+    ck_assert(accounts_name_ok(str_of(name, 64))); /* RFC 5321 4.5.3.1.1 */
+    ck_assert(!accounts_name_ok(str_of(name, 65)));
+    name[65] = '@';
+    ck_assert(!accounts_name_ok(str_of(name, 70)));
+    name[65] = 'a';
+    name[64] = '@';
     ck_assert(accounts_name_ok(str_of(name, ACCOUNT_NAME_MAX)));
     ck_assert(!accounts_name_ok(str_of(name, ACCOUNT_NAME_MAX + 1)));
     ck_assert(!accounts_name_ok(STR("")));
@@ -213,7 +219,9 @@ END_TEST
 static uint32_t
 give(const char *name)
 {
-    struct account x = {.name = str_z(name), .hash = STR("h"), .directory = STR("/m/x")};
+    char directory[32];
+    snprintf(directory, sizeof directory, "/m/%s", name);
+    struct account x = {.name = str_z(name), .hash = STR("h"), .directory = str_z(directory)};
     x.uid = x.gid = accounts_give_uid(&authd.accounts, 2000, 2003);
     return x.uid && accounts_add(&authd.accounts, &x, &e) == 0 ? x.uid : 0;
 }

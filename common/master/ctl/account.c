@@ -26,37 +26,39 @@ read_line(struct buf *line)
     return buf_ok(line) && line->n ? 0 : -1;
 }
 
+static struct termios terminal; /* as it was */
+
 static void
 interrupted(int signo)
 {
-    (void)signo; /* reading ends, and the terminal gets its echo back */
+    tcsetattr(0, TCSAFLUSH, &terminal);
+    signal(signo, SIG_DFL);
+    raise(signo);
 }
 
-/* From a terminal twice, without echo; else one line. */
+/* From a terminal twice, without echo, which comes back however this ends; else one line. */
 static int
 read_password(struct buf *password)
 {
-    struct termios old, quiet;
-    const struct sigaction end = {.sa_handler = interrupted};
-    struct sigaction before;
+    static const int ends[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP};
     struct buf again = buf_new(PASSWORD_MAX);
-    bool terminal = tcgetattr(0, &old) == 0;
-    int ok;
-    if (!terminal)
+    if (tcgetattr(0, &terminal) < 0)
         return read_line(password);
-    quiet = old;
+    struct termios quiet = terminal;
     quiet.c_lflag &= ~(tcflag_t)ECHO;
-    sigaction(SIGINT, &end, &before);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        signal(ends[i], interrupted);
     tcsetattr(0, TCSAFLUSH, &quiet);
     fprintf(stderr, "Password: ");
-    ok = read_line(password);
+    int ok = read_line(password);
     if (ok == 0) {
         fprintf(stderr, "\nAgain: ");
         ok = read_line(&again) == 0 && str_eq(buf_str(password), buf_str(&again)) ? 0 : -1;
     }
     fprintf(stderr, "\n");
-    tcsetattr(0, TCSAFLUSH, &old);
-    sigaction(SIGINT, &before, NULL);
+    tcsetattr(0, TCSAFLUSH, &terminal);
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        signal(ends[i], SIG_DFL);
     buf_wipe(&again);
     return ok;
 }

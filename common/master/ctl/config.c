@@ -1,5 +1,6 @@
 #include "common/master/ctl/ctl.h"
 #include "common/master/plan.h"
+#include "lib/mail/aliases.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -39,6 +40,30 @@ ctl_read_config(struct ctl *ctl)
     int status = ctl_read_config_from(ctl, fd);
     close(fd);
     return status;
+}
+
+int
+ctl_read_config_of_running(struct ctl *ctl)
+{
+    static struct conf_errors errors;
+    int fd = open(ctl->config_path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        fprintf(stderr, "%s: %s\n", ctl->config_path, strerror(errno));
+        return 78;
+    }
+    int ok = conf_read(&ctl->conf, str_z(ctl->config_path), fd, &errors);
+    close(fd);
+    if (ok == 0)
+        return 0;
+    if (ctl->conf.run_dir.n == 0) {
+        print_errors(ctl->config_path, &errors);
+        return 78;
+    }
+    fprintf(
+        stderr,
+        "bulkhead: %s has mistakes (bulkhead check says which); what runs is looked for in %.*s\n",
+        ctl->config_path, STR_ARG(ctl->conf.run_dir));
+    return 0;
 }
 
 /* The child becomes keyd's user, and keyd, which says what is wrong. */
@@ -109,6 +134,38 @@ ctl_try_certificates(struct ctl *ctl)
     return result;
 }
 
+static const char *aliases_path;
+
+static void
+print_alias_fault(size_t line, const char *what)
+{
+    fprintf(stderr, "%s:%zu: %s\n", aliases_path, line, what);
+}
+
+int
+ctl_try_aliases(struct ctl *ctl)
+{
+    struct aliases a;
+    struct err e = {0};
+    aliases_path = ctl->conf.aliases.p;
+    int fd = open(aliases_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT && !(errno == EACCES && geteuid() != 0)) {
+        fprintf(stderr, "%s: %s\n", aliases_path, strerror(errno));
+        return -1;
+    }
+    if (fd < 0)
+        return 0;
+    int ok = aliases_read(&a, fd, ctl->conf.domains[0], print_alias_fault, &e);
+    if (ok < 0) {
+        fprintf(stderr, "%s: %s\n", aliases_path, e.text);
+    } else {
+        ok = a.bad_lines ? -1 : 0;
+        aliases_free(&a);
+    }
+    close(fd);
+    return ok;
+}
+
 int
 ctl_check(struct ctl *ctl, int argc, char **argv)
 {
@@ -118,7 +175,7 @@ ctl_check(struct ctl *ctl, int argc, char **argv)
         return 64;
     }
     int status = ctl_read_config(ctl);
-    if (status == 0 && ctl_try_certificates(ctl) < 0)
+    if (status == 0 && (ctl_try_certificates(ctl) < 0) + (ctl_try_aliases(ctl) < 0) > 0)
         status = 78;
     if (status == 0)
         printf("%s: good\n", ctl->config_path);

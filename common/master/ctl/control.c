@@ -145,6 +145,8 @@ ctl_reload(struct ctl *ctl, int argc, char **argv)
     if (control(ctl, CONTROL_RELOAD, &answer, false) < 0)
         return 78;
     printf("bulkhead reloaded\n");
+    if (ctl_try_aliases(ctl) < 0)
+        fprintf(stderr, "bulkhead: mail for these aliases waits until they are mended\n");
     return 0;
 }
 

@@ -31,11 +31,15 @@ int ctl_account(struct ctl *ctl, int argc, char **argv);
 
 /* Read ctl->config_path into ctl->conf; print every error; 0 or 78. */
 int ctl_read_config(struct ctl *ctl);
-/* The same from a descriptor. */
+/* For commands to what runs already: mistakes in it are no hindrance, if it says where that is. */
+int ctl_read_config_of_running(struct ctl *ctl);
+/* The first from a descriptor. */
 int ctl_read_config_from(struct ctl *ctl, int fd);
 /* Whether each certificate and its key are there, can be used, and belong together: 0, or -1 after
  * printing what is wrong. What this user may not read is not looked at. */
 int ctl_try_certificates(struct ctl *ctl);
+/* Print what cannot be used in the aliases: 0, or -1 when there was something. */
+int ctl_try_aliases(struct ctl *ctl);
 /* What master says of its programs. 0, or -1 after printing why. */
 struct control_answer;
 int ctl_master_status(struct ctl *ctl, struct control_answer *answer_r);
