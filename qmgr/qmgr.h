@@ -158,6 +158,9 @@ extern struct qmgr qmgr;
 
 /* store.c: names and files. Functions return -1 with errno. */
 int store_open(const char *path_or_null, struct err *e);
+/* Waits for another qmgr to end: two at one queue would remove each other's names (place.c).
+ * master, when it was killed, starts the next while the one before is at its end. */
+void store_lock(void);
 void store_new_id(char id_r[ID_LEN + 1]);
 bool store_id_ok(struct str id);
 /* tmp/ID: a descriptor to write, and one to read, if wanted. */
