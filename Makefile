@@ -90,6 +90,13 @@ $(B)/libbulkhead.a: $(LIB_OBJ)
 $(B)/libtls.a: $(TLS_OBJ)
 	@rm -f $@; ar rcs $@ $^
 
+# Where things will lie is compiled into these: another PREFIX makes them anew.
+PATHS := $(addprefix $(B)/common/,lib/conf/conf.o lib/role/startconf.o master/main.o master/ctl/main.o master/launcher/main.o)
+ifneq ($(shell cat $(B)/paths 2>/dev/null),$(SYSCONFDIR) $(LIBEXEC))
+$(shell mkdir -p $(B) && echo '$(SYSCONFDIR) $(LIBEXEC)' >$(B)/paths)
+endif
+$(PATHS): $(B)/paths
+
 define program
 obj_$(1) := $$(patsubst %.c,$(B)/%.o,$$(wildcard $(call folder,$(1))/*.c))
 $(B)/bin/$(1): $$(obj_$(1)) $(if $(libs_$(1)),$(B)/libtls.a) $(B)/libbulkhead.a
@@ -111,7 +118,7 @@ $(B)/suites.h: $(TEST_SRC)
 $(B)/tests/unit/main.o: $(B)/suites.h
 $(B)/tests/unit/main.o: CPPFLAGS += -I$(B)
 $(B)/unit: $(TEST_OBJ) $(UNDER_TEST) $(B)/libtls.a $(B)/libbulkhead.a
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ -Wl,--start-group $^ -Wl,--end-group -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt -lz
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -Wl,--wrap=now_ms -o $@ -Wl,--start-group $^ -Wl,--end-group -lcheck -lsubunit -lm -lrt -lpthread -lssl -lcrypto -lcares -lcrypt -lz
 
 unit: $(B)/unit
 	$(B)/unit
@@ -269,7 +276,7 @@ lint:
 # Files only; install.sh makes users, directories and a first configuration.
 MAN1 = submitd/sendmail/sendmail.1
 MAN5 = common/master/ctl/bulkhead.conf.5
-MAN8 = $(wildcard */*.8 common/*/*.8 common/master/ctl/*.8 common/master/launcher/*.8)
+MAN8 = $(wildcard */*.8 */*/*.8 common/master/*/*.8)
 install: all
 	install -d $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(filter-out $(B)/bin/sendmail,$(BINS)) $(DESTDIR)$(LIBEXEC)/

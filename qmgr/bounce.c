@@ -126,17 +126,18 @@ read_message(const struct message *m, char *room, size_t max)
     return n;
 }
 
-/* Whether what is in its file is what was written: else it may be of another message. */
-static bool
+/* Whether anything of it can be returned: 1; 0: it is too large to look through, or what is in its
+ * file is not what was written, and may be of another message; -1: it cannot be read now. */
+static int
 is_whole(const struct message *m)
 {
     struct err e;
     if (m->env.message_size > CHECKED_MAX)
-        return false;
+        return 0;
     if (message_check(m, &e) == 0)
-        return true;
-    log_error("%.*s: nothing of it is returned: %s", ID_LEN, m->entry->id, e.text);
-    return false;
+        return 1;
+    log_error("%.*s: %s", ID_LEN, m->entry->id, e.text);
+    return e.class == ERR_DAMAGED ? 0 : -1;
 }
 
 /* What is returned: the message if the sender asked for that and it is small, else its header, at
@@ -145,10 +146,10 @@ static int
 read_returned(struct notice *n, char room[FULL_MAX])
 {
     bool failed = n->kind == BOUNCE_FAILED || n->kind == BOUNCE_DOUBLE;
-    if (!is_whole(n->m)) {
-        n->nothing = true;
-        return 0;
-    }
+    int whole = is_whole(n->m);
+    n->nothing = whole == 0;
+    if (whole <= 0)
+        return whole;
     n->full = failed && (n->m->env.ret == DSN_RET_FULL || n->kind == BOUNCE_DOUBLE) &&
               n->m->env.message_size <= FULL_MAX;
     ssize_t got = read_message(n->m, room, n->full ? FULL_MAX : HEADER_MAX);

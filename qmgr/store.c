@@ -28,7 +28,10 @@ static int
 try_link(struct err *e)
 {
     static const char name[] = "link", other[] = "link2";
-    close(openat(qmgr.tmp, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    int fd = openat(qmgr.tmp, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_errno(e, "queue/tmp/%s", name);
+    close(fd);
     unlinkat(qmgr.tmp, other, 0);
     int ok = linkat(qmgr.tmp, name, qmgr.tmp, other, 0);
     if (ok < 0)

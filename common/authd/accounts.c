@@ -2,6 +2,7 @@
 #include "lib/base/sort.h"
 #include "lib/ipc/cell.h"
 #include "lib/log/log.h"
+#include "lib/mail/address.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -27,7 +28,8 @@ accounts_name_ok(struct str name)
             ch_lower(c) != c || dot_after_at)
             return false;
     }
-    return ats <= 1;
+    ptrdiff_t at = str_chr(name, '@');
+    return ats <= 1 && (at < 0 ? name.n : (size_t)at) <= ADDRESS_LOCAL_MAX;
 }
 
 static size_t
@@ -353,10 +355,22 @@ accounts_free(struct accounts *a)
     *a = (struct accounts){.dirfd = -1};
 }
 
+/* Whose mail it is could not be told by the file's owner any more. */
+static bool
+is_anothers(const struct accounts *a, const struct account *account)
+{
+    for (size_t i = 0; i < a->n; i++)
+        if (a->list[i]->uid != account->uid && str_eq(a->list[i]->directory, account->directory))
+            return true;
+    return false;
+}
+
 int
 accounts_add(struct accounts *a, const struct account *account, struct err *e)
 {
     const char *fault = fault_of(a, account);
+    if (!fault && is_anothers(a, account))
+        fault = "the directory is that of an account with another user ID";
     if (fault)
         return err_set(e, ERR_PERMANENT, "%s", fault);
     struct account *x = copy(a, account);

@@ -121,6 +121,27 @@ read_chain(int fd, struct keyd_key *k, struct err *e)
                : err_set(e, ERR_PERMANENT, "the certificate does not belong to the private key");
 }
 
+/* A key and its certificates into an empty k, which is empty again after an error. */
+static int
+read_pair(struct keyd_key *k, int key_fd, int chain_fd, struct err *e)
+{
+    k->pkey = read_key(key_fd, e);
+    if (!k->pkey)
+        return -1;
+    int kind = EVP_PKEY_get_base_id(k->pkey);
+    int r = 0;
+    if (kind != EVP_PKEY_RSA && kind != EVP_PKEY_EC)
+        r = err_set(e, ERR_PERMANENT, "neither RSA nor ECDSA");
+    else
+        r = read_chain(chain_fd, k, e);
+    if (r == 0)
+        return 0;
+    EVP_PKEY_free(k->pkey);
+    buf_free(&k->chain);
+    *k = (struct keyd_key){0};
+    return -1;
+}
+
 int
 keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, unsigned fronts, struct err *e)
 {
@@ -128,24 +149,22 @@ keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, unsigned fronts,
     if (keys->n == CONF_KEYS_MAX)
         return err_set(e, ERR_LIMIT, "more than %d keys", CONF_KEYS_MAX);
     struct keyd_key *k = &keys->at[keys->n];
-    k->pkey = read_key(key_fd, &why);
-    if (!k->pkey)
+    if (read_pair(k, key_fd, chain_fd, &why) < 0)
         return err_set(e, why.class, "key %u: %s", keys->n, why.text);
-    int kind = EVP_PKEY_get_base_id(k->pkey);
-    int r = 0;
-    if (kind != EVP_PKEY_RSA && kind != EVP_PKEY_EC)
-        r = err_set(&why, ERR_PERMANENT, "neither RSA nor ECDSA");
-    else
-        r = read_chain(chain_fd, k, &why);
-    if (r == 0) {
-        k->fronts = fronts;
-        keys->n++;
+    k->fronts = fronts;
+    keys->n++;
+    return 0;
+}
+
+int
+keyd_keys_try(int key_fd, int chain_fd, const char *name)
+{
+    struct keyd_key k = {0};
+    struct err e = {0};
+    if (keyd_keys_prepare(&e) == 0 && read_pair(&k, key_fd, chain_fd, &e) == 0)
         return 0;
-    }
-    EVP_PKEY_free(k->pkey);
-    buf_free(&k->chain);
-    *k = (struct keyd_key){0};
-    return err_set(e, why.class, "key %u: %s", keys->n, why.text);
+    fprintf(stderr, "%s: %s\n", name, e.text);
+    return 78; /* EX_CONFIG */
 }
 
 int

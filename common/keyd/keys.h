@@ -34,6 +34,9 @@ int keyd_keys_prepare(struct err *e);
  * the one that is wrong. */
 int keyd_keys_load(struct keyd_keys *keys, const struct start *st, const struct conf *conf,
                    struct err *e);
+/* keyd -t, for bulkhead(8): whether a key and its certificates could be used. 0, or 78 after
+ * printing why not, behind the name. */
+int keyd_keys_try(int key_fd, int chain_fd, const char *name);
 /* Add one, for these fronts; the descriptors stay the caller's. */
 int keyd_keys_add(struct keyd_keys *keys, int key_fd, int chain_fd, unsigned fronts, struct err *e);
 /* Key index of those that are for this front, or NULL; *keys_r is how many there are. */

@@ -15,6 +15,8 @@ main(int argc, char **argv)
     static struct conf conf;
     static struct keyd keyd;
     struct err e = {0};
+    if (argc == 3 && strcmp(argv[1], "-t") == 0)
+        return keyd_keys_try(0, 1, argv[2]);
     start_read(&st, R_KEYD, argc, argv);
     start_config(&st, &conf);
     if (!st.given && keyd_open_files(&st, &conf, &e) < 0)

@@ -1,4 +1,5 @@
 #include "lib/base/encode.h"
+#include "lib/io/std.h"
 #include "submitd/sendmail/sendmail.h"
 #include <stdio.h>
 #include <sysexits.h>
@@ -130,6 +131,8 @@ sendmail_options(int argc, char **argv, struct sendmail_options *o_r)
     }
     o_r->rcpts = argv + optind;
     o_r->nrcpts = (size_t)(argc - optind);
+    if (o_r->mode == SENDMAIL_VERIFY && o_r->nrcpts == 0)
+        return usage("-bv wants recipient addresses", "");
     if (o_r->mode == SENDMAIL_DELIVER && o_r->nrcpts == 0 && !o_r->from_header)
         return usage("recipient addresses must be given, or -t", "");
     return 0;
@@ -139,6 +142,7 @@ int
 sendmail_run(int argc, char **argv)
 {
     static struct sendmail_options o;
+    std_open();
     int status = sendmail_options(argc, argv, &o);
     if (status)
         return status;
@@ -152,7 +156,7 @@ sendmail_run(int argc, char **argv)
     case SENDMAIL_VERIFY:
         return sendmail_verify(&o);
     case SENDMAIL_ALIASES:
-        puts("newaliases: aliases are read as they are, there is nothing to compile");
+        puts("newaliases: nothing to compile; a change counts after: bulkhead reload");
         return EX_OK;
     case SENDMAIL_DAEMON:
         fputs("sendmail: daemons and queue runs are the business of bulkhead(8)\n", stderr);

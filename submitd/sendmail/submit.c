@@ -390,6 +390,10 @@ sendmail_list(const struct sendmail_options *o)
         }
         printf("%.*s\n", STR_ARG(str_from(line, 4)));
     } while (line.n > 3 && line.p[3] == '-');
+    if (fflush(stdout) != 0) {
+        fprintf(stderr, "sendmail: cannot write the list: %s\n", strerror(errno));
+        return hang_up(&t, EX_IOERR);
+    }
     return hang_up(&t, EX_OK);
 }
 

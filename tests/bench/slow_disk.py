@@ -7,6 +7,7 @@ import tempfile
 import time
 
 from harness import BIN
+from mounted import Mounted
 
 BLOCKLOG = os.path.join(os.path.dirname(BIN), "fault", "blocklog")
 SIZE = 2 << 30
@@ -26,17 +27,11 @@ class SlowDisk:
                                         text=True)
         if self.process.stdout.readline().strip() != "ready":
             raise RuntimeError("blocklog does not run")
-        self.raw, self.loop = raw, None
-        self.loop = subprocess.run(["losetup", "-f", "--show", f"{raw}/disk"], check=True, capture_output=True, text=True).stdout.strip()
-        subprocess.run(["mount", self.loop, self.at], check=True)
+        self.raw, self.disk = raw, Mounted(f"{raw}/disk", self.at)
         os.chmod(self.at, 0o1777)
 
     def end(self):
-        for _ in range(100):
-            if subprocess.run(["umount", self.at], capture_output=True).returncode == 0:
-                break
-            time.sleep(0.1)
-        subprocess.run(["losetup", "-d", self.loop], capture_output=True)
+        self.disk.end()
         time.sleep(0.2)  # the loop device lets go
         subprocess.run(["umount", "-l", self.raw], capture_output=True)
         self.process.wait(20)

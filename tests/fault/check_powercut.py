@@ -20,6 +20,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from peers import PEERS  # noqa: E402
 from rig import BUILD, Client, alone, compare  # noqa: E402
+from mounted import Mounted  # noqa: E402
 
 BLOCKLOG = os.path.join(BUILD, "fault", "blocklog")
 HEAD = struct.Struct("<QQq")
@@ -77,37 +78,12 @@ def why_not(fs):
     return ""
 
 
-class Mounted:
-    """A file system in an image, at a directory. The disks of several cuts have one UUID."""
-
-    all = set()
-
-    def __init__(self, image, at, fs):
-        self.at, self.fs = at, FS[fs]
-        if self.fs.mend and subprocess.run([*self.fs.mend, image], stdin=subprocess.DEVNULL, capture_output=True).returncode > 1:
-            raise RuntimeError(f"{' '.join(self.fs.mend)} does not mend it")
-        self.loop = subprocess.run(["losetup", "-f", "--show", image], check=True, capture_output=True,
-                                   text=True).stdout.strip()
-        try:
-            sh("mount", "-t", self.fs.kind, "-o", self.fs.options, self.loop, at)
-        except RuntimeError:
-            sh("losetup", "-d", self.loop)
-            raise
-        Mounted.all.add(self)
-
-    def end(self):
-        if self not in Mounted.all:
-            return
-        Mounted.all.discard(self)
-        for _ in range(100):
-            if subprocess.run(["umount", self.at], capture_output=True).returncode == 0:
-                break
-            time.sleep(0.05)
-        else:
-            subprocess.run(["umount", "-l", self.at])
-        if self.fs.kind == "btrfs":
-            subprocess.run(["btrfs", "device", "scan", "--forget", self.loop], capture_output=True)
-        subprocess.run(["losetup", "-d", self.loop], capture_output=True)
+def mounted(image, at, fs):
+    """The disks of several cuts have one UUID."""
+    fs = FS[fs]
+    if fs.mend and subprocess.run([*fs.mend, image], stdin=subprocess.DEVNULL, capture_output=True).returncode > 1:
+        raise RuntimeError(f"{' '.join(fs.mend)} does not mend it")
+    return Mounted(image, at, fs.kind, fs.options)
 
 
 class Logged:
@@ -120,7 +96,7 @@ class Logged:
         with open(self.base, "wb") as f:
             f.truncate(FS[fs].size << 20)
         sh(*FS[fs].make, self.base)
-        m = Mounted(self.base, peer.disk, fs)
+        m = mounted(self.base, peer.disk, fs)
         peer.prepare()
         m.end()
         sh("cp", "--sparse=always", self.base, image)
@@ -129,7 +105,7 @@ class Logged:
         if block.stdout.readline().strip() != "ready":
             raise RuntimeError("blocklog does not run")
         try:
-            m = Mounted(f"{at}/disk", peer.disk, fs)
+            m = mounted(f"{at}/disk", peer.disk, fs)
             try:
                 peer.start()
                 self.clients = self.send(messages, senders)
@@ -276,7 +252,7 @@ class Cuts:
     @staticmethod
     def one(peer, logged, point, image):
         when = logged.records[point][3]
-        m = Mounted(image, peer.disk, logged.fs)
+        m = mounted(image, peer.disk, logged.fs)
         peer.host.got.clear()
         try:
             peer.start()

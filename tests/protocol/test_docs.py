@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from harness import BIN, ROOT, ROLES, Report, number, rows  # noqa: E402
+from harness import BIN, ROOT, ROLES, Report, make_certificate, make_users, number, rows  # noqa: E402
 
 TABLES = os.path.join(os.path.dirname(BIN), "print_tables")
 CONF = "common/master/ctl/bulkhead.conf.5"
@@ -181,9 +181,13 @@ def check_examples(report):
     examples = [e for e in re.findall(r"^\.EX\n(.*?)^\.EE", text, re.S | re.M) if e.startswith("version 1")]
     readme = read("README.md")
     examples += [e for e in re.split(r"^```$", readme, flags=re.M) if e.startswith("\nversion 1")]
+    make_users()
     for i, example in enumerate(examples):
-        with tempfile.NamedTemporaryFile("w", suffix=".conf") as f:
-            f.write(example)
+        with tempfile.TemporaryDirectory() as d, open(d + "/x.conf", "w") as f:
+            # Their certificates lie elsewhere, and are good.
+            chain, key = make_certificate(d, ["mail.example.org"])
+            example = re.sub(r"(?m)^certificate \S+ key \S+", f"certificate {chain} key {key}", example)
+            f.write(example + f"\ndirectories {{ programs {BIN} }}\n")
             f.flush()
             p = subprocess.run([os.path.join(BIN, "bulkhead"), "-f", f.name, "check"], capture_output=True, text=True)
             report.check(f"example {i + 1} of a configuration is good", p.returncode == 0, p.stderr)

@@ -206,7 +206,7 @@ def no_smarthost_any_more():
 
 def main():
     r = Report()
-    with Suite() as suite:
+    with Suite() as suite, socket.create_server(("127.0.0.1", 0)) as taken:
         suite.add("alice", "secret")
         r.run("sessions go on", sessions_go_on, suite)
         r.run("a new domain", domain, suite)
@@ -219,7 +219,9 @@ def main():
                 ("another queue directory", "/queue\n", "/queue2\n", "only with stop and start"),
                 ("a program less", "pop3d {", "relay { }\nimapd {", "only with stop and start"),
                 ("a port that is taken", "smtpd {\n",
-                 f"smtpd {{\n listen 127.0.0.1 port {suite.port['imap']}\n", "Address already in use")):
+                 f"smtpd {{\n listen 127.0.0.1 port {taken.getsockname()[1]}\n", "Address already in use"),
+                ("a port that is ours already", "smtpd {\n",
+                 f"smtpd {{\n listen 127.0.0.1 port {suite.port['imap']}\n", "is listened at twice")):
             r.run(f"bad: {name}", nothing_changes, suite, old, new, said)
         r.check("a reload is no restart", all(x["restarts"] == 0 for x in suite.status()),
                 str(suite.status()))

@@ -2,6 +2,7 @@
 #include "common/authd/authd.h"
 #include "lib/ipc/channel.h"
 #include "tests/unit/temp.h"
+#include "tests/unit/later.h"
 #include "tests/unit/unit.h"
 #include <errno.h>
 #include <sys/socket.h>
@@ -170,6 +171,12 @@ START_TEST(names_at_their_ceiling)
 {
     char name[ACCOUNT_NAME_MAX + 2];
     memset(name, 'a', sizeof name);
+    ck_assert(accounts_name_ok(str_of(name, 64))); /* RFC 5321 4.5.3.1.1 */
+    ck_assert(!accounts_name_ok(str_of(name, 65)));
+    name[65] = '@';
+    ck_assert(!accounts_name_ok(str_of(name, 70)));
+    name[65] = 'a';
+    name[64] = '@';
     ck_assert(accounts_name_ok(str_of(name, ACCOUNT_NAME_MAX)));
     ck_assert(!accounts_name_ok(str_of(name, ACCOUNT_NAME_MAX + 1)));
     ck_assert(!accounts_name_ok(STR("")));
@@ -212,7 +219,9 @@ END_TEST
 static uint32_t
 give(const char *name)
 {
-    struct account x = {.name = str_z(name), .hash = STR("h"), .directory = STR("/m/x")};
+    char directory[32];
+    snprintf(directory, sizeof directory, "/m/%s", name);
+    struct account x = {.name = str_z(name), .hash = STR("h"), .directory = str_z(directory)};
     x.uid = x.gid = accounts_give_uid(&authd.accounts, 2000, 2003);
     return x.uid && accounts_add(&authd.accounts, &x, &e) == 0 ? x.uid : 0;
 }
@@ -328,6 +337,45 @@ START_TEST(a_stranger_locks_nobody_out)
         throttle_succeeded(str_z(z), STR("many"));
     }
     ck_assert(!throttle_allows(STR("2001:db8:7::2"), STR("owner")));
+}
+END_TEST
+
+START_TEST(a_failure_is_forgotten_at_its_time)
+{
+    struct str ip = STR("192.0.2.1"), user = STR("victim");
+    while (throttle_allows(ip, user))
+        throttle_failed(ip, user);
+    later_ms = 5000; /* a second for a slow machine */
+    ck_assert(!throttle_allows(ip, user));
+    later_ms = 6000;
+    ck_assert(throttle_allows(ip, user));
+    throttle_failed(ip, user); /* one was forgotten, and no more */
+    later_ms = 11000;
+    ck_assert(!throttle_allows(ip, user));
+}
+END_TEST
+
+static void
+strangers_fail(const char *user)
+{
+    char z[32];
+    for (int n = 0; n < 200; n++) {
+        snprintf(z, sizeof z, "10.1.0.%d", n);
+        throttle_failed(str_z(z), str_z(user));
+    }
+    ck_assert(!throttle_allows(STR("192.0.2.8"), str_z(user)));
+}
+
+START_TEST(a_network_is_known_for_its_time)
+{
+    const int64_t days_ms = 30LL * 86400 * 1000;
+    throttle_succeeded(STR("192.0.2.7"), STR("owner"));
+    later_ms = days_ms - 10000; /* for a slow machine */
+    strangers_fail("owner");
+    ck_assert(throttle_allows(STR("192.0.2.7"), STR("owner")));
+    later_ms = days_ms;
+    strangers_fail("owner");
+    ck_assert(!throttle_allows(STR("192.0.2.7"), STR("owner")));
 }
 END_TEST
 
@@ -465,6 +513,8 @@ suite_authd(void)
     tcase_add_test(t, no_link_is_followed);
     tcase_add_test(t, failures_are_throttled);
     tcase_add_test(t, a_stranger_locks_nobody_out);
+    tcase_add_test(t, a_failure_is_forgotten_at_its_time);
+    tcase_add_test(t, a_network_is_known_for_its_time);
     tcase_add_test(t, a_hash_is_made);
     tcase_add_test(t, logins_at_their_ceiling);
     tcase_add_test(t, logins_of_a_network_at_their_ceiling);

@@ -137,6 +137,21 @@ START_TEST(all_errors_at_once_with_their_place)
 }
 END_TEST
 
+START_TEST(what_concerns_the_whole_is_said_at_its_line)
+{
+    ck_assert_int_eq(parse("version 1\nhostname a.example\ndomain example.org\nlog here\n"
+                           "accounts { delimiter ++ }\nsmtpd { listen * port 0 }\n"
+                           "submitd { listen ::1 port 25; listen ::1 port 25 }\n"),
+                     -1);
+    expect(0, 4, 5, "log wants");
+    expect(1, 5, 22, "one character");
+    expect(2, 6, 23, "out of range");
+    expect(3, 7, 38, "::1 port 25 is listened at twice");
+    ck_assert_uint_eq(errors.n, 4);
+    conf_free(&conf);
+}
+END_TEST
+
 static const struct {
     const char *text, *error;
 } bad[] = {
@@ -161,6 +176,13 @@ static const struct {
     {"version 1\nmessage-size 99999999999999999999\n", "is not a number"},
     {"version 1\nmessage-size 18446744073709551615G\n", "is not a number"},
     {"version 1\ncertificate a\n", "certificate wants"},
+    {"version 1\ncertificate /a key b\n", "\"b\" is not an absolute path"},
+    {"version 1\nsmtpd\n{\n}\n", "the block smtpd wants its { on this line"},
+    {"version 1\nsmtpd { listen * port 465 }\ncertificate /a key /b\nsubmitd { }\n",
+     "* port 465 is listened at twice"},
+    {"version 1\ndirectories { run "
+     "/5678901234567890123456789012345678901234567890123456789012345678901234567890123456 }\n",
+     "a path of more than 79 bytes"},
     {"version 1\nresolver 127.0.0.1 port 0\n", "out of range"},
     {"version 1\nsmtpd {\n relay-from 192.0.2.1/24\n}\n", "neither an address nor a network"},
     {"version 1\naccounts { user-ids 2000 to 1999\n}\n", "the range is empty"},
@@ -228,7 +250,10 @@ START_TEST(lists_up_to_their_ceilings)
     struct buf b = buf_new(1 << 16);
     buf_addz(&b, "version 1\nhostname a\ndomain a\n");
     for (unsigned i = 0; i < lists[_i].max; i++)
-        buf_addz(&b, lists[_i].line);
+        if (_i == 0) /* no two at one place */
+            buf_addf(&b, "smtpd {\nlisten 127.0.0.1 port %u\n}\n", 26 + i);
+        else
+            buf_addz(&b, lists[_i].line);
     ck_assert_int_eq(parse(buf_z(&b)), 0);
     conf_free(&conf);
     buf_addz(&b, lists[_i].line);
@@ -316,9 +341,10 @@ suite_conf(void)
     tcase_add_test(t, every_prefix_is_read_or_refused);
     tcase_add_test(t, every_byte_changed_does_no_harm);
     tcase_add_test(t, all_errors_at_once_with_their_place);
+    tcase_add_test(t, what_concerns_the_whole_is_said_at_its_line);
     tcase_add_loop_test(t, a_fault_is_named, 0, sizeof bad / sizeof bad[0]);
     tcase_add_test(t, domains_up_to_their_ceiling);
-    tcase_add_loop_test(t, lists_up_to_their_ceilings, 0, 3);
+    tcase_add_loop_test(t, lists_up_to_their_ceilings, 0, sizeof lists / sizeof lists[0]);
     tcase_add_test(t, errors_have_a_ceiling);
     tcase_add_test(t, the_text_has_a_ceiling);
     tcase_add_test(t, a_megabyte_of_words);

@@ -1,5 +1,6 @@
 /* The fronts of imapd and pop3d: whole sessions, with authd and the cells played by children. */
 #include "imapd/front.h"
+#include "lib/base/clock.h"
 #include "lib/ipc/channel.h"
 #include "lib/ipc/service.h"
 #include "lib/log/log.h"
@@ -7,6 +8,7 @@
 #include "lib/tls/tls.h"
 #include "pop3d/front.h"
 #include "tests/unit/keyring.h"
+#include "tests/unit/later.h"
 #include "tests/unit/unit.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -469,6 +471,33 @@ START_TEST(imap_a_password_at_its_ceiling)
 }
 END_TEST
 
+/* Whoever says something again and again is not silent, but has no longer for that. */
+START_TEST(login_has_a_time_in_all)
+{
+    static struct login l;
+    struct err e = {0};
+    struct str line;
+    bool bare;
+    int pair[2];
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    struct login_front front = {.start = {.role = R_IMAPD}, .conf = {.imapd = {.idle_s = 1860}}};
+    struct peer peer = {.fd_in = pair[0], .fd_out = pair[0], .service = "imap"};
+    later_ms = 300 - LOGIN_SECONDS * 1000; /* it began so long ago */
+    ck_assert_int_eq(login_begin(&l, &front, &peer), 0);
+    later_ms = 0;
+    int64_t began = now_ms();
+    ck_assert_int_eq(write(pair[1], "a noop\r\n", 8), 8);
+    ck_assert_int_eq(stream_line(&l.io, LOGIN_LINE_MAX, &line, &bare, &e), 0);
+    ck_assert_int_eq(stream_line(&l.io, LOGIN_LINE_MAX, &line, &bare, &e), -1);
+    ck_assert_int_eq(e.class, ERR_TIMEOUT);
+    ck_assert_int_ge(now_ms() - began, 250);
+    ck_assert_int_lt(now_ms() - began, 20000);
+    stream_free(&l.io);
+    close(pair[0]);
+    close(pair[1]);
+}
+END_TEST
+
 START_TEST(imap_three_bad_commands_and_out)
 {
     static char text[200000];
@@ -719,14 +748,14 @@ suite_login(void)
 {
     Suite *s = suite_create("login");
     add_case(s, "imap", setup_imap,
-             (const TTest *const[]){imap_capabilities_are_what_works, imap_logins_in_every_spelling,
-                                    imap_bytes_behind_the_login_go_to_the_cell, imap_byte_by_byte,
-                                    imap_wrong_passwords_cost_time_and_end,
-                                    imap_trouble_is_not_a_wrong_password,
-                                    imap_passwords_in_clear_are_refused, imap_proofs_that_are_none,
-                                    imap_input_that_is_refused, imap_literals_up_to_the_limit,
-                                    imap_a_password_at_its_ceiling, imap_three_bad_commands_and_out,
-                                    imap_every_prefix, imap_every_cut, NULL});
+             (const TTest *const[]){
+                 imap_capabilities_are_what_works, imap_logins_in_every_spelling,
+                 imap_bytes_behind_the_login_go_to_the_cell, imap_byte_by_byte,
+                 imap_wrong_passwords_cost_time_and_end, imap_trouble_is_not_a_wrong_password,
+                 imap_passwords_in_clear_are_refused, imap_proofs_that_are_none,
+                 imap_input_that_is_refused, imap_literals_up_to_the_limit,
+                 imap_a_password_at_its_ceiling, login_has_a_time_in_all,
+                 imap_three_bad_commands_and_out, imap_every_prefix, imap_every_cut, NULL});
     add_case(s, "imap and TLS", setup_imap_tls,
              (const TTest *const[]){imap_tls_from_the_first_byte, imap_starttls_forgets_and_proxies,
                                     imap_injection_behind_starttls,

@@ -328,8 +328,8 @@ START_TEST(half_a_notice)
 }
 END_TEST
 
-/* Its file is damaged in the header or behind it, was cut, or is gone: the sender is told, and
- * nothing that was in the file. */
+/* Its file is damaged in the header or behind it: the sender is told, and nothing that was in the
+ * file. What cannot be read to its end waits: the next load says what is wrong. */
 START_TEST(nothing_to_return)
 {
     static const uint8_t notify = DSN_SUCCESS | DSN_FAILURE | DSN_DELAY;
@@ -350,7 +350,12 @@ START_TEST(nothing_to_return)
     else
         ck_assert_int_eq(unlink(path), 0);
     close(fd);
-    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), 0);
+    ck_assert_int_eq(bounce_send(m, BOUNCE_FAILED, &e), _i / 2 < 2 ? 0 : -1);
+    ck_assert_uint_eq(index_count(), _i / 2 < 2 ? 2 : 1);
+    if (_i / 2 >= 2) {
+        message_free(m);
+        return;
+    }
     struct buf b = notice();
     ck_assert(has(&b, "Nothing of your message can be returned.") && !has(&b, "too large"));
     ck_assert(has(&b, "Action: failed\r\nStatus: 5.1.1\r\n"));

@@ -221,7 +221,7 @@ set_listen(struct parser *p, struct conf_service *service)
     if (!str_eq(l.host, STR("*")) && !is_address(l.host))
         complain(p, &p->values[0], "\"%.*s\" is neither an address nor *", STR_ARG(l.host));
     size_t i = 1 + value_port(p, 1, &l.port);
-    if (l.port == 0)
+    if (i == 1)
         complain(p, &p->values[0], "listen wants: listen ADDRESS port NUMBER [tls]");
     if (i < p->nvalues && str_eq(p->values[i].text, STR("tls"))) {
         l.tls = true;
@@ -230,8 +230,19 @@ set_listen(struct parser *p, struct conf_service *service)
     expect_no_more(p, i);
     if (service->nlisten == CONF_LISTEN_MAX)
         complain(p, &p->values[0], "more than %d listen lines", CONF_LISTEN_MAX);
-    else
+    else {
+        service->listen_line[service->nlisten] = p->values[0].line;
+        service->listen_column[service->nlisten] = p->values[0].column;
         service->listen[service->nlisten++] = l;
+    }
+}
+
+/* The programs' current directory is not where the operator was. */
+static void
+absolute(struct parser *p, const struct token *t)
+{
+    if (t->text.n == 0 || t->text.p[0] != '/')
+        complain(p, t, "\"%.*s\" is not an absolute path", STR_ARG(t->text));
 }
 
 /* Whose clients a certificate is for: those named behind "for", or all. */
@@ -263,6 +274,8 @@ set_key(struct parser *p)
         complain(p, &p->values[0], "more than %d certificates", CONF_KEYS_MAX);
         return;
     }
+    for (size_t i = 0; i <= 2; i += 2)
+        absolute(p, &p->values[i]);
     conf->keys[conf->nkeys++] =
         (struct conf_key){keep(p, p->values[0].text), keep(p, p->values[2].text), key_fronts(p)};
 }
@@ -355,8 +368,9 @@ set_single(struct parser *p, const struct conf_word *w)
         (void)value_name(p, t, field);
         return;
     case CT_PATH:
-        if (t->text.n == 0 || t->text.p[0] != '/')
-            complain(p, t, "\"%.*s\" is not an absolute path", STR_ARG(t->text));
+        absolute(p, t);
+        if (field == &p->conf->run_dir && t->text.n > CONF_RUN_MAX)
+            complain(p, t, "a path of more than %d bytes", CONF_RUN_MAX);
         *(struct str *)field = keep(p, t->text);
         return;
     case CT_ADDRESS:
@@ -387,6 +401,11 @@ set_single(struct parser *p, const struct conf_word *w)
             complain(p, t, "\"%.*s\" is neither yes nor no", STR_ARG(t->text));
         return;
     default:
+        if (field == &p->conf->log && !str_eq(t->text, STR("syslog")) &&
+            !str_eq(t->text, STR("stderr")) && !str_starts(t->text, STR("/")))
+            complain(p, t, "log wants syslog, stderr or an absolute path");
+        if (field == &p->conf->delimiter && t->text.n != 1)
+            complain(p, t, "delimiter must be one character");
         *(struct str *)field = keep(p, t->text);
     }
 }
@@ -440,6 +459,10 @@ statement(struct parser *p, const char *block, const struct token *t)
             apply(p, &words[i], t, i);
             return;
         }
+    if (!*block && conf_is_block(t->text)) {
+        complain(p, t, "the block %.*s wants its { on this line", STR_ARG(t->text));
+        return;
+    }
     const char *near = conf_nearest(block, t->text);
     complain(p, t, "unknown word \"%.*s\"%s%s%s%s%s", STR_ARG(t->text), *block ? " in block " : "",
              block, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
@@ -584,6 +607,27 @@ default_listen(const struct conf *conf, struct conf_service *service, uint16_t p
         service->listen[service->nlisten++] = (struct conf_listen){STR("*"), tls_port, true};
 }
 
+/* Of two that listen at one place the second would not start. */
+static void
+check_listen_twice(struct parser *p, const struct conf_service *const *services)
+{
+    const struct conf_listen *all[4 * CONF_LISTEN_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < 4; i++)
+        for (size_t k = 0; services[i]->present && k < services[i]->nlisten; k++) {
+            const struct conf_listen *l = &services[i]->listen[k];
+            struct token at = {.line = services[i]->listen_line[k],
+                               .column = services[i]->listen_column[k]};
+            if (at.line == 0)
+                at.line = at.column = 1;
+            for (size_t o = 0; o < n; o++)
+                if (l->port == all[o]->port && str_eq(l->host, all[o]->host))
+                    complain(p, &at, "%.*s port %u is listened at twice", STR_ARG(l->host),
+                             l->port);
+            all[n++] = l;
+        }
+}
+
 /* What no single line can get wrong. */
 static void
 check_whole(struct parser *p)
@@ -601,9 +645,6 @@ check_whole(struct parser *p)
         complain(p, &top, "hostname is missing");
     if (conf->ndomains == 0)
         complain(p, &top, "domain is missing: at least one domain whose mail is delivered here");
-    if (!str_eq(conf->log, STR("syslog")) && !str_eq(conf->log, STR("stderr")) &&
-        (conf->log.n == 0 || conf->log.p[0] != '/'))
-        complain(p, &top, "log wants syslog, stderr or an absolute path");
     if (conf->postmaster.n && str_chr(conf->postmaster, '@') < 0 && conf->ndomains) {
         /* Without a domain: of the primary one, as in the aliases. */
         struct buf full = buf_new(1024);
@@ -613,8 +654,7 @@ check_whole(struct parser *p)
         conf->postmaster = buf_ok(&full) ? keep(p, buf_str(&full)) : str_of(NULL, 0);
         buf_free(&full);
     }
-    if (conf->delimiter.n != 1)
-        complain(p, &top, "delimiter must be one character");
+    check_listen_twice(p, services);
     if (conf->queue.retry_max_s < conf->queue.retry_min_s)
         complain(p, &top, "retry-max is less than retry");
     for (size_t i = 0; i < 4; i++)

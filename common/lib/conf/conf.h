@@ -21,6 +21,7 @@ enum {
     CONF_LIST_MAX = 1000, /* domains */
     CONF_LISTEN_MAX = 16, /* in a block */
     CONF_KEYS_MAX = 16,
+    CONF_RUN_MAX = 79, /* bytes of the run directory: paths of sockets are short */
     CONF_RESOLVERS_MAX = 3,
     CONF_NETWORKS_MAX = 64,
     CONF_ERRORS_MAX = 50,
@@ -36,6 +37,7 @@ struct conf_service { /* smtpd, submitd, pop3d, imapd */
     bool present;     /* the block is there: the program runs */
     struct conf_listen listen[CONF_LISTEN_MAX];
     size_t nlisten;
+    unsigned listen_line[CONF_LISTEN_MAX], listen_column[CONF_LISTEN_MAX]; /* 0: by default */
     uint32_t sessions_max, sessions_per_ip_max;
     uint32_t idle_s;    /* between two commands */
     uint32_t park_s;    /* imapd: silence in IDLE after which a session is put away */

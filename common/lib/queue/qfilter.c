@@ -4,7 +4,7 @@
 enum { YEAR_S = 366 * 86400 };
 
 static int
-take_time(const char *value, uint64_t *seconds_r, struct err *e)
+take_time(const char *option, const char *value, uint64_t *seconds_r, struct err *e)
 {
     static const struct {
         char unit;
@@ -12,6 +12,8 @@ take_time(const char *value, uint64_t *seconds_r, struct err *e)
     } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
     struct str s = str_z(value);
     uint64_t scale = 1, n;
+    if (s.n == 0)
+        return err_set(e, ERR_PERMANENT, "%s needs a value", option);
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
         if (s.n && s.p[s.n - 1] == units[i].unit) {
             scale = units[i].seconds;
@@ -64,9 +66,9 @@ qfilter_word(struct qfilter *f, const char *option, const char *value, struct er
     if (strcmp(option, "--domain") == 0)
         return take_text(option, value, &f->domain, e);
     if (strcmp(option, "--older") == 0)
-        return take_time(value, &f->older_s, e);
+        return take_time(option, value, &f->older_s, e);
     if (strcmp(option, "--newer") == 0)
-        return take_time(value, &f->newer_s, e);
+        return take_time(option, value, &f->newer_s, e);
     return err_set(e, ERR_PERMANENT, "unknown option %s", option);
 }
 

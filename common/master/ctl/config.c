@@ -1,7 +1,12 @@
 #include "common/master/ctl/ctl.h"
+#include "common/master/plan.h"
+#include "lib/mail/aliases.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void
@@ -38,6 +43,130 @@ ctl_read_config(struct ctl *ctl)
 }
 
 int
+ctl_read_config_of_running(struct ctl *ctl)
+{
+    static struct conf_errors errors;
+    int fd = open(ctl->config_path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        fprintf(stderr, "%s: %s\n", ctl->config_path, strerror(errno));
+        return 78;
+    }
+    int ok = conf_read(&ctl->conf, str_z(ctl->config_path), fd, &errors);
+    close(fd);
+    if (ok == 0)
+        return 0;
+    if (ctl->conf.run_dir.n == 0) {
+        print_errors(ctl->config_path, &errors);
+        return 78;
+    }
+    fprintf(
+        stderr,
+        "bulkhead: %s has mistakes (bulkhead check says which); what runs is looked for in %.*s\n",
+        ctl->config_path, STR_ARG(ctl->conf.run_dir));
+    return 0;
+}
+
+/* The child becomes keyd's user, and keyd, which says what is wrong. */
+static void
+become_keyd(const struct ctl *ctl, int chain, int key, const char *name)
+{
+    char user[64], program[320];
+    snprintf(user, sizeof user, "%.*s%s", STR_ARG(ctl->conf.user_prefix), role_name(R_KEYD));
+    snprintf(program, sizeof program, "%.*s/keyd", STR_ARG(ctl->conf.libexec_dir));
+    const struct passwd *pw = geteuid() == 0 ? getpwnam(user) : NULL;
+    if (geteuid() == 0 &&
+        !pw) /* no other user may see a key; start says that this one is missing */
+        _exit(0);
+    if (pw && (setgroups(0, NULL) < 0 || setresgid(pw->pw_gid, pw->pw_gid, pw->pw_gid) < 0 ||
+               setresuid(pw->pw_uid, pw->pw_uid, pw->pw_uid) < 0))
+        _exit(71);
+    if (dup2(key, 0) == 0 && dup2(chain, 1) == 1)
+        execl(program, "keyd", "-t", name, (char *)NULL);
+    fprintf(stderr, "bulkhead: %s: %s\n", program, strerror(errno));
+    _exit(71);
+}
+
+/* 0; -1 when there is something wrong. */
+static int
+try_pair(const struct ctl *ctl, int chain, int key, const char *name)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0)
+        become_keyd(ctl, chain, key, name);
+    while (pid > 0 && waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -1;
+    return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
+}
+
+/* A descriptor; -1; or -2 when it is not for us to see. */
+static int
+open_pem(struct str path)
+{
+    int fd = open(path.p, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0)
+        return fd;
+    if (errno == EACCES && geteuid() != 0)
+        return -2;
+    fprintf(stderr, "%s: %s\n", path.p, strerror(errno));
+    return -1;
+}
+
+int
+ctl_try_certificates(struct ctl *ctl)
+{
+    int result = 0;
+    char name[2 * PLAN_PATH + 32];
+    for (size_t i = 0; i < ctl->conf.nkeys; i++) {
+        const struct conf_key *k = &ctl->conf.keys[i];
+        int chain = open_pem(k->chain), key = open_pem(k->key);
+        if (chain == -1 || key == -1)
+            result = -1;
+        snprintf(name, sizeof name, "certificate %s key %s", k->chain.p, k->key.p);
+        if (chain >= 0 && key >= 0 && try_pair(ctl, chain, key, name) < 0)
+            result = -1;
+        if (chain >= 0)
+            close(chain);
+        if (key >= 0)
+            close(key);
+    }
+    return result;
+}
+
+static const char *aliases_path;
+
+static void
+print_alias_fault(size_t line, const char *what)
+{
+    fprintf(stderr, "%s:%zu: %s\n", aliases_path, line, what);
+}
+
+int
+ctl_try_aliases(struct ctl *ctl)
+{
+    struct aliases a;
+    struct err e = {0};
+    aliases_path = ctl->conf.aliases.p;
+    int fd = open(aliases_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT && !(errno == EACCES && geteuid() != 0)) {
+        fprintf(stderr, "%s: %s\n", aliases_path, strerror(errno));
+        return -1;
+    }
+    if (fd < 0)
+        return 0;
+    int ok = aliases_read(&a, fd, ctl->conf.domains[0], print_alias_fault, &e);
+    if (ok < 0) {
+        fprintf(stderr, "%s: %s\n", aliases_path, e.text);
+    } else {
+        ok = a.bad_lines ? -1 : 0;
+        aliases_free(&a);
+    }
+    close(fd);
+    return ok;
+}
+
+int
 ctl_check(struct ctl *ctl, int argc, char **argv)
 {
     (void)argv;
@@ -46,6 +175,8 @@ ctl_check(struct ctl *ctl, int argc, char **argv)
         return 64;
     }
     int status = ctl_read_config(ctl);
+    if (status == 0 && (ctl_try_certificates(ctl) < 0) + (ctl_try_aliases(ctl) < 0) > 0)
+        status = 78;
     if (status == 0)
         printf("%s: good\n", ctl->config_path);
     return status;

@@ -21,9 +21,11 @@ control(struct ctl *ctl, uint32_t what, struct control_answer *answer, bool quie
     struct control_request request = {PLAN_MAGIC, what};
     snprintf(path, sizeof path, "%.*s/master", STR_ARG(ctl->conf.run_dir));
     int fd = chan_connect(path, &e);
+    bool denied = fd < 0 && access(path, F_OK) == 0 && access(path, W_OK) < 0;
     if (fd < 0) {
         if (!quiet)
-            fprintf(stderr, "bulkhead: not running (%s)\n", e.text);
+            fprintf(stderr, "bulkhead: %s (%s)\n",
+                    denied ? "this is for the user who started it" : "not running", e.text);
         return -1;
     }
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -50,6 +52,16 @@ ctl_master_status(struct ctl *ctl, struct control_answer *answer_r)
     return control(ctl, CONTROL_STATUS, answer_r, false);
 }
 
+/* A word behind these commands would be ignored: "stop smtpd" is no order to stop everything. */
+static int
+alone(int argc, char **argv)
+{
+    if (argc == 1)
+        return 0;
+    fprintf(stderr, "usage: bulkhead [-f FILE] %s\n", argv[0]);
+    return 64;
+}
+
 static bool
 all_ready(const struct control_answer *a)
 {
@@ -74,15 +86,14 @@ ctl_start(struct ctl *ctl, int argc, char **argv)
     struct control_answer answer = {0};
     char program[320];
     int status;
-    if (argc != 1) {
-        fprintf(stderr, "usage: bulkhead [-f FILE] start\n");
+    if (alone(argc, argv))
         return 64;
-    }
-    (void)argv;
     if (control(ctl, CONTROL_STATUS, &answer, true) == 0) {
         printf("bulkhead runs already\n");
         return 0;
     }
+    if (ctl_try_certificates(ctl) < 0)
+        return 78;
     snprintf(program, sizeof program, "%.*s/master", STR_ARG(ctl->conf.libexec_dir));
     pid_t pid = fork();
     if (pid == 0) {
@@ -110,8 +121,8 @@ int
 ctl_stop(struct ctl *ctl, int argc, char **argv)
 {
     struct control_answer answer;
-    (void)argc;
-    (void)argv;
+    if (alone(argc, argv))
+        return 64;
     if (control(ctl, CONTROL_STOP, &answer, false) < 0)
         return 69; /* EX_UNAVAILABLE */
     for (int64_t end = now_ms() + START_MS; now_ms() < end; usleep(TICK_US))
@@ -127,11 +138,15 @@ int
 ctl_reload(struct ctl *ctl, int argc, char **argv)
 {
     struct control_answer answer;
-    (void)argc;
-    (void)argv;
+    if (alone(argc, argv))
+        return 64;
+    if (ctl_try_certificates(ctl) < 0)
+        return 78;
     if (control(ctl, CONTROL_RELOAD, &answer, false) < 0)
         return 78;
     printf("bulkhead reloaded\n");
+    if (ctl_try_aliases(ctl) < 0)
+        fprintf(stderr, "bulkhead: mail for these aliases waits until they are mended\n");
     return 0;
 }
 
@@ -190,8 +205,8 @@ int
 ctl_status(struct ctl *ctl, int argc, char **argv)
 {
     struct control_answer answer;
-    (void)argc;
-    (void)argv;
+    if (alone(argc, argv))
+        return 64;
     if (control(ctl, CONTROL_STATUS, &answer, false) < 0)
         return 69;
     if (ctl->json)

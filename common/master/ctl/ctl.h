@@ -31,12 +31,27 @@ int ctl_account(struct ctl *ctl, int argc, char **argv);
 
 /* Read ctl->config_path into ctl->conf; print every error; 0 or 78. */
 int ctl_read_config(struct ctl *ctl);
-/* The same from a descriptor. */
+/* For commands to what runs already: mistakes in it are no hindrance, if it says where that is. */
+int ctl_read_config_of_running(struct ctl *ctl);
+/* The first from a descriptor. */
 int ctl_read_config_from(struct ctl *ctl, int fd);
+/* Whether each certificate and its key are there, can be used, and belong together: 0, or -1 after
+ * printing what is wrong. What this user may not read is not looked at. */
+int ctl_try_certificates(struct ctl *ctl);
+/* Print what cannot be used in the aliases: 0, or -1 when there was something. */
+int ctl_try_aliases(struct ctl *ctl);
 /* What master says of its programs. 0, or -1 after printing why. */
 struct control_answer;
 int ctl_master_status(struct ctl *ctl, struct control_answer *answer_r);
 /* Ask a service one thing: connects to run_dir/SERVICE.bulkhead. 0, or -1 after printing why. */
 int ctl_ask(struct ctl *ctl, enum role service, struct msg *m, enum msg_type want);
+/* The account of this name, however it was written: 1; 0: there is none; below 0, after printing
+ * why: an exit status, negative. */
+enum { CTL_DIRECTORY_MAX = 256 };
+struct ctl_account {
+    uint32_t uid, gid;
+    char directory[CTL_DIRECTORY_MAX];
+};
+int ctl_find_account(struct ctl *ctl, const char *given, struct ctl_account *account_r);
 /* A text as a JSON string, to stdout. */
 void ctl_json_str(struct str s);

@@ -23,7 +23,7 @@ struct job {
     bool mboxo, to_mbox; /* -o, -m */
     const char *folder, *account, *path;
     uint32_t uid, gid;
-    char directory[256];
+    char directory[CTL_DIRECTORY_MAX];
     int root_fd;        /* the Maildir */
     int other_fd;       /* the source, or where to export */
     int ask_fd, say_fd; /* of the child: to have things synced */
@@ -188,32 +188,16 @@ child(struct job *j)
 static int
 find_account(struct ctl *ctl, struct job *j)
 {
-    struct msg m = {0};
-    struct buf last = buf_new(512);
-    bool more = true, found = false;
-    while (more && !found) {
-        msg_begin(&m, M_ACCOUNT_LIST);
-        msg_put_str(&m, buf_str(&last));
-        if (ctl_ask(ctl, R_AUTHD, &m, M_ACCOUNT_ROWS) < 0)
-            return 69;
-        more = msg_get_bool(&m);
-        for (uint32_t n = msg_get_u32(&m); n > 0 && !m.bad && !found; n--) {
-            struct str name = msg_get_str(&m);
-            j->uid = msg_get_u32(&m);
-            j->gid = msg_get_u32(&m);
-            struct str dir = msg_get_str(&m);
-            found = str_eq(name, str_z(j->account)) && dir.n < sizeof j->directory;
-            if (found)
-                memcpy(j->directory, dir.p, dir.n);
-            buf_reset(&last);
-            buf_add(&last, name);
-        }
-    }
-    msg_free(&m);
-    buf_free(&last);
-    if (!found)
+    struct ctl_account account = {0};
+    int found = ctl_find_account(ctl, j->account, &account);
+    if (found == 0)
         fprintf(stderr, "bulkhead: there is no account %s\n", j->account);
-    return found ? 0 : 67;
+    if (found <= 0)
+        return found == 0 ? 67 : -found;
+    j->uid = account.uid;
+    j->gid = account.gid;
+    memcpy(j->directory, account.directory, sizeof j->directory);
+    return 0;
 }
 
 /* The account's Maildir; it must be the user's. It is made by the first session, or here below the
@@ -320,9 +304,12 @@ parse(int argc, char **argv, struct job *j)
             return -1;
     }
     bool two = j->verb == 'i' || j->verb == 'e';
-    if (!j->verb || argc - i != 1 + two ||
-        (!folder_is_inbox(str_z(j->folder)) && !folder_check(str_z(j->folder))))
+    if (!j->verb || argc - i != 1 + two)
         return -1;
+    if (!folder_is_inbox(str_z(j->folder)) && !folder_check(str_z(j->folder))) {
+        fprintf(stderr, "bulkhead: this cannot be a folder's name: %s\n", j->folder);
+        return -1;
+    }
     j->account = argv[i];
     j->path = two ? argv[i + 1] : NULL;
     return 0;

@@ -266,9 +266,7 @@ ctl_privileges(struct ctl *ctl, int argc, char **argv)
     struct control_answer answer;
     struct priv p = {0};
     const char *svg = argc == 3 && strcmp(argv[1], "--svg") == 0 ? argv[2] : NULL;
-    if (argc == 2 && strcmp(argv[1], "--json") == 0)
-        ctl->json = true;
-    else if (argc != 1 && !svg) {
+    if (argc != 1 && !svg) {
         fprintf(stderr, "usage: bulkhead [-f FILE] privileges [--json | --svg FILE]\n");
         return 64;
     }

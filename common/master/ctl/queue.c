@@ -145,7 +145,7 @@ list(struct ctl *ctl, struct order *o)
     int status = ask_all(ctl, o);
     if (ctl->json)
         printf("\n]\n");
-    else
+    else if (status == 0) /* else nobody knows */
         printf("%zu message%s in the queue\n", o->count, o->count == 1 ? "" : "s");
     return status;
 }
@@ -223,17 +223,13 @@ usage(const char *why)
 
 /* The words behind the verb. */
 static int
-read_order(struct ctl *ctl, struct order *o, int argc, char **argv)
+read_order(struct order *o, int argc, char **argv)
 {
     struct err e;
     for (int i = 2; i < argc; i++) {
         const char *option = argv[i][0] == '-' ? argv[i] : NULL;
         if (strcmp(argv[i], "-n") == 0) {
             o->dry = true;
-            continue;
-        }
-        if (strcmp(argv[i], "--json") == 0) {
-            ctl->json = true;
             continue;
         }
         if (strcmp(argv[i], "all") == 0)
@@ -253,7 +249,7 @@ ctl_queue(struct ctl *ctl, int argc, char **argv)
     const char *verb = argc > 1 ? argv[1] : "";
     if (argc == 3 && strcmp(verb, "show") == 0)
         return show(ctl, argv[2]);
-    int status = read_order(ctl, &o, argc, argv);
+    int status = read_order(&o, argc, argv);
     if (status)
         return status;
     if (strcmp(verb, "list") == 0 && !o.dry)
