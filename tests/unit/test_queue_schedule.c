@@ -639,8 +639,8 @@ START_TEST(what_goes_ahead_takes_no_place)
 }
 END_TEST
 
-/* Two domains of one host that has room for one: the first turns out to be sent by another host now,
- * and the second has its turn all the same. */
+/* Two domains of one host that has room for one: the first turns out to be sent by another host
+ * now, and the second has its turn all the same. */
 START_TEST(a_domain_that_moves_away)
 {
     int64_t dead_ms;
