@@ -114,7 +114,7 @@ put_section(struct icell *ic, size_t i, const struct icell_item *x, uint64_t siz
     stream_put(&ic->s, buf_str(&name));
     if (need_of(x) == NEED_NAME) {
         if (icell_hot_header(ic, i, &header, NULL) == 0)
-            icell_section_fields(&x->section, header, &room);
+            icell_section_fields(&x->section, header, icell_ends_blank(header), &room);
         found.bytes = buf_str(&room);
         put_found(ic, &x->section, &found);
     } else if (icell_section_find(ic, &x->section, size, &room, &found)) {

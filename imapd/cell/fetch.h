@@ -87,8 +87,11 @@ struct icell_found {
  */
 bool icell_section_find(struct icell *ic, const struct icell_section *s, uint64_t size,
                         struct buf *room, struct icell_found *found_r);
-/* The fields of a header that the section names. */
-void icell_section_fields(const struct icell_section *s, struct str header, struct buf *room);
+/* The fields of a header that the section names, and the empty line if blank: a message without it
+ * has none here either (RFC 3501 6.4.5). */
+void icell_section_fields(const struct icell_section *s, struct str header, bool blank,
+                          struct buf *room);
+bool icell_ends_blank(struct str header);
 /* Whether the fields that are kept of every message are enough. */
 bool icell_section_is_hot(const struct icell_section *s);
 /* Whether the header alone is enough to find it. */

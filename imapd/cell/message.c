@@ -109,11 +109,13 @@ icell_is_hot(struct str name)
     return false;
 }
 
-/* The hot fields of the loaded message, kept when they are not too many. */
+/* The hot fields of the loaded message and its empty line if it has one, kept when they are not too
+ * many. */
 static void
 gather_hot(struct icell *ic, size_t i)
 {
-    struct header h = header_of(str_sub(ic->msg.file.text, 0, ic->msg.file.body_at));
+    struct str header = str_sub(ic->msg.file.text, 0, ic->msg.file.body_at);
+    struct header h = header_of(header);
     struct header_field f;
     buf_reset(&ic->hot);
     while (header_next(&h, &f))
@@ -122,6 +124,8 @@ gather_hot(struct icell *ic, size_t i)
             if (!str_ends(f.whole, STR("\n")))
                 buf_addz(&ic->hot, "\r\n");
         }
+    if (icell_ends_blank(header))
+        buf_addz(&ic->hot, "\r\n");
     if (!h.over && buf_ok(&ic->hot) && ic->hot.n <= HOT_MAX)
         mailcache_put(&ic->mb, i, MAILCACHE_HEADER, buf_str(&ic->hot));
 }

@@ -106,10 +106,12 @@ in_part(const struct mailfile *file, const struct mime_part *p, struct str want)
     return found;
 }
 
-/* Texts, and the headers of messages inside. */
+/* Texts, and the headers of parts and of messages inside; what is empty is in every body. */
 static bool
 in_body(struct icell *ic, size_t i, struct str want)
 {
+    if (want.n == 0)
+        return true;
     if (icell_load_mime(ic, i, NULL) < 0)
         return false;
     const struct mime *m = &ic->msg.mime;
@@ -118,8 +120,7 @@ in_body(struct icell *ic, size_t i, struct str want)
     bool found = false;
     for (size_t k = 0; k < m->n && !found; k++) {
         const struct mime_part *p = &m->parts[k];
-        bool inner = p->parent != MIME_NONE && m->parts[p->parent].kind == MIME_MESSAGE;
-        if (inner)
+        if (k > 0) /* the first is the message */
             found =
                 in_header(icell_range(file, p->header_at, p->body_at, &room), str_of("", 0), want);
         if (!found && p->kind == MIME_LEAF && str_caseeq(p->type, STR("text")))

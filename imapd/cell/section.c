@@ -42,6 +42,12 @@ named(const struct icell_section *s, struct str name)
 }
 
 bool
+icell_ends_blank(struct str header)
+{
+    return str_eq(header, STR("\r\n")) || str_ends(header, STR("\n\r\n"));
+}
+
+bool
 icell_section_is_hot(const struct icell_section *s)
 {
     bool hot = s->npath == 0 && s->text == ICELL_FIELDS;
@@ -51,7 +57,7 @@ icell_section_is_hot(const struct icell_section *s)
 }
 
 void
-icell_section_fields(const struct icell_section *s, struct str header, struct buf *room)
+icell_section_fields(const struct icell_section *s, struct str header, bool blank, struct buf *room)
 {
     struct header h = header_of(header);
     struct header_field f;
@@ -61,7 +67,8 @@ icell_section_fields(const struct icell_section *s, struct str header, struct bu
             if (!str_ends(f.whole, STR("\n")))
                 buf_addz(room, "\r\n");
         }
-    buf_addz(room, "\r\n");
+    if (blank)
+        buf_addz(room, "\r\n");
 }
 
 bool
@@ -94,7 +101,9 @@ icell_section_find(struct icell *ic, const struct icell_section *s, uint64_t siz
     found_r->to = body;
     if (s->text == ICELL_FIELDS || s->text == ICELL_FIELDS_NOT) {
         struct buf text = buf_new(MAILFILE_WHOLE);
-        icell_section_fields(s, icell_range(&ic->msg.file, header, body, &text), room);
+        uint64_t tail = body - header < 3 ? header : body - 3;
+        bool blank = icell_ends_blank(icell_range(&ic->msg.file, tail, body, &text));
+        icell_section_fields(s, icell_range(&ic->msg.file, header, body, &text), blank, room);
         buf_free(&text);
         found_r->range = false;
         found_r->bytes = buf_str(room);

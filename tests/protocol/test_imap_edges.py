@@ -61,6 +61,40 @@ class Numbers(test_imap_more.Base):
             self.assertTrue(got.endswith(b" MODSEQ %d\r\n" % want), (options, got))
 
 
+class Texts(test_imap_more.Base):
+    def plant_all(self, *messages):
+        for i, m in enumerate(messages):
+            self.plant("cur/%d.a.h:2," % (i + 1), m)
+        return self.selected()
+
+    def test_no_empty_line_is_made_up(self):
+        """RFC 3501 6.4.5: but in a message that has neither a body nor the empty line."""
+        c = self.plant_all(b"Subject: x\r\nX-A: y\r\n", b"Subject: x", b"Subject: x\r\nX-A: y\r\n\r\n", b"\r\nbody\r\n")
+        for section, want in ((b"HEADER.FIELDS (Subject)", (b"Subject: x\r\n", b"Subject: x\r\n", b"Subject: x\r\n\r\n", b"\r\n")),
+                              (b"HEADER.FIELDS (X-A)", (b"X-A: y\r\n", b"", b"X-A: y\r\n\r\n", b"\r\n")),
+                              (b"HEADER.FIELDS.NOT (Subject)", (b"X-A: y\r\n", b"", b"X-A: y\r\n\r\n", b"\r\n"))):
+            for _ in range(2):  # made, and kept
+                for i, text in enumerate(want):
+                    said = b"".join(self.ask(c, b"FETCH %d BODY.PEEK[%s]" % (i + 1, section)))
+                    self.assertEqual(said, b"* %d FETCH (BODY[%s] {%d}\r\n%s)\r\n" % (i + 1, section, len(text), text))
+
+    def test_the_header_of_a_part_is_in_the_body(self):
+        part = b"--b\r\nContent-Type: %s; name=%s\r\n\r\nabc\r\n"
+        c = self.plant_all(b"Subject: x\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n" +
+                           part % (b"text/plain", b"first.txt") + part % (b"application/pdf", b"second.pdf") + b"--b--\r\n",
+                           b"Content-Type: application/pdf; name=second.pdf\r\n\r\nabc\r\n")
+        for key, want in ((b"TEXT second.pdf", b" 1 2"), (b"BODY second.pdf", b" 1"), (b"BODY first.txt", b" 1"), (b"BODY Subject", b""),
+                          (b'BODY ""', b" 1 2"), (b'NOT BODY ""', b"")):
+            self.assertEqual(self.ask(c, b"SEARCH " + key), [b"* SEARCH%s\r\n" % want], key)
+
+    def test_the_bytes_of_windows_1252(self):
+        c = self.plant_all(b"Subject: =?windows-1252?q?it=92s?=\r\nContent-Type: text/plain; charset=windows-1252\r\n\r\n5 \x80\r\n")
+        for key, text in ((b"SUBJECT", "it\u2019s"), (b"BODY", "5 \u20ac")):
+            raw = text.encode()
+            self.assertEqual(self.ask(c, b"SEARCH CHARSET UTF-8 %s {%d+}\r\n%s" % (key, len(raw), raw)), [b"* SEARCH 1\r\n"])
+        self.assertIn("5 \u20ac".encode(), b"".join(self.ask(c, b"FETCH 1 PREVIEW")))
+
+
 class Literals(test_imap_more.Base):
     def folders(self, c):
         return b"".join(self.ask(c, b'LIST "" *'))

@@ -407,6 +407,10 @@ START_TEST(decoding)
         {"a =?x", "a =?x"},
         {"=?utf-8?q?a?= b =?utf-8*en?Q?c?=", "a b c"},
         {"=?utf-8?z?a?=", "=?utf-8?z?a?="},
+        {"=?windows-1252?q?=80=92=93=A0=E9=81?=",
+         "\xe2\x82\xac\xe2\x80\x99\xe2\x80\x9c\xc2\xa0\xc3\xa9\xc2\x81"},
+        {"=?iso-8859-15?q?=A4=A5=BE?=", "\xe2\x82\xac\xc2\xa5\xc5\xb8"},
+        {"=?iso-8859-1?q?=A4=80?=", "\xc2\xa4\xc2\x80"},
         {"=?=?=?utf-8?q?x?=", "=?=?x"},
         {"=?utf-8?q?a", "=?utf-8?q?a"},
     };

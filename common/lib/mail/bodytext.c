@@ -94,25 +94,62 @@ bodytext_decode(struct buf *out, struct str in, struct str encoding)
         buf_add(out, in);
 }
 
+/* What a byte of windows-1252 from 0x80 on is; the five that are nothing are themselves. */
+static unsigned
+windows_1252(unsigned c)
+{
+    static const uint16_t from_80[32] = {
+        0x20ac, 0x81,   0x201a, 0x192,  0x201e, 0x2026, 0x2020, 0x2021, 0x2c6,  0x2030, 0x160,
+        0x2039, 0x152,  0x8d,   0x17d,  0x8f,   0x90,   0x2018, 0x2019, 0x201c, 0x201d, 0x2022,
+        0x2013, 0x2014, 0x2dc,  0x2122, 0x161,  0x203a, 0x153,  0x9d,   0x17e,  0x178};
+    return c < 0xa0 ? from_80[c - 0x80] : c;
+}
+
+static unsigned
+iso_8859_15(unsigned c)
+{
+    static const char bytes[] = "\xa4\xa6\xa8\xb4\xb8\xbc\xbd\xbe";
+    static const uint16_t is[] = {0x20ac, 0x160, 0x161, 0x17d, 0x17e, 0x152, 0x153, 0x178};
+    const char *at = memchr(bytes, (int)c, sizeof bytes - 1);
+    return at ? is[at - bytes] : c;
+}
+
+static unsigned
+iso_8859_1(unsigned c)
+{
+    return c;
+}
+
 void
 bodytext_utf8(struct buf *out, struct str in, struct str charset)
 {
-    static const char *const latin[] = {"iso-8859-1", "latin1", "iso-8859-15", "windows-1252",
-                                        "cp1252"};
-    bool convert = false;
-    for (size_t i = 0; i < sizeof latin / sizeof latin[0]; i++)
-        convert |= str_caseeq(charset, str_z(latin[i]));
-    if (!convert) {
+    static const struct {
+        const char *name;
+        unsigned (*is)(unsigned c);
+    } known[] = {{"iso-8859-1", iso_8859_1},
+                 {"latin1", iso_8859_1},
+                 {"iso-8859-15", iso_8859_15},
+                 {"windows-1252", windows_1252},
+                 {"cp1252", windows_1252}};
+    unsigned (*is)(unsigned c) = NULL;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (str_caseeq(charset, str_z(known[i].name)))
+            is = known[i].is;
+    if (!is) {
         buf_add(out, in);
         return;
     }
     for (size_t i = 0; i < in.n; i++) {
-        unsigned char c = (unsigned char)in.p[i];
-        if (c >= 0x80) {
-            buf_addc(out, (char)(0xc0 | c >> 6));
-            c = 0x80 | (c & 0x3f);
+        unsigned c = (unsigned char)in.p[i];
+        if (c < 0x80) {
+            buf_addc(out, (char)c);
+            continue;
         }
-        buf_addc(out, (char)c);
+        c = is(c);
+        if (c >= 0x800)
+            buf_addc(out, (char)(0xe0 | c >> 12));
+        buf_addc(out, (char)(c >= 0x800 ? 0x80 | (c >> 6 & 0x3f) : 0xc0 | c >> 6));
+        buf_addc(out, (char)(0x80 | (c & 0x3f)));
     }
 }
 

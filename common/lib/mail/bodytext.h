@@ -2,9 +2,8 @@
  * bodytext: transfer encodings and charsets undone, as far as SEARCH needs (RFC 2045 6, RFC 2047).
  *
  * Used by the imapd cell. Lenient: what does not decode stays as it is. Charsets known are UTF-8,
- * US-ASCII, ISO-8859-1, -15 and windows-1252 (the last two as if ISO-8859-1 where they agree); text
- * in others is passed through as it is. Output is bounded by its buf; every step takes input
- * (catalogue H17).
+ * US-ASCII, ISO-8859-1, -15 and windows-1252; text in others is passed through as it is. Output is
+ * bounded by its buf; every step takes input (catalogue H17).
  */
 #pragma once
 #include "lib/base/buf.h"

@@ -107,16 +107,6 @@ take_encoded(struct buf *out, struct str text)
     }
 }
 
-/* The bytes that differ from ISO-8859-1. */
-static bool
-differs(struct str charset, unsigned char c)
-{
-    if (str_caseeq(charset, STR("windows-1252")))
-        return c >= 0x80 && c < 0xa0;
-    return str_caseeq(charset, STR("iso-8859-15")) &&
-           memchr("\xa4\xa6\xa8\xb4\xb8\xbc\xbd\xbe", c, 8);
-}
-
 static int
 to_utf8(struct str bytes, struct str charset, struct buf *out)
 {
@@ -127,10 +117,7 @@ to_utf8(struct str bytes, struct str charset, struct buf *out)
                  str_caseeq(charset, STR("windows-1252"));
     if (!utf8 && !latin)
         return -1;
-    for (size_t i = 0; i < bytes.n; i++)
-        if (!bytes.p[i] || differs(charset, (unsigned char)bytes.p[i]))
-            return -1;
-    if (utf8 && !str_utf8(bytes))
+    if (str_chr(bytes, '\0') >= 0 || (utf8 && !str_utf8(bytes)))
         return -1;
     bodytext_utf8(out, bytes, charset);
     return 0;

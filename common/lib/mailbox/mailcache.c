@@ -17,7 +17,7 @@ struct file_head {
     char magic[8];
     uint64_t id;
 };
-#define FILE_MAGIC "BHCACHE1"
+#define FILE_MAGIC "BHCACHE2"
 
 struct item {
     uint32_t magic;
