@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { JOURNAL_MAX = 16 << 20, RECORD_MAX = 1 << 20, READ_BLOCK = 8192 };
+enum { JOURNAL_MAX = 16 << 20, RECORD_MAX = 2 << 20, READ_BLOCK = 8192 };
 
 struct head {
     uint32_t length, type;
@@ -191,21 +191,27 @@ take_u32(struct str *bytes)
     return v;
 }
 
-static void
+/* -1: out of memory. */
+static int
 apply_expanded(struct message *m, struct rcpt *r, struct str bytes)
 {
     uint32_t notify = take_u32(&bytes);
     if (!dsn_notify_ok(notify))
-        return;
+        return 0;
     while (bytes.n >= sizeof(uint32_t)) {
         uint32_t length = take_u32(&bytes);
         if (length > bytes.n)
-            return;
-        (void)message_add_expanded(m, r, notify, str_sub(bytes, 0, length));
+            return 0;
+        struct str address = str_sub(bytes, 0, length);
+        if (message_add_expanded(m, r, notify, address) < 0 && message_has_room(m, address)) {
+            errno = ENOMEM;
+            return -1;
+        }
         bytes = str_from(bytes, length);
     }
     r->state = RCPT_DONE;
     r->marked = true;
+    return 0;
 }
 
 static void
@@ -242,7 +248,8 @@ apply_attempt(struct entry *entry, struct str bytes)
     if (bytes.n != sizeof a)
         return;
     memcpy(&a, bytes.p, sizeof a);
-    entry->attempts = a.attempts;
+    if (a.attempts > entry->attempts)
+        entry->attempts = a.attempts;
     if (entry->flags & ENTRY_AGED)
         return;
     int64_t since_s;
@@ -252,7 +259,7 @@ apply_attempt(struct entry *entry, struct str bytes)
     entry->born_s = clock_steady_s() - (int64_t)a.age_s - since_s;
 }
 
-static void
+static int
 apply(struct message *m, uint32_t type, struct str bytes)
 {
     if (type == J_ATTEMPT || type == J_WARNED) {
@@ -260,18 +267,18 @@ apply(struct message *m, uint32_t type, struct str bytes)
             m->warned = true;
         else
             apply_attempt(m->entry, bytes);
-        return;
+        return 0;
     }
     if (type == J_OWED) {
         apply_owed(m, bytes);
-        return;
+        return 0;
     }
     uint32_t index = take_u32(&bytes);
     if (index >= m->nrcpt)
-        return;
+        return 0;
     struct rcpt *r = m->rcpts[index];
     if (type == J_EXPANDED) {
-        apply_expanded(m, r, bytes);
+        return apply_expanded(m, r, bytes);
     } else if (type == J_RCPT) {
         uint32_t state = take_u32(&bytes);
         if (state == RCPT_DONE || state == RCPT_BOUNCED) {
@@ -282,6 +289,7 @@ apply(struct message *m, uint32_t type, struct str bytes)
     } else if (type == J_DEFERRED) {
         r->text = r->recorded = arena_str(&m->arena, str_sub(bytes, 0, REASON_MAX));
     }
+    return 0;
 }
 
 /* What is appended after damage would never be read: a recipient marked there would get the message
@@ -322,7 +330,7 @@ journal_replay(struct message *m, struct err *e)
         struct str bytes = str_sub(left, sizeof h, h.length);
         if (h.length > RECORD_MAX || bytes.n != h.length || check_of(h.type, bytes) != h.check)
             break;
-        apply(m, h.type, bytes);
+        ok = apply(m, h.type, bytes);
         left = str_from(left, sizeof h + h.length);
     }
     if (ok == 0 && left.n)

@@ -84,6 +84,7 @@ main(int argc, char **argv)
     qmgr.dir = start_fd(&start, "dir.queue");
     if (store_open(qmgr.dir < 0 ? conf.queue_dir.p : NULL, &e) < 0)
         log_fatal("%s", e.text);
+    store_lock();
     syncer_start();
     struct guard_dir dirs[] = {{.dirfd = qmgr.dir, .write = true}};
     struct guard guard = {

@@ -70,18 +70,20 @@ message_bare(struct str address)
     return address.n && address.p[0] == '\\' ? str_from(address, 1) : address;
 }
 
+bool
+message_has_room(const struct message *m, struct str address)
+{
+    return address.n && address.n <= QFILE_ADDR_MAX + 1 && m->nrcpt < EXPANDED_MAX;
+}
+
 int
 message_add_rcpt(struct message *m, struct str address)
 {
-    if (address.n == 0 || address.n > QFILE_ADDR_MAX + 1)
-        return -1;
     for (size_t i = 0; i < m->nrcpt; i++)
         if (str_caseeq(m->rcpts[i]->address, address))
             return 0;
-    if (m->nrcpt >= EXPANDED_MAX)
-        return -1;
-    struct str kept = arena_str(&m->arena, address);
-    return kept.p && append_rcpt(m, kept) ? 0 : -1;
+    struct str kept = message_has_room(m, address) ? arena_str(&m->arena, address) : STR("");
+    return kept.n && append_rcpt(m, kept) ? 0 : -1;
 }
 
 int
@@ -473,7 +475,8 @@ message_expand(struct message *m, struct rcpt *r, const struct str *addresses, s
     unsigned notify = n > 1 ? dsn_notify_expanded(r->notify) : r->notify;
     int ok = 0;
     for (size_t i = 0; ok == 0 && i < n; i++)
-        ok = message_add_expanded(m, r, notify, addresses[i]);
+        if (message_add_expanded(m, r, notify, addresses[i]) < 0)
+            ok = message_has_room(m, addresses[i]) ? -1 : -2;
     if (ok == 0) {
         journal_put_expanded(&record, r->index, notify, m->rcpts + before, m->nrcpt - before);
         if (n > 1)
@@ -489,7 +492,7 @@ message_expand(struct message *m, struct rcpt *r, const struct str *addresses, s
         m->nrcpt = before;
         m->owed = owed;
         r->report = REPORT_NONE;
-        return -1;
+        return ok;
     }
     r->marked = true;
     m->open += m->nrcpt - before;

@@ -158,6 +158,9 @@ extern struct qmgr qmgr;
 
 /* store.c: names and files. Functions return -1 with errno. */
 int store_open(const char *path_or_null, struct err *e);
+/* Waits for another qmgr to end: two at one queue would remove each other's names (place.c).
+ * master, when it was killed, starts the next while the one before is at its end. */
+void store_lock(void);
 void store_new_id(char id_r[ID_LEN + 1]);
 bool store_id_ok(struct str id);
 /* tmp/ID: a descriptor to write, and one to read, if wanted. */
@@ -284,14 +287,16 @@ int message_file(struct message *m);    /* to be closed by the caller; -1 with e
 void message_mark(struct message *m);   /* on record what is done, while others are open */
 void message_settle(struct message *m); /* conclude this attempt if no recipient is open any more */
 int message_add_rcpt(struct message *m, struct str address); /* by expansion; 0 also when known */
+/* Whether this one more may be a recipient: when it could not be added, memory was out. */
+bool message_has_room(const struct message *m, struct str address);
 /* The same, with the sender's wishes: those of the alias, but notify. */
 int message_add_expanded(struct message *m, const struct rcpt *alias, unsigned notify,
                          struct str address);
 /* An answer of local or relay, put on record where it must be, and logged. */
 void message_outcome(struct message *m, struct rcpt *r, enum outcome outcome, struct str dsn,
                      struct str text, struct str relay);
-/* An alias led from r to these addresses: durable, then they are recipients. -1: nothing has
- * changed. */
+/* An alias led from r to these addresses: durable, then they are recipients. -1: not
+ * now; -2: never, they are too many or too long. Then nothing has changed. */
 int message_expand(struct message *m, struct rcpt *r, const struct str *addresses, size_t n);
 bool message_is_local(struct str address);
 int64_t message_age_s(const struct message *m);

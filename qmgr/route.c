@@ -489,10 +489,15 @@ on_outcome(struct lane *lane, struct msg *in)
     if (outcome == OUTCOME_EXPANDED) {
         if (lane->nexpanded == 0 || lane->expanded_index != index)
             return -1;
-        if (message_expand(job->message, r, lane->expanded, lane->nexpanded) < 0) {
+        int ok = message_expand(job->message, r, lane->expanded, lane->nexpanded);
+        if (ok == -1) {
             outcome = OUTCOME_LATER;
             dsn = STR("4.3.0");
             text = STR("the expansion could not be recorded");
+        } else if (ok < 0) {
+            outcome = OUTCOME_NEVER;
+            dsn = STR("5.2.4");
+            text = STR("the recipients and those that aliases lead to are too many");
         }
     }
     message_outcome(job->message, r, (enum outcome)outcome, dsn, text,

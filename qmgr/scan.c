@@ -8,17 +8,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What a process before us left: tmp/ is cleared, new/ and cur/ are taken in, a little in each
+/* What a process before us left: tmp/ is cleared; new/ and cur/ are taken in, a little in each
  * turn, so that accepting and delivering go on meanwhile. */
-enum { PER_TURN = 500, /* names */ TIME_PART = 9 };
+enum { PER_TURN = 500 /* names */ };
 
 static struct {
     struct loop_timer timer;
-    enum stage { TMP, HOLD, NEW, CUR, CUR_XX, JOURNAL, JOURNAL_XX, END } stage;
+    enum stage { HOLD, NEW, CUR, CUR_XX, JOURNAL, JOURNAL_XX, END } stage;
     DIR *dir, *above; /* what is being read; the directory above in stages _XX */
     size_t found, orphans, undone, empty;
     bool partly; /* something could not be read: what looks like an orphan may be none */
-    char started[ID_LEN + 1]; /* IDs from this one on are of our own sessions */
 } the;
 
 static DIR *
@@ -104,19 +103,10 @@ look_at_journal(const char *name)
     the.orphans += store_drop_orphan(name);
 }
 
-/* A file in tmp/ whose session went with our predecessor: nobody was told 250 for it. Those of our
- * own life carry a later time in their name. */
-static void
-clear(const char *name)
-{
-    if (strlen(name) != ID_LEN || memcmp(name, the.started, TIME_PART) < 0)
-        store_discard(name);
-}
-
 static void
 next_stage(void)
 {
-    static const enum stage next[] = {HOLD, NEW, CUR, JOURNAL, CUR, END, JOURNAL};
+    static const enum stage next[] = {NEW, CUR, JOURNAL, CUR, END, JOURNAL};
     enum stage was = the.stage;
     if (the.dir)
         closedir(the.dir);
@@ -126,8 +116,7 @@ next_stage(void)
         the.dir = the.above;
         return;
     }
-    int fd = the.stage == HOLD      ? qmgr.hold
-             : the.stage == NEW     ? qmgr.new
+    int fd = the.stage == NEW       ? qmgr.new
              : the.stage == CUR     ? qmgr.cur
              : the.stage == JOURNAL ? qmgr.journal
                                     : -1;
@@ -157,9 +146,6 @@ static void
 look_at(const char *name)
 {
     switch (the.stage) {
-    case TMP:
-        clear(name);
-        break;
     case HOLD:
         take_in(name, PLACE_HOLD);
         break;
@@ -211,11 +197,29 @@ on_turn(struct loop_timer *t)
     loop_timer_set(&qmgr.loop, t, now_ms() + 1);
 }
 
+/* Files whose sessions went with our predecessor: nobody was told 250 for them. There are no more
+ * of them than it had sessions, and none is of ours yet. */
+static void
+clear_tmp(void)
+{
+    const struct dirent *d;
+    DIR *dir = open_stage(qmgr.tmp);
+    while (dir && (d = readdir(dir)))
+        if (d->d_name[0] != '.')
+            store_discard(d->d_name);
+    if (dir)
+        closedir(dir);
+}
+
 void
 scan_start(void)
 {
     the.timer.fire = on_turn;
-    the.dir = open_stage(qmgr.tmp);
-    store_new_id(the.started);
+    clear_tmp();
+    the.dir = open_stage(qmgr.hold);
+    if (!the.dir) {
+        log_error("queue: cannot be read: %s", strerror(errno));
+        the.partly = true;
+    }
     loop_timer_set(&qmgr.loop, &the.timer, now_ms());
 }

@@ -725,6 +725,7 @@ move_route(struct sched_route *route, struct sched_site *site)
     site->refs++;
     route->site = site;
     reopen(route);
+    unblock(old); /* its turn there is the next one's */
     release_site(old);
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -92,6 +93,21 @@ store_open(const char *path_or_null, struct err *e)
     if (fsync(qmgr.dir) < 0 || fsync(qmgr.cur) < 0 || fsync(qmgr.journal) < 0)
         return err_errno(e, "queue");
     return 0;
+}
+
+void
+store_lock(void)
+{
+    /* Held until this process ends. Opened here: what master holds open would keep it locked. */
+    int fd = openat(qmgr.dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return;
+    if (fd >= 0 && errno == EWOULDBLOCK) {
+        log_info("queue: waiting for another process to leave it");
+        if (flock(fd, LOCK_EX) == 0)
+            return;
+    }
+    log_warn("queue: cannot be locked: %s", strerror(errno));
 }
 
 /* 45 bits of milliseconds, then 55 random ones: names sort by age, and cannot be guessed. */

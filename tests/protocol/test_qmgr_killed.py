@@ -1,4 +1,5 @@
 """qmgr killed in the middle of a message: what is done is not done again."""
+import json
 import os
 import signal
 import socket
@@ -68,6 +69,36 @@ def no_second_delivery(s, fast, how):
         raise AssertionError(f"delivered {fast.got - before} times\n{s.tail(20)}")
 
 
+def names(s, ident):
+    return [os.path.join(d, n) for d, _, files in os.walk(f"{s.dir}/queue") for n in files
+            if n.startswith(ident + ".")]
+
+
+def two_at_once(s):
+    """master is killed, and starts anew while the qmgr of before has not ended: a message that has two names for a
+    moment keeps one."""
+    subprocess.run([os.path.join(BIN, "sendmail"), "-C", s.conf, "-f", "root@example.org", "a@[127.0.0.3]"],
+                   input=b"Subject: y\n\ny\n", check=True)
+
+    def late():
+        return [r["id"] for r in json.loads(s.ctl("--json", "queue", "list")) if "127.0.0.3" in r["reason"]]
+
+    wait_for(late)
+    ident = late()[0]
+    old = pid_of(s, "qmgr")
+    slow = subprocess.Popen(["strace", "-qq", "-o", "/dev/null", "-p", str(old), "-e", "trace=fsync",
+                             "-e", "inject=fsync:delay_enter=2000000"])  # a disk that takes 2 s to sync
+    time.sleep(0.3)
+    before = names(s, ident)
+    os.kill(pid_of(s, "master"), signal.SIGKILL)
+    time.sleep(0.5)
+    wait_for(lambda: any(r["program"] == "qmgr" and r["pid"] not in (0, old) for r in s.status()))
+    slow.wait(20)
+    wait_for(lambda: not os.path.exists(f"/proc/{old}"))
+    wait_for(lambda: (rows := s.status()) and all(r["state"] == "ready" for r in rows))
+    assert len(before) == 2 and len(names(s, ident)) == 1, (before, names(s, ident), s.tail(30))
+
+
 def main():
     r = Report()
     port = free_ports(1)[0]
@@ -77,6 +108,7 @@ def main():
         r.run("killed: the recipient that was done gets no second message", no_second_delivery, s,
               fast, signal.SIGKILL)
         r.run("stopped: nor does it", no_second_delivery, s, fast, signal.SIGTERM)
+        r.run("master killed: two of them are never at the queue", two_at_once, s)
     r.end()
 
 

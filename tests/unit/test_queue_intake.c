@@ -426,6 +426,7 @@ START_TEST(while_a_sync_is_under_way)
     turn();
     bring(&s[1]);
     bring(&s[2]);
+    turn_ms(3);
     scan_start();
     turn();
     ck_assert_uint_eq(index_count(), 0);

@@ -308,6 +308,36 @@ START_TEST(an_alias_is_recorded_first)
 }
 END_TEST
 
+/* With the message's other recipients they are too many: its sender is told so now. */
+START_TEST(an_alias_of_too_many)
+{
+    enum { PART = 1000 };
+    static char names[EXPANDED_MAX][16];
+    const char *to[PART];
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    message_start(accept_message("s@example.com", alice, 1), 0);
+    turn();
+    int lane = take_lane();
+    take_job(lane, index, &again);
+    for (int i = 0; i < EXPANDED_MAX; i++) {
+        snprintf(names[i], sizeof names[i], "u%d@far", i);
+        to[i % PART] = names[i];
+        if (i % PART == PART - 1) {
+            expand(lane, 0, to, PART);
+            turn();
+        }
+    }
+    outcome(lane, 0, OUTCOME_EXPANDED);
+    turn_ms(100); /* each of them was compared with all before it */
+    ck_assert_uint_eq(files("journal"), 0);
+    struct index_at at = index_after(STR(""));
+    const struct entry *notice = index_next(&at);
+    ck_assert_uint_eq(index_count(), 1);
+    ck_assert_int_eq(notice->origin, 'b');
+}
+END_TEST
+
 /* Each closes that lane, and the job goes to another; after three the message waits. */
 static void
 misbehave(int lane, int how)
@@ -877,6 +907,7 @@ suite_queue_lanes(void)
     tcase_add_test(t, active_at_its_ceiling);
     tcase_add_test(t, one_done_one_later);
     tcase_add_test(t, an_alias_is_recorded_first);
+    tcase_add_test(t, an_alias_of_too_many);
     tcase_add_loop_test(t, a_lane_that_breaks_the_rules, 0, 9);
     tcase_add_test(t, a_lane_that_has_just_gone);
     tcase_add_test(t, many_recipients_go_one_by_one);

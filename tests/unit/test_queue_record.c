@@ -500,7 +500,7 @@ END_TEST
 /* Too many, too long, or no room: it is as if it had not been tried. */
 START_TEST(an_expansion_that_fails)
 {
-    enum { MANY = 4000, LONG = 300 };
+    enum { LONG = QFILE_ADDR_MAX + 2 };
     static struct str to[EXPANDED_MAX];
     static char names[EXPANDED_MAX][LONG];
     struct qfile_rcpt rcpt = {.address = STR("a@example.org"), .notify = DSN_SUCCESS};
@@ -513,16 +513,12 @@ START_TEST(an_expansion_that_fails)
         memset(names[i], 'x', sizeof names[i]);
         snprintf(names[i], 8, "%07zu", i);
         names[i][7] = '@';
-        to[i] = str_of(names[i], LONG);
+        to[i] = str_of(names[i], _i == 1 && i == 2 ? LONG : LONG - 1);
     }
     m->open = 1;
     if (_i == 2)
         qmgr.journal = -1;
-    ck_assert_int_eq(message_expand(m, m->rcpts[0], to,
-                                    _i == 0   ? EXPANDED_MAX
-                                    : _i == 1 ? MANY
-                                              : 2),
-                     -1);
+    ck_assert_int_eq(message_expand(m, m->rcpts[0], to, _i ? 3 : EXPANDED_MAX), _i == 2 ? -1 : -2);
     qmgr.journal = journal;
     ck_assert_uint_eq(m->nrcpt, 1);
     ck_assert_uint_eq(m->owed, 0);
@@ -537,6 +533,52 @@ START_TEST(an_expansion_that_fails)
     ck_assert_uint_eq(m->nrcpt, 1);
     ck_assert_int_eq(m->rcpts[0]->state, RCPT_TODO);
     message_free(m);
+}
+END_TEST
+
+/* As many as there may be, each as long as it may be. Whoever reads that, with however little
+ * memory, knows of all of them, or says that it cannot read it now. */
+START_TEST(the_largest_expansion)
+{
+    enum { MANY = EXPANDED_MAX - 1, LONG = QFILE_ADDR_MAX + 1, STEP = 192 * 1024, STEPS = 50 };
+    static struct str to[MANY];
+    static char names[MANY][LONG];
+    static const char *const alias[] = {"a@example.org"};
+    struct entry *entry = accept_message("s@example.com", alias, 1);
+    struct message *m = load(entry);
+    int failed = 0, whole = 0;
+    for (size_t i = 0; i < MANY; i++) {
+        memset(names[i], 'x', LONG);
+        snprintf(names[i], 8, "%07zu", i);
+        names[i][7] = '@';
+        to[i] = str_of(names[i], LONG);
+    }
+    m->open = 1;
+    ck_assert_int_eq(message_expand(m, m->rcpts[0], to, MANY), 0);
+    message_free(m);
+    for (int i = 0; i < STEPS; i++) {
+        int status;
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct err e = {0};
+            unsigned long pages = 0;
+            FILE *f = fopen("/proc/self/statm", "r");
+            if (fscanf(f, "%lu", &pages) != 1)
+                _exit(9);
+            (void)fclose(f);
+            rlim_t room = pages * 4096 + (rlim_t)i * STEP;
+            setrlimit(RLIMIT_AS, &(struct rlimit){room, room});
+            m = message_load(entry, &e);
+            _exit(!m ? (e.class == ERR_TEMPORARY ? 1 : 2) : m->nrcpt == EXPANDED_MAX ? 0 : 3);
+        }
+        ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) < 2, "step %d: %x", i, status);
+        *(WEXITSTATUS(status) ? &failed : &whole) += 1;
+    }
+#ifndef BH_SANITIZE /* which has no memory for itself then */
+    ck_assert_int_gt(failed, 5);
+    ck_assert_int_gt(whole, 5);
+#endif
 }
 END_TEST
 
@@ -606,9 +648,10 @@ START_TEST(what_this_process_knows_better)
         buf_free(&b);
     }
     message_free(m);
+    entry->attempts = (unsigned)_i * 3; /* two could not be written: the disk was full */
     clock_shift.wall_s += 40000;
     m = load(entry);
-    ck_assert_uint_eq(entry->attempts, (unsigned)_i);
+    ck_assert_uint_eq(entry->attempts, (unsigned)_i * 3);
     ck_assert_int_le(message_age_s(m), 1);
     message_free(m);
 }
@@ -635,6 +678,7 @@ suite_queue_record(void)
     tcase_add_test(t, reading_makes_nothing);
     tcase_add_test(t, records_that_make_no_sense);
     tcase_add_loop_test(t, an_expansion_that_fails, 0, 3);
+    tcase_add_test(t, the_largest_expansion);
     tcase_add_test(t, an_expansion_to_known_ones);
     tcase_add_test(t, time_that_nobody_watched);
     tcase_add_loop_test(t, what_this_process_knows_better, 0, 2);

@@ -639,6 +639,37 @@ START_TEST(what_goes_ahead_takes_no_place)
 }
 END_TEST
 
+/* Two domains of one host that has room for one: the first turns out to be sent by another host
+ * now, and the second has its turn all the same. */
+START_TEST(a_domain_that_moves_away)
+{
+    int64_t dead_ms;
+    const char *domains[] = {"a.example", "b.example"};
+    for (int i = 0; i < 2; i++) {
+        push(domains[i], "user", false, 1, 0);
+        struct sched_job *s = sched_pull(POOL_RELAY, 0);
+        sched_seen(s, STR("mx1.example"));
+        end_of((struct world_job *)s);
+    }
+    while (!sched_bad(route("a.example")->site, STR("gone"), 0, &dead_ms))
+        ;
+    push("a.example", "user", false, 1, 0);
+    push("a.example", "user", false, 1, 0);
+    push("b.example", "user", false, 1, 0);
+    struct sched_job *first = sched_pull(POOL_RELAY, dead_ms + 1);
+    ck_assert_ptr_eq(first->route, route("a.example"));
+    ck_assert_ptr_null(sched_pull(POOL_RELAY, dead_ms + 1)); /* one at a time */
+    sched_seen(first, STR("mx2.example"));
+    sched_good(first->site);
+    end_of((struct world_job *)first);
+    for (int i = 0; i < 2; i++) {
+        struct sched_job *s = sched_pull(POOL_RELAY, dead_ms + 1);
+        ck_assert_msg(s, "%zu routes wait for nothing", sched_routes());
+        end_of((struct world_job *)s);
+    }
+}
+END_TEST
+
 Suite *suite_queue_schedule(void);
 Suite *
 suite_queue_schedule(void)
@@ -657,6 +688,7 @@ suite_queue_schedule(void)
     tcase_add_test(t, a_failed_cohort);
     tcase_add_test(t, dead_for_an_hour_at_most);
     tcase_add_test(t, domains_of_one_host);
+    tcase_add_test(t, a_domain_that_moves_away);
     tcase_add_loop_test(t, a_letter_to_a_slow_destination, 0, 4);
     tcase_add_test(t, a_letter_when_all_places_are_taken);
     tcase_add_test(t, bulk_mail_costs_more);

@@ -53,6 +53,7 @@ struct listening {
     struct loop_io settled; /* what sessions say: that they have settled */
     struct sipkey key;
     struct loop_timer resume; /* accepting pauses when fork or accept finds no resources */
+    bool doors_wait;          /* until a session ends */
     struct msg in;
     size_t nplaces;
     struct session places[];
@@ -284,6 +285,22 @@ reap(void)
             log_error("session %d died of signal %d%s", (int)pid, WTERMSIG(status),
                       WTERMSIG(status) == SIGSYS ? " (a system call it may not make)" : "");
     }
+    if (the->doors_wait && !loop_timer_is_set(&the->resume)) {
+        the->doors_wait = false;
+        resume_accepting(&the->resume);
+    }
+}
+
+/* What a program of ours asks for waits in its door: a session that is saying goodbye to a slow
+ * host still has its place. */
+static bool
+waits(struct loop_io *io, unsigned events)
+{
+    if (child.l->door_max || the->sessions < child.l->sessions_max || (events & EPOLLHUP))
+        return false;
+    loop_want(&the->loop, io, 0);
+    the->doors_wait = true;
+    return true;
 }
 
 static void
@@ -343,7 +360,7 @@ static void
 on_door(struct loop_io *io, unsigned events)
 {
     struct entry *entry = io->arg;
-    for (int i = 0; i < PER_TURN; i++) {
+    for (int i = 0; i < PER_TURN && !waits(io, events); i++) {
         int n = msg_recv(io->fd, &the->in, entry->door_of, child.l->start->role);
         if (n < 0 && errno == EAGAIN)
             return;
