@@ -157,7 +157,7 @@ renew(struct child *c)
     msg_add_fd(&m, the.config_fd);
     msg_add_fd(&m, the.aliases_fd);
     msg_add_fd(&m, 2); /* the log, opened anew: logrotate(8) has moved the old one away */
-    if (msg_send(c->control.fd, &m) < 0)
+    if (!c->control.added || msg_send(c->control.fd, &m) < 0)
         log_error("cannot tell %s to reload", role_name(c->role));
     msg_free(&m);
 }
