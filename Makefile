@@ -210,7 +210,7 @@ check-queue: deps-test
 	@$(MAKE) --no-print-directory -j2 all $(B)/queue_fill
 	@QUEUE_DEAD=50000 sh tests/run.sh $(B) queue
 
-# All rigs whole: about three hours. Each ends by itself after the minutes that tests/run.sh gives it; FAULT_SHARE=20 gives
+# All rigs whole: an hour and a quarter. Each ends by itself after the minutes that tests/run.sh gives it; FAULT_SHARE=20 gives
 # it 20 of a hundred of them.
 check-fault: deps-fault
 	@$(MAKE) --no-print-directory -j2 all $(RIGS)
