@@ -161,8 +161,11 @@ keyd_keys_try(int key_fd, int chain_fd, const char *name)
 {
     struct keyd_key k = {0};
     struct err e = {0};
-    if (keyd_keys_prepare(&e) == 0 && read_pair(&k, key_fd, chain_fd, &e) == 0)
+    if (keyd_keys_prepare(&e) == 0 && read_pair(&k, key_fd, chain_fd, &e) == 0) {
+        EVP_PKEY_free(k.pkey);
+        buf_free(&k.chain);
         return 0;
+    }
     fprintf(stderr, "%s: %s\n", name, e.text);
     return 78; /* EX_CONFIG */
 }
