@@ -175,6 +175,12 @@ def rows(document, heading):
     return out
 
 
+def sanitized():
+    """Whether the programs have sanitizers, which cannot work within the walls."""
+    with open(os.path.join(BIN, "imapd"), "rb") as program:
+        return b"__asan_init" in program.read()
+
+
 def number(cell):
     """Of such a cell: - is 0, 1,000 is 1000."""
     return 0 if cell == "-" else int(cell.replace(",", ""))

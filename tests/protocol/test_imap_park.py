@@ -13,14 +13,13 @@ import time
 import signal
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from harness import BIN, Report, Suite, wait_for  # noqa: E402
+from harness import Report, Suite, sanitized, wait_for  # noqa: E402
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from cell_harness import KIND_U64, Cell, frame, text  # noqa: E402
 
 REPORT = Report()
 TLS = ssl._create_unverified_context()
-with open(os.path.join(BIN, "imapd"), "rb") as program:
-    SANITIZED = b"__asan_init" in program.read()
+SANITIZED = sanitized()
 ACCOUNTS = 10 if not SANITIZED else 2
 # Of an account: inotify has 128 for a user. A thousand in all with --all.
 MANY = (1000 if "--all" in sys.argv else 40 if SANITIZED else 200) // ACCOUNTS

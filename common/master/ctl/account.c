@@ -169,6 +169,7 @@ set(struct ctl *ctl, enum msg_type type, int argc, char **argv)
         return 73; /* EX_CANTCREAT */
     if (read_password(&password) < 0) {
         fprintf(stderr, "bulkhead: no password of 1 to 512 bytes, or the two differ\n");
+        buf_wipe(&password);
         return 65; /* EX_DATAERR */
     }
     msg_begin(&m, type);

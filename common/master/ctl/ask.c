@@ -15,8 +15,10 @@ ctl_ask(struct ctl *ctl, enum role service, struct msg *m, enum msg_type want)
     int ok = fd < 0 ? -1 : chan_ask(fd, m, want, R_CTL, service, ASK_MS, &e);
     if (fd >= 0)
         close(fd);
-    if (ok < 0)
+    if (ok < 0) {
         fprintf(stderr, "bulkhead: %s\n", e.text);
+        msg_free(m);
+    }
     return ok;
 }
 

@@ -43,7 +43,8 @@ int ctl_try_aliases(struct ctl *ctl);
 /* What master says of its programs. 0, or -1 after printing why. */
 struct control_answer;
 int ctl_master_status(struct ctl *ctl, struct control_answer *answer_r);
-/* Ask a service one thing: connects to run_dir/SERVICE.bulkhead. 0, or -1 after printing why. */
+/* Ask a service one thing: connects to run_dir/SERVICE.bulkhead. 0, or -1 after printing why; m is
+ * freed then. */
 int ctl_ask(struct ctl *ctl, enum role service, struct msg *m, enum msg_type want);
 /* The account of this name, however it was written: 1; 0: there is none; below 0, after printing
  * why: an exit status, negative. */
