@@ -1,11 +1,9 @@
 #include "relay/route.h"
 #include "lib/base/sort.h"
-#include "lib/ipc/channel.h"
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 static uint32_t
 random_u32(void)
@@ -16,35 +14,15 @@ random_u32(void)
     return v;
 }
 
-/* -1 with ERR_PERMANENT: dnsd says that it is no name at all. */
-static int
-ask_once(struct route *r, enum msg_type question, enum msg_type answer, struct str name,
-         struct msg *m, struct err *e)
-{
-    if (r->dns < 0)
-        r->dns = start_channel(r->relay->start, R_DNSD, NULL, e);
-    if (r->dns < 0) {
-        e->class = ERR_TEMPORARY;
-        return -1;
-    }
-    msg_begin(m, question);
-    msg_put_str(m, name);
-    int ok = chan_ask(r->dns, m, answer, R_RELAY, R_DNSD, ROUTE_LOOKUP_MS, e);
-    if (ok < 0 && e->class != ERR_PERMANENT)
-        route_free(r);
-    return ok;
-}
-
-/* Ask dnsd: the status, or DNS_TRY_AGAIN when it could not be asked; fields follow in m. One that
- * goes with a question open has a successor, after a reload for one. */
+/* Ask dnsd: the status, or DNS_TRY_AGAIN when it could not be asked; fields follow in m.
+ * ERR_PERMANENT comes from dnsd alone, which says by it that this is no name at all. */
 static enum dns_status
 ask(struct route *r, enum msg_type question, enum msg_type answer, struct str name, struct msg *m,
     struct err *e)
 {
-    int ok = ask_once(r, question, answer, name, m, e);
-    if (ok < 0 && e->class == ERR_CLOSED)
-        ok = ask_once(r, question, answer, name, m, e);
-    if (ok < 0)
+    msg_begin(m, question);
+    msg_put_str(m, name);
+    if (remote_ask(&r->dnsd, m, answer, ROUTE_LOOKUP_MS, e) < 0)
         return e->class == ERR_PERMANENT ? DNS_NO_DOMAIN : DNS_TRY_AGAIN;
     uint32_t status = msg_get_u32(m);
     if (m->bad || status > DNS_TRY_AGAIN)
@@ -56,9 +34,7 @@ ask(struct route *r, enum msg_type question, enum msg_type answer, struct str na
 void
 route_free(struct route *r)
 {
-    if (r->dns >= 0)
-        close(r->dns);
-    r->dns = -1;
+    remote_close(&r->dnsd);
 }
 
 static int
@@ -224,7 +200,8 @@ int
 route_find(struct route *r, const struct relay *relay, struct str domain, struct verdict *v_r)
 {
     const struct conf *conf = relay->conf;
-    *r = (struct route){.relay = relay, .port = conf->relay.port, .dns = -1};
+    *r = (struct route){.relay = relay, .port = conf->relay.port};
+    remote_init(&r->dnsd, relay->start, R_RELAY, R_DNSD);
     if (conf->relay.host.n)
         domain = conf->relay.host;
     if (is_literal(domain)) {

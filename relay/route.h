@@ -6,6 +6,7 @@
  * hosts and ROUTE_ADDRESSES_MAX addresses are tried.
  */
 #pragma once
+#include "lib/ipc/remote.h"
 #include "relay/relay.h"
 #include <netinet/in.h>
 
@@ -28,7 +29,7 @@ struct target {
 struct route {
     const struct relay *relay;
     uint16_t port;
-    int dns; /* channel, or -1 */
+    struct remote dnsd;
     struct route_host hosts[ROUTE_HOSTS_MAX];
     size_t nhosts, next_host;
     struct target addresses[ROUTE_ADDRESSES_MAX]; /* of the current host */

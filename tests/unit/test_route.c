@@ -122,7 +122,7 @@ START_TEST(addresses_at_their_ceiling)
 }
 END_TEST
 
-/* dnsd goes with a question open: its successor is asked, and if that goes, too, it is for later.
+/* dnsd goes with a question open: its successor is asked, and if all of them go, it is for later.
  */
 START_TEST(a_dnsd_that_goes)
 {

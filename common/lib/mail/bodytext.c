@@ -1,5 +1,6 @@
 #include "lib/mail/bodytext.h"
 #include "lib/base/cursor.h"
+#include "lib/base/utf8.h"
 #include "lib/mail/header.h"
 
 static int
@@ -141,15 +142,7 @@ bodytext_utf8(struct buf *out, struct str in, struct str charset)
     }
     for (size_t i = 0; i < in.n; i++) {
         unsigned c = (unsigned char)in.p[i];
-        if (c < 0x80) {
-            buf_addc(out, (char)c);
-            continue;
-        }
-        c = is(c);
-        if (c >= 0x800)
-            buf_addc(out, (char)(0xe0 | c >> 12));
-        buf_addc(out, (char)(c >= 0x800 ? 0x80 | (c >> 6 & 0x3f) : 0xc0 | c >> 6));
-        buf_addc(out, (char)(0x80 | (c & 0x3f)));
+        utf8_put(out, c < 0x80 ? c : is(c));
     }
 }
 

@@ -1,5 +1,6 @@
 #include "lib/mail/subject.h"
 #include "lib/base/cursor.h"
+#include "lib/base/utf8.h"
 #include "lib/mail/bodytext.h"
 #include "lib/mail/header.h"
 
@@ -135,8 +136,7 @@ subject_fold(struct buf *out, struct str s)
             c = upper((c & 0x1f) << 6 | ((unsigned char)s.p[++i] & 0x3f));
             if (decomposed(out, c))
                 continue;
-            buf_addc(out, (char)(0xc0 | c >> 6));
-            buf_addc(out, (char)(0x80 | (c & 0x3f)));
+            utf8_put(out, c);
         } else {
             buf_addc(out, ch_upper(s.p[i]));
         }

@@ -367,6 +367,14 @@ folder_exists(int root_fd, struct str name)
            S_ISDIR(st.st_mode);
 }
 
+bool
+folder_is_at(int at_fd, const char *path, int fd)
+{
+    struct stat named, open;
+    return fstatat(at_fd, path, &named, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &open) == 0 &&
+           named.st_dev == open.st_dev && named.st_ino == open.st_ino;
+}
+
 /* One more would be one that folder_list() may leave out. */
 static bool
 is_full(int root_fd)

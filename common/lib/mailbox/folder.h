@@ -41,6 +41,8 @@ int folder_subscriptions(int root_fd, struct arena *arena, struct folder_list *l
 int folder_subscribe(int root_fd, struct str name, bool on, struct err *e);
 
 bool folder_exists(int root_fd, struct str name);
+/* Whether path, which is no link, is the directory open at fd. */
+bool folder_is_at(int at_fd, const char *path, int fd);
 /* ERR_PERMANENT: it is there already, or the name cannot be. */
 int folder_create(int root_fd, struct str name, struct err *e);
 /* The folder and all in it; the levels below stay. Not INBOX. */

@@ -1,11 +1,10 @@
 #include "lib/mailbox/keywords.h"
 #include "lib/base/buf.h"
 #include "lib/mailbox/durable.h"
-#include "lib/mailbox/mailname.h"
-#include <dirent.h>
-#include <errno.h>
+#include "lib/mailbox/mailscan.h"
+#include "lib/mailbox/mailview.h"
 #include <fcntl.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 static const char file_name[] = "bulkhead-keywords";
 static const char dovecot_name[] = "dovecot-keywords";
@@ -72,21 +71,12 @@ keywords_find(const struct keywords *k, struct str name)
 static int
 add_letters(int dir_fd, const char *sub, uint32_t *letters, struct err *e)
 {
-    struct mailname name;
-    struct dirent *d;
-    int fd = openat(dir_fd, sub, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        err_errno(e, "list %s", sub);
-        if (fd >= 0)
-            close(fd);
-        return -1;
-    }
-    while ((d = readdir(dir)))
-        if (mailname_parse(str_z(d->d_name), &name) == 0)
-            *letters |= name.keywords;
-    closedir(dir);
-    return 0;
+    struct mailscan s = {0};
+    int result = mailview_list_dir(&s, dir_fd, sub);
+    for (size_t i = 0; i < s.n; i++)
+        *letters |= s.at[i].keywords;
+    mailscan_free(&s);
+    return result < 0 ? err_set(e, ERR_TEMPORARY, "cannot list %s", sub) : 0;
 }
 
 /* A letter that means nothing yet. One that stands in names all the same, since a foreign program's

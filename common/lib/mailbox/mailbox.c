@@ -207,10 +207,7 @@ mailbox_claim(struct mailbox *mb, struct err *e)
 bool
 mailbox_is_named(const struct mailbox *mb)
 {
-    struct stat open, named;
-    return fstat(mb->dir_fd, &open) == 0 &&
-           fstatat(mb->root_fd, mb->path, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-           open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+    return folder_is_at(mb->root_fd, mb->path, mb->dir_fd);
 }
 
 int

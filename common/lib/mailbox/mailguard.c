@@ -1,4 +1,5 @@
 #include "lib/mailbox/mailguard.h"
+#include "lib/mailbox/folder.h"
 #include "lib/mailbox/mailbox.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -49,22 +50,13 @@ mailguard_mark(int dir_fd, struct mailindex_time *time_r)
         *time_r = (struct mailindex_time){0};
 }
 
-/* Whether the path below the working directory is the directory that we have open. */
-static bool
-is_dir(const char *path, int fd)
-{
-    struct stat a, b;
-    return fstatat(AT_FDCWD, path, &a, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &b) == 0 &&
-           a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 static int
 watch(const struct mailbox *mb, const char *sub, int fd)
 {
     char path[sizeof mb->path + 8];
     snprintf(path, sizeof path, "%s/%s", mb->path, sub);
     int w = inotify_add_watch(notify_fd, path, NAME_EVENTS | IN_ONLYDIR | IN_DONT_FOLLOW);
-    if (w >= 0 && is_dir(path, fd))
+    if (w >= 0 && folder_is_at(AT_FDCWD, path, fd))
         return w;
     if (w >= 0)
         inotify_rm_watch(notify_fd, w);

@@ -9,34 +9,42 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static struct conf_errors errors;
+
 static void
-print_errors(const char *path, const struct conf_errors *errors)
+print_errors(const char *path)
 {
-    for (size_t i = 0; i < errors->n; i++)
-        fprintf(stderr, "%s:%u:%u: %s\n", path, errors->at[i].line, errors->at[i].column,
-                errors->at[i].text);
-    if (errors->suppressed)
-        fprintf(stderr, "%s: and %zu more errors\n", path, errors->suppressed);
+    for (size_t i = 0; i < errors.n; i++)
+        fprintf(stderr, "%s:%u:%u: %s\n", path, errors.at[i].line, errors.at[i].column,
+                errors.at[i].text);
+    if (errors.suppressed)
+        fprintf(stderr, "%s: and %zu more errors\n", path, errors.suppressed);
 }
 
 int
 ctl_read_config_from(struct ctl *ctl, int fd)
 {
-    static struct conf_errors errors;
     if (conf_read(&ctl->conf, str_z(ctl->config_path), fd, &errors) == 0)
         return 0;
-    print_errors(ctl->config_path, &errors);
+    print_errors(ctl->config_path);
     return 78; /* EX_CONFIG */
+}
+
+static int
+open_config(const struct ctl *ctl)
+{
+    int fd = open(ctl->config_path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        fprintf(stderr, "%s: %s\n", ctl->config_path, strerror(errno));
+    return fd;
 }
 
 int
 ctl_read_config(struct ctl *ctl)
 {
-    int fd = open(ctl->config_path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        fprintf(stderr, "%s: %s\n", ctl->config_path, strerror(errno));
+    int fd = open_config(ctl);
+    if (fd < 0)
         return 78;
-    }
     int status = ctl_read_config_from(ctl, fd);
     close(fd);
     return status;
@@ -45,18 +53,15 @@ ctl_read_config(struct ctl *ctl)
 int
 ctl_read_config_of_running(struct ctl *ctl)
 {
-    static struct conf_errors errors;
-    int fd = open(ctl->config_path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        fprintf(stderr, "%s: %s\n", ctl->config_path, strerror(errno));
+    int fd = open_config(ctl);
+    if (fd < 0)
         return 78;
-    }
     int ok = conf_read(&ctl->conf, str_z(ctl->config_path), fd, &errors);
     close(fd);
     if (ok == 0)
         return 0;
     if (ctl->conf.run_dir.n == 0) {
-        print_errors(ctl->config_path, &errors);
+        print_errors(ctl->config_path);
         return 78;
     }
     fprintf(
@@ -100,38 +105,35 @@ try_pair(const struct ctl *ctl, int chain, int key, const char *name)
     return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }
 
-/* A descriptor; -1; or -2 when it is not for us to see. */
+/* -1 with *wrong_r set, after saying why; unset when the file is not for us to see. */
 static int
-open_pem(struct str path)
+open_to_try(const char *path, bool *wrong_r)
 {
-    int fd = open(path.p, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd >= 0)
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0 || (errno == EACCES && geteuid() != 0))
         return fd;
-    if (errno == EACCES && geteuid() != 0)
-        return -2;
-    fprintf(stderr, "%s: %s\n", path.p, strerror(errno));
+    fprintf(stderr, "%s: %s\n", path, strerror(errno));
+    *wrong_r = true;
     return -1;
 }
 
 int
 ctl_try_certificates(struct ctl *ctl)
 {
-    int result = 0;
+    bool wrong = false;
     char name[2 * PLAN_PATH + 32];
     for (size_t i = 0; i < ctl->conf.nkeys; i++) {
         const struct conf_key *k = &ctl->conf.keys[i];
-        int chain = open_pem(k->chain), key = open_pem(k->key);
-        if (chain == -1 || key == -1)
-            result = -1;
+        int chain = open_to_try(k->chain.p, &wrong), key = open_to_try(k->key.p, &wrong);
         snprintf(name, sizeof name, "certificate %s key %s", k->chain.p, k->key.p);
         if (chain >= 0 && key >= 0 && try_pair(ctl, chain, key, name) < 0)
-            result = -1;
+            wrong = true;
         if (chain >= 0)
             close(chain);
         if (key >= 0)
             close(key);
     }
-    return result;
+    return wrong ? -1 : 0;
 }
 
 static const char *aliases_path;
@@ -147,23 +149,22 @@ ctl_try_aliases(struct ctl *ctl)
 {
     struct aliases a;
     struct err e = {0};
+    bool wrong = false;
     aliases_path = ctl->conf.aliases.p;
-    int fd = open(aliases_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 && errno != ENOENT && !(errno == EACCES && geteuid() != 0)) {
-        fprintf(stderr, "%s: %s\n", aliases_path, strerror(errno));
-        return -1;
-    }
-    if (fd < 0)
+    if (access(aliases_path, F_OK) < 0 && errno == ENOENT) /* there need not be any */
         return 0;
-    int ok = aliases_read(&a, fd, ctl->conf.domains[0], print_alias_fault, &e);
-    if (ok < 0) {
+    int fd = open_to_try(aliases_path, &wrong);
+    if (fd < 0)
+        return wrong ? -1 : 0;
+    if (aliases_read(&a, fd, ctl->conf.domains[0], print_alias_fault, &e) < 0) {
         fprintf(stderr, "%s: %s\n", aliases_path, e.text);
+        wrong = true;
     } else {
-        ok = a.bad_lines ? -1 : 0;
+        wrong = a.bad_lines > 0;
         aliases_free(&a);
     }
     close(fd);
-    return ok;
+    return wrong ? -1 : 0;
 }
 
 int
@@ -175,9 +176,11 @@ ctl_check(struct ctl *ctl, int argc, char **argv)
         return 64;
     }
     int status = ctl_read_config(ctl);
-    if (status == 0 && (ctl_try_certificates(ctl) < 0) + (ctl_try_aliases(ctl) < 0) > 0)
-        status = 78;
-    if (status == 0)
-        printf("%s: good\n", ctl->config_path);
-    return status;
+    if (status)
+        return status;
+    int certificates = ctl_try_certificates(ctl), aliases = ctl_try_aliases(ctl);
+    if (certificates < 0 || aliases < 0)
+        return 78;
+    printf("%s: good\n", ctl->config_path);
+    return 0;
 }
