@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """bulkhead privileges on a running instance: what the kernel says of every process is what docs/SECURITY.md and
 docs/ARCHITECTURE.md say; the picture is well-formed, its boxes do not overlap and their text fits."""
+import ctypes
 import json
 import os
 import re
 import socket
+import struct
 import sys
 import xml.etree.ElementTree as ET
 
@@ -140,6 +142,39 @@ def check_picture(r, path):
     r.check("the picture needs nothing from elsewhere", not re.search(r'href|url\((?!#)|@import|<script', text))
 
 
+def under_filter(then):
+    """As systemd or a container starts us: in a process of its own, under a filter that lets all but uselib(2) pass."""
+    load_nr, kill, allow = (0x20, 0, 0, 0), (0x06, 0, 0, 0x80000000), (0x06, 0, 0, 0x7fff0000)
+    code = b"".join(struct.pack("HBBI", *x) for x in (load_nr, (0x15, 0, 1, 134), kill, allow))
+    pid = os.fork()
+    if pid == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        text = ctypes.create_string_buffer(code)
+        program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(text)))
+        status = 1
+        try:
+            if libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0:
+                then()
+                status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1]
+
+
+def check_inherited(r):
+    s = Suite()
+    try:
+        r.check("started under a filter", under_filter(s.start) == 0)
+        p = s.ctl("privileges", "--json", check=False)
+        seen = json.loads(p.stdout)
+        filters = {x["role"]: x["filters"] for x in seen["processes"]}
+        r.check("a filter that was there before us is none of ours", p.returncode == 0 and seen["inherited_filters"] == 1 and
+                filters["master"] == 1 and filters["smtpd"] == 2, f"{p.returncode} {filters}")
+        check_calls(r, seen)
+    finally:
+        s.stop()
+
+
 def main():
     r = Report()
     with Suite() as s:
@@ -167,6 +202,7 @@ def main():
         held[0].s.sendall(b"NOOP\r\n")
         held[4].s.sendall(b"b NOOP\r\n")
         r.check("sessions go on", held[0].s.recv(99)[:3] == b"250" and held[4].s.recv(99)[:4] == b"b OK")
+    check_inherited(r)
     r.end()
 
 

@@ -64,7 +64,8 @@ struct priv_role {
 struct priv {
     struct priv_proc *procs;
     size_t n;
-    int landlock; /* the kernel's version; 0: none */
+    int landlock;       /* the kernel's version; 0: none */
+    unsigned inherited; /* filters that master was started under, and all with it */
 };
 
 const struct priv_role *priv_roles(size_t *n_r);
@@ -73,8 +74,9 @@ extern const char *const priv_limit_names[PRIV_LIMITS];
 
 /* privproc.c: find all processes of the running instance. -1 after printing why. */
 int priv_find(const struct ctl *ctl, const struct control_answer *answer, struct priv *p);
-/* privfilter.c: read the filters of a process back (needs CAP_SYS_ADMIN) and compare. */
-void priv_filter(struct priv_proc *proc);
+/* privfilter.c: read the filters of a process back (needs CAP_SYS_ADMIN) and compare: but not those
+ * that it inherited from whoever started master, which can only forbid more. */
+void priv_filter(struct priv_proc *proc, unsigned inherited);
 /* The roles that this one may send a message of row to: a set. */
 unsigned priv_receivers(enum role role, const struct msg_row *row);
 /* privsvg.c: the picture. 0, or an exit status. */

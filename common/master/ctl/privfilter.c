@@ -100,7 +100,8 @@ outcomes(const struct sock_filter *code, size_t n, uint32_t nr)
     return may;
 }
 
-/* Take from allowed what this filter of a stopped process always kills. -1: there is no such. */
+/* Take from allowed what this filter of a stopped process, the oldest being 0, always kills. -1:
+ * there is no such. */
 static int
 apply_filter(pid_t pid, unsigned which, bool *allowed)
 {
@@ -149,22 +150,24 @@ compare(struct priv_proc *proc, const bool *allowed)
 }
 
 void
-priv_filter(struct priv_proc *proc)
+priv_filter(struct priv_proc *proc, unsigned inherited)
 {
     bool allowed[PRIV_CALLS];
+    unsigned own = proc->filters > inherited ? proc->filters - inherited : 0, n = 0;
     if (!guard_row(proc->role)) {
-        proc->read = proc->filters ? PR_DIFFERS : PR_NONE_WANTED;
+        proc->read = PR_NONE_WANTED;
+        return;
+    }
+    if (own == 0) {
+        proc->read = PR_DIFFERS;
         return;
     }
     if (!stop(proc->pid))
         return;
     memset(allowed, 1, sizeof allowed);
-    unsigned n = 0;
-    while (n < proc->filters && n < FILTERS_MAX && apply_filter(proc->pid, n, allowed) == 0)
+    while (n < own && n < FILTERS_MAX && apply_filter(proc->pid, inherited + n, allowed) == 0)
         n++;
     ptrace(PTRACE_DETACH, proc->pid, NULL, NULL);
-    if (n == proc->filters && n > 0)
+    if (n == own)
         compare(proc, allowed);
-    else if (proc->filters == 0)
-        proc->read = PR_DIFFERS;
 }

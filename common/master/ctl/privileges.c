@@ -184,7 +184,8 @@ json_role(const struct priv_role *r, bool first)
 static void
 print_json(const struct priv *p)
 {
-    printf("{\"landlock\": %d,\n \"roles\": [", p->landlock);
+    printf("{\"landlock\": %d, \"inherited_filters\": %u,\n \"roles\": [", p->landlock,
+           p->inherited);
     for (size_t i = 0; i < ROLES; i++)
         json_role(&roles[i], i == 0);
     printf("\n ],\n \"processes\": [");
@@ -252,6 +253,11 @@ print_text(const struct priv *p)
     printf("Landlock: %s", p->landlock ? "version " : "this kernel has none");
     if (p->landlock)
         printf("%d", p->landlock);
+    if (p->inherited)
+        printf(
+            "\nmaster was started under %u filters, which hold for all and are counted below; they "
+            "are not read",
+            p->inherited);
     printf("\n\nTHE PROCESSES\n");
     for (size_t i = 0; i < p->n; i++)
         print_proc(&p->procs[i]);

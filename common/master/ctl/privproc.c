@@ -275,25 +275,29 @@ by_role(const void *a, const void *b)
 }
 
 static void
-look(const struct ctl *ctl, const struct sockets *sockets, struct priv_proc *proc)
+look(const struct ctl *ctl, const struct sockets *sockets, unsigned inherited,
+     struct priv_proc *proc)
 {
     read_status(proc);
     read_root(&ctl->conf, proc);
     read_fds(sockets, proc);
     read_limits(proc);
-    priv_filter(proc);
+    priv_filter(proc, inherited);
 }
 
 int
 priv_find(const struct ctl *ctl, const struct control_answer *answer, struct priv *p)
 {
     struct sockets sockets = {0};
+    struct priv_proc master = {.pid = answer->rows[0].pid};
     DIR *dir = opendir("/proc");
     p->procs = calloc(PRIV_PROCS_MAX, sizeof *p->procs);
     if (!dir || !p->procs) {
         fprintf(stderr, "bulkhead: /proc: %s\n", strerror(errno));
         return -1;
     }
+    read_status(&master); /* it has none of its own */
+    p->inherited = master.filters;
     read_net(&sockets, "/proc/net/unix", 6, FD_STREAM);
     read_net(&sockets, "/proc/net/tcp", 9, FD_TCP);
     read_net(&sockets, "/proc/net/tcp6", 9, FD_TCP);
@@ -309,7 +313,7 @@ priv_find(const struct ctl *ctl, const struct control_answer *answer, struct pri
         if (role == R_NONE)
             continue;
         p->procs[p->n] = (struct priv_proc){.role = role, .kind = kind, .pid = k.pid};
-        look(ctl, &sockets, &p->procs[p->n++]);
+        look(ctl, &sockets, p->inherited, &p->procs[p->n++]);
     }
     closedir(dir);
     free(sockets.rows);
