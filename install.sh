@@ -157,11 +157,11 @@ say "4. start"
 if systemd; then systemctl stop bulkhead 2>/dev/null || true; fi
 "$bulkhead" stop >/dev/null 2>&1 || true
 if systemd; then
-    systemctl enable --now bulkhead >/dev/null 2>&1 || die "it does not start: see /var/log/bulkhead.log"
-    for _ in 1 2 3 4 5 6 7 8 9 10; do
-        "$bulkhead" status >/dev/null 2>&1 && break
-        sleep 1
-    done
+    systemctl enable --now bulkhead >/dev/null 2>&1 || {
+        journalctl -u bulkhead -n 5 -o cat --no-pager >&2 2>/dev/null || true
+        systemctl disable --now bulkhead >/dev/null 2>&1 || true # or it tries again and again
+        die "it does not start: see also /var/log/bulkhead.log; is another mail server running?"
+    }
 else
     "$bulkhead" start || {
         tail -n 5 /var/log/bulkhead.log >&2 2>/dev/null || true

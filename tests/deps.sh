@@ -9,7 +9,7 @@ for part in "$@"; do
     test) want="$want check pkg-config libsubunit-dev python3 openssl nsd strace procps uidmap" ;;
     fuzz) want="$want clang libclang-rt-14-dev" ;;
     fault) want="$want e2fsprogs xfsprogs btrfs-progs postfix" ;;
-    interop) want="$want postfix swaks libnet-ssleay-perl curl s-nail mutt dovecot-imapd dovecot-pop3d isync offlineimap3 fetchmail getmail6 mpop"
+    interop) want="$want systemd systemd-container postfix swaks libnet-ssleay-perl curl s-nail mutt dovecot-imapd dovecot-pop3d isync offlineimap3 fetchmail getmail6 mpop"
         command -v npm >/dev/null || want="$want nodejs npm" ;;
     esac
 done

@@ -41,6 +41,16 @@ def no_word_too_many(suite):
     assert pids(suite) == before
 
 
+def wait_is_for_who_started_master(suite):
+    says(suite, 0, "", "wait")
+    says(suite, 0, "", "wait", str(pids(suite)["master"]))
+    for args in (["0"], ["x"], ["1", "2"], ["-1"]):
+        says(suite, 64, "usage", "wait", *args)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    says(suite, 71, "not started", "wait", str(ended.pid))
+
+
 def a_bad_certificate_changes_nothing(suite):
     with open(suite.conf) as f:
         good = f.read()
@@ -192,6 +202,7 @@ def main():
     with Suite() as suite:
         r.run("json_anywhere", json_anywhere, suite)
         r.run("no_word_too_many", no_word_too_many, suite)
+        r.run("wait_is_for_who_started_master", wait_is_for_who_started_master, suite)
         r.run("a_bad_certificate_changes_nothing", a_bad_certificate_changes_nothing, suite)
         r.run("one_account_however_written", one_account_however_written, suite)
         r.run("a_filter_without_its_value", a_filter_without_its_value, suite)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -71,13 +72,36 @@ all_ready(const struct control_answer *a)
     return a->nrows > 0;
 }
 
-static void
-say_unready(const struct control_answer *a)
+/* Whether this process, a child or another's, has ended. 0 is nobody, who has not. */
+static bool
+has_gone(pid_t pid, int *status_r)
 {
-    for (size_t i = 0; i < a->nrows; i++)
-        if (!a->rows[i].ready)
+    pid_t got = waitpid(pid, status_r, WNOHANG);
+    return got == pid || (got < 0 && kill(pid, 0) < 0 && errno == ESRCH);
+}
+
+/* Until all programs are ready, at most START_MS and while this process runs. 0, or an exit status
+ * after saying what is wrong. */
+static int
+wait_ready(struct ctl *ctl, pid_t pid, struct control_answer *answer_r)
+{
+    int status = 0;
+    *answer_r = (struct control_answer){0};
+    for (int64_t end = now_ms() + START_MS; now_ms() < end; usleep(TICK_US)) {
+        if (has_gone(pid, &status)) {
+            fprintf(stderr, "bulkhead: not started\n");
+            return WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : 71;
+        }
+        if (control(ctl, CONTROL_STATUS, answer_r, true) == 0 && all_ready(answer_r))
+            return 0;
+    }
+    for (size_t i = 0; i < answer_r->nrows; i++)
+        if (!answer_r->rows[i].ready)
             fprintf(stderr, "bulkhead: %s does not come up: see the log\n",
-                    role_name((enum role)a->rows[i].role));
+                    role_name((enum role)answer_r->rows[i].role));
+    if (answer_r->nrows == 0)
+        fprintf(stderr, "bulkhead: not running\n");
+    return 71;
 }
 
 int
@@ -85,7 +109,6 @@ ctl_start(struct ctl *ctl, int argc, char **argv)
 {
     struct control_answer answer = {0};
     char program[320];
-    int status;
     if (alone(argc, argv))
         return 64;
     if (control(ctl, CONTROL_STATUS, &answer, true) == 0) {
@@ -103,18 +126,26 @@ ctl_start(struct ctl *ctl, int argc, char **argv)
         fprintf(stderr, "bulkhead: %s: %s\n", program, strerror(errno));
         _exit(71);
     }
-    for (int64_t end = now_ms() + START_MS; pid > 0 && now_ms() < end; usleep(TICK_US)) {
-        if (waitpid(pid, &status, WNOHANG) == pid) {
-            fprintf(stderr, "bulkhead: not started\n");
-            return WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : 71;
-        }
-        if (control(ctl, CONTROL_STATUS, &answer, true) == 0 && all_ready(&answer)) {
-            printf("bulkhead started: %u programs\n", answer.nrows);
-            return 0;
-        }
+    if (pid < 0) {
+        fprintf(stderr, "bulkhead: fork: %s\n", strerror(errno));
+        return 71;
     }
-    say_unready(&answer);
-    return 71;
+    int status = wait_ready(ctl, pid, &answer);
+    if (status == 0)
+        printf("bulkhead started: %u programs\n", answer.nrows);
+    return status;
+}
+
+int
+ctl_wait(struct ctl *ctl, int argc, char **argv)
+{
+    struct control_answer answer;
+    uint32_t pid = 0;
+    if (argc > 2 || (argc == 2 && (str_u32(str_z(argv[1]), INT32_MAX, &pid) < 0 || pid == 0))) {
+        fprintf(stderr, "usage: bulkhead [-f FILE] wait [PROCESS]\n");
+        return 64;
+    }
+    return wait_ready(ctl, (pid_t)pid, &answer);
 }
 
 int

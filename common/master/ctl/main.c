@@ -15,6 +15,7 @@ static const struct {
     int (*configure)(struct ctl *ctl);
 } commands[] = {
     {"start", "", "start the suite", ctl_start, ctl_read_config},
+    {"wait", "[PROCESS]", "wait until every program is ready", ctl_wait, ctl_read_config},
     {"stop", "", "stop the suite", ctl_stop, ctl_read_config_of_running},
     {"reload", "", "take a changed configuration, certificates and tables", ctl_reload,
      ctl_read_config},
