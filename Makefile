@@ -61,12 +61,13 @@ dir_idled := imapd/idled
 dir_local-cell := local/cell
 # What is started for each connection is linked statically: a small image is forked and started
 # in half the time. Only programs that need no more than the C library, and tlsd, which has OpenSSL in it: its segments
-# begin at 2 MiB, for huge pages (common/lib/loop/image.h).
+# begin at 2 MiB, for huge pages (common/lib/loop/image.h). The linker would warn of what OpenSSL could load at run time;
+# tlsd has no file to load, nor the calls to do so.
 STATICALLY = %-cell smtpd submitd pop3d imapd idled local tlsd
 folder = $(or $(dir_$(1)),$(1))
 libs_relay := tls
 libs_tlsd := tls
-ldflags_tlsd := -Wl,-z,max-page-size=0x200000
+ldflags_tlsd := -Wl,-z,max-page-size=0x200000 -Wl,--no-warnings
 extra_dnsd := -lcares
 extra_authd := -lcrypt
 extra_imapd-cell := -lz
