@@ -5,6 +5,7 @@ somebody who runs code in that session would.
 """
 import ctypes
 import fcntl
+import json
 import os
 import socket
 import sys
@@ -125,6 +126,41 @@ def first_logins_at_once(s):
             raise AssertionError(f"{len(wrong)} of {len(answers)}: {wrong[:1]}\n{s.tail(8)}")
 
 
+def half_made_directories(s):
+    """A directory without a mode is one whose maker was killed: the next cell finishes it. What is somebody else's stays as it is."""
+    top, home = s.dir + "/mail/example.org", s.dir + "/home"
+
+    def login(name, path, mode, uid, ok, want_mode, want_uid):
+        if mode is not None:
+            if not os.path.exists(path):
+                os.mkdir(path)
+            os.chown(path, uid, -1)
+            os.chmod(path, mode)
+        answer = Client(s.port["imap"]).say(f"a LOGIN {name} secret")
+        st = os.stat(path)
+        if answer.startswith("a OK") != ok or st.st_mode & 0o7777 != want_mode or st.st_uid != want_uid:
+            raise AssertionError(f"{name} {path}: {answer} {st.st_mode:o} {st.st_uid}\n{s.tail(5)}")
+
+    for name in ("half", "given", "rooted", "foreign"):
+        s.add(name, "secret")
+    uid = {x["name"].split("@")[0]: x["uid"] for x in json.loads(s.ctl("--json", "account", "list"))}
+    login("half", top + "/half", 0, 0, True, 0o700, uid["half"])
+    login("given", top + "/given", 0, uid["given"], True, 0o700, uid["given"])
+    login("rooted", top + "/rooted", 0o700, 0, False, 0o700, 0)
+    login("rooted", top + "/rooted", 0o711, 0, False, 0o711, 0)
+    login("foreign", top + "/foreign", 0, uid["half"], False, 0, uid["half"])
+    login("half", top, 0, 0, True, 0o711, 0)
+    os.mkdir(home, 0o755)
+    os.chown(home, 6543, 6543)
+    s.ctl("account", "add", "home", "-u", "6543", "-d", home + "/Maildir", input="secret\n")
+    login("home", home + "/Maildir", None, None, True, 0o700, 6543)
+    login("home", home + "/Maildir", 0, 6543, True, 0o700, 6543)
+    login("home", home + "/Maildir", 0, 0, False, 0, 0)
+    login("home", home + "/Maildir", 0o700, 6543, True, 0o700, 6543)
+    os.chmod(home, 0)
+    login("home", home, None, None, True, 0, 6543)
+
+
 def log_grows(s):
     """Strangers make the log grow; nobody may die of its size."""
     with open(s.log, "ab") as f:
@@ -157,6 +193,7 @@ def main():
         r.run("a large log", log_grows, s)
         r.run("the log after logrotate", log_is_rotated, s)
         if os.geteuid() == 0:
+            r.run("directories that are not finished", half_made_directories, s)
             r.run("a committed file has no writer", session_that_keeps_its_file, s)
             r.run("doors that a session shut down are made anew", doors_come_back, s)
     r.end()

@@ -88,6 +88,7 @@ static const struct call calls[] = {
     CALL(chroot, GS_LAUNCH),
     CALL(fchdir, GS_LAUNCH),
     CALL(fchown, GS_LAUNCH),
+    CALL(fchmod, GS_LAUNCH),
     CALL(execveat, GS_LAUNCH),
     CALL(dup3, GS_LAUNCH),
     CALL(close_range, GS_LAUNCH),

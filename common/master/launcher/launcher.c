@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,17 +32,6 @@ launch_allowed(const struct launcher *l, const struct cell_request *r)
     return r->uid >= CELL_UID_MIN && r->gid >= CELL_UID_MIN;
 }
 
-/* Descend to one name without following a link, making it (ours, mode 0711) when make says so. */
-static int
-descend(int at, const char *name, bool make)
-{
-    int made = make ? mkdirat(at, name, 0711) : -1;
-    if (make && made < 0 && errno != EEXIST)
-        return -1;
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd >= 0 && made == 0 && (fsync(fd) < 0 || fsync(at) < 0) ? -1 : fd;
-}
-
 static int
 become_user(uid_t uid, gid_t gid)
 {
@@ -51,6 +39,12 @@ become_user(uid_t uid, gid_t gid)
     bool done = setgroups(0, NULL) == 0 && setresgid(gid, gid, gid) == 0 &&
                 setresuid(uid, uid, uid) == 0 && getresuid(&r, &e, &s) == 0;
     return done && r == uid && e == uid && s == uid && setuid(0) < 0 ? 0 : -1;
+}
+
+static int
+descend(int at, const char *name)
+{
+    return openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
 /* Outside the mail directory the account's own user makes the last part, since a link planted there
@@ -61,43 +55,44 @@ make_as_user(int parent, const char *name, const struct cell_request *r)
     int made = -1;
     if (setgroups(0, NULL) == 0 && setresgid(KEEP, r->gid, KEEP) == 0 &&
         setresuid(KEEP, r->uid, KEEP) == 0)
-        made = mkdirat(parent, name, 0700) == 0 || errno == EEXIST ? 0 : -1;
+        made = mkdirat(parent, name, 0) == 0 || errno == EEXIST ? 0 : -1;
     return setresuid(KEEP, 0, KEEP) == 0 && setresgid(KEEP, 0, KEEP) == 0 ? made : -1;
 }
 
-/* In the mail directory: made under a name of its own, given to the user, and only then called what
- * it is to be called. Several cells of a new account may start at once; the first one's stays. */
+/* What is delivered below must be found again after a power cut: so a directory is made without a
+ * mode, and has one when its name and its owner are on disk. Whoever finds one without does the
+ * rest, for a maker that was killed, or along with one that is at it. */
 static int
-make_for_user(int parent, const char *name, const struct cell_request *r)
+finish(int parent, int fd, mode_t mode, const struct cell_request *r)
 {
-    char fresh[32];
-    snprintf(fresh, sizeof fresh, ".new-%d", (int)getpid());
-    int fd =
-        mkdirat(parent, fresh, 0700) < 0 && errno != EEXIST ? -1 : descend(parent, fresh, false);
-    int ok = fd < 0 || fchown(fd, r->uid, r->gid) < 0 || fsync(fd) < 0 ? -1 : 0;
-    if (ok == 0 && renameat2(parent, fresh, parent, name, RENAME_NOREPLACE) < 0 &&
-        (errno != EINVAL || renameat(parent, fresh, parent, name) < 0)) { /* EINVAL: NFS */
-        ok = errno == EEXIST || errno == ENOTEMPTY ? 0 : -1;
-        unlinkat(parent, fresh, AT_REMOVEDIR);
-    }
-    if (fd >= 0)
-        close(fd);
-    return ok;
+    return fsync(parent) < 0 || (mode == 0700 && fchown(fd, r->uid, r->gid) < 0) || fsync(fd) < 0
+               ? -1
+               : fchmod(fd, mode);
 }
 
+/* Descend to one name without following a link, making it when it is ours to make: 0711 and root's,
+ * but the last 0700 and the user's. */
 static int
-open_last(const struct launcher *l, int parent, const char *name, bool ours,
-          const struct cell_request *r)
+descend_made(const struct launcher *l, int parent, const char *name, bool ours, bool last,
+             const struct cell_request *r)
 {
-    int fd = descend(parent, name, false), made;
-    if (fd >= 0 || errno != ENOENT)
+    const mode_t mode = last ? 0700 : 0711;
+    struct stat st;
+    int fd = descend(parent, name);
+    if (fd < 0 && errno == ENOENT && (ours || last)) {
+        int made = l->privileged && !ours ? make_as_user(parent, name, r)
+                                          : mkdirat(parent, name, l->privileged ? 0 : mode);
+        if ((made < 0 && errno != EEXIST) || (!l->privileged && fsync(parent) < 0))
+            return -1;
+        fd = descend(parent, name);
+    }
+    if (fd < 0 || !l->privileged || fstat(fd, &st) < 0 || st.st_mode & 07777 ||
+        !((ours && st.st_uid == 0) || (last && st.st_uid == r->uid)))
         return fd;
-    if (!l->privileged)
-        made = mkdirat(parent, name, 0700) < 0 && errno != EEXIST ? -1 : 0;
-    else
-        made = ours ? make_for_user(parent, name, r) : make_as_user(parent, name, r);
-    /* What is delivered below must be found again after a power cut. */
-    return made < 0 || fsync(parent) < 0 ? -1 : descend(parent, name, false);
+    if (finish(parent, fd, mode, r) == 0)
+        return fd;
+    close(fd);
+    return -1;
 }
 
 /* The account's directory, component by component: an open descriptor, and it belongs to the user.
@@ -115,7 +110,7 @@ open_directory(const struct launcher *l, const struct cell_request *r)
         char *slash = strchr(name, '/');
         if (slash)
             *slash = '\0';
-        int next = slash ? descend(fd, name, ours) : open_last(l, fd, name, ours, r);
+        int next = descend_made(l, fd, name, ours, !slash, r);
         int saved = errno;
         close(fd);
         errno = saved;
