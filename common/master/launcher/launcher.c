@@ -63,11 +63,9 @@ make_as_user(int parent, const char *name, const struct cell_request *r)
  * mode, and has one when its name and its owner are on disk. Whoever finds one without does the
  * rest, for a maker that was killed, or along with one that is at it. */
 static int
-finish(int parent, int fd, mode_t mode, const struct cell_request *r)
+finish(int parent, int fd, mode_t mode, uid_t uid, gid_t gid)
 {
-    return fsync(parent) < 0 || (mode == 0700 && fchown(fd, r->uid, r->gid) < 0) || fsync(fd) < 0
-               ? -1
-               : fchmod(fd, mode);
+    return fsync(parent) < 0 || fchown(fd, uid, gid) < 0 || fsync(fd) < 0 ? -1 : fchmod(fd, mode);
 }
 
 /* Descend to one name without following a link, making it when it is ours to make: 0711 and root's,
@@ -89,7 +87,8 @@ descend_made(const struct launcher *l, int parent, const char *name, bool ours, 
     if (fd < 0 || !l->privileged || fstat(fd, &st) < 0 || st.st_mode & 07777 ||
         !((ours && st.st_uid == 0) || (last && st.st_uid == r->uid)))
         return fd;
-    if (finish(parent, fd, mode, r) == 0)
+    bool give = last && st.st_uid == 0;
+    if (finish(parent, fd, mode, give ? r->uid : KEEP, give ? r->gid : KEEP) == 0)
         return fd;
     close(fd);
     return -1;
