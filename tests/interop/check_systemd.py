@@ -98,6 +98,9 @@ def install(r, c):
     p = c.run("cd /root/bulkhead && ./install.sh --hostname mx.example.org", 600)
     r.check("install.sh", p.returncode == 0 and "Bulkhead works." in p.stdout, p.stdout[-500:] + p.stderr[-500:])
     r.check("the service runs", c.active() == "active")
+    p = c.run("cd /root/bulkhead && ./install.sh", 600)
+    r.check("install.sh again, while it runs", p.returncode == 0 and "Bulkhead works." in p.stdout and c.active() == "active" and
+            c.run("bulkhead account list").stdout.count("admin") == 2, p.stdout[-500:] + p.stderr[-500:])
 
 
 def confined(r, c):
