@@ -197,6 +197,18 @@ listen_on(size_t i, uint16_t *port)
 }
 
 /* dnsd: MX of example.org are the servers, mx0 first. */
+/* As long as a host's name may be. */
+static struct str
+long_host(void)
+{
+    static char name[253];
+    memset(name, 'a', sizeof name);
+    memcpy(name, "mx0", 3);
+    for (size_t i = 63; i < sizeof name; i += 64)
+        name[i] = '.';
+    return str_of(name, sizeof name);
+}
+
 static void
 on_question(struct client *c, struct msg *m)
 {
@@ -220,6 +232,10 @@ on_question(struct client *c, struct msg *m)
         msg_put_u32(&r, 1);
         msg_put_u32(&r, 0);
         msg_put_str(&r, STR("."));
+    } else if (str_starts(name, STR("long"))) {
+        msg_put_u32(&r, 1);
+        msg_put_u32(&r, 10);
+        msg_put_str(&r, long_host());
     } else if (str_starts(name, STR("loops"))) {
         msg_put_u32(&r, 2);
         msg_put_u32(&r, 20);
@@ -486,6 +502,22 @@ START_TEST(a_message_arrives)
                        "RCPT TO:<user@example.org>\r\nDATA\r\n"
                        "Subject: x\r\n\r\n..hello\r\n.\r\nQUIT\r\n"));
     ck_assert_int_eq(the.heard[1]->connections, 0);
+}
+END_TEST
+
+/* It is in reports as Remote-MTA. */
+START_TEST(the_whole_name_of_a_host_is_told)
+{
+    char want[400];
+    play((const struct script[]){{0}}, 1);
+    send_route("long.example");
+    send_message((const char *const[]){"gone@long.example"}, 1, hello, 0);
+    struct outcome_is o = outcome();
+    finish();
+    snprintf(want, sizeof want,
+             "host %.*s[127.0.0.2]:%u said: 550 5.1.1 nobody here (in reply to RCPT TO)",
+             STR_ARG(long_host()), the.port);
+    ck_str(str_z(o.text), want);
 }
 END_TEST
 
@@ -1061,6 +1093,7 @@ suite_relay(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_message_arrives);
+    tcase_add_test(t, the_whole_name_of_a_host_is_told);
     tcase_add_test(t, four_and_five_are_told_apart);
     tcase_add_test(t, wishes_are_passed_on);
     tcase_add_test(t, wishes_that_cannot_be);
