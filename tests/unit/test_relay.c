@@ -903,6 +903,21 @@ START_TEST(domains_that_lead_somewhere)
 }
 END_TEST
 
+/* Misspelt, or its zone is broken for a while: nobody's mail bounces for it. */
+START_TEST(a_smarthost_that_is_not_there)
+{
+    static const char *const hosts[] = {"nobody.example", "noaddress.example", "later.example"};
+    for (size_t i = 0; i < 3; i++) {
+        restart();
+        the.conf.relay.host = str_z(hosts[i]);
+        play((const struct script[]){{0}}, 1);
+        struct outcome_is o = deliver_to("example.org");
+        ck_assert_int_eq(o.outcome, OUTCOME_LATER);
+        ck_str(str_z(o.dsn), i < 2 ? "4.3.5" : "4.4.3");
+    }
+}
+END_TEST
+
 /* Another name for this very host: RFC 5321 5.1 says it is not to be used. */
 START_TEST(a_host_with_our_name)
 {
@@ -1112,6 +1127,7 @@ suite_relay(void)
     tcase_add_test(t, a_connection_that_died_while_idle_is_no_failure);
     tcase_add_test(t, domains_that_lead_nowhere);
     tcase_add_test(t, domains_that_lead_somewhere);
+    tcase_add_test(t, a_smarthost_that_is_not_there);
     tcase_add_test(t, a_host_with_our_name);
     tcase_add_test(t, a_route_of_an_earlier_configuration);
     tcase_add_test(t, messages_over_one_connection_at_their_ceiling);
