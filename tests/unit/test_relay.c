@@ -25,6 +25,7 @@ struct script {
     bool tls;        /* does what STARTTLS promises */
     bool clear_only; /* the second connection is as if it had never heard of STARTTLS */
     bool flood;      /* the banner never ends */
+    bool cuts;       /* it closes behind what it says to DATA */
     int messages;    /* after so many it closes without a word */
 };
 
@@ -104,6 +105,8 @@ answer(struct stream *io, const struct script *s, struct heard *h, struct str li
                                                     : say(io, NULL, "250 2.1.5 recipient fine");
     if (str_eq(start, STR("DATA"))) {
         if (!say(io, s->data, "354 go on"))
+            return false;
+        if (s->cuts)
             return false;
         if (s->data && !str_starts(str_z(s->data), STR("354")))
             return true;
@@ -918,6 +921,34 @@ START_TEST(a_smarthost_that_is_not_there)
 }
 END_TEST
 
+/* A host that closes while it is sent a message, with a word or without one. */
+START_TEST(refused_in_the_middle)
+{
+    static const struct {
+        const char *data;
+        enum outcome outcome;
+        const char *dsn;
+    } rows[] = {{"354 go on\r\n552 5.3.4 too large", OUTCOME_NEVER, "5.3.4"},
+                {"354 go on\r\n452 4.3.1 too much", OUTCOME_LATER, "4.3.1"},
+                {"354 go on\r\n250 2.0.0 taken", OUTCOME_LATER, "4.4.2"},
+                {"354 go on", OUTCOME_LATER, "4.4.2"}};
+    size_t size = (size_t)16 << 20; /* more than lies between the two */
+    char *text = malloc(size);
+    memset(text, 'x', size);
+    for (size_t i = 0; i < 4; i++) {
+        restart();
+        play(&(struct script){.ehlo = "250 me", .data = rows[i].data, .cuts = true}, 1);
+        send_route("example.org");
+        send_message(one, 1, str_of(text, size), 0);
+        struct outcome_is o = outcome();
+        finish();
+        ck_assert_msg(o.outcome == rows[i].outcome, "%zu: %s", i, o.text);
+        ck_str(str_z(o.dsn), rows[i].dsn);
+    }
+    free(text);
+}
+END_TEST
+
 /* Another name for this very host: RFC 5321 5.1 says it is not to be used. */
 START_TEST(a_host_with_our_name)
 {
@@ -1128,6 +1159,7 @@ suite_relay(void)
     tcase_add_test(t, domains_that_lead_nowhere);
     tcase_add_test(t, domains_that_lead_somewhere);
     tcase_add_test(t, a_smarthost_that_is_not_there);
+    tcase_add_test(t, refused_in_the_middle);
     tcase_add_test(t, a_host_with_our_name);
     tcase_add_test(t, a_route_of_an_earlier_configuration);
     tcase_add_test(t, messages_over_one_connection_at_their_ceiling);
