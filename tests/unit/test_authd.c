@@ -92,6 +92,41 @@ START_TEST(good_lines_serve)
 }
 END_TEST
 
+static void
+no_fault(size_t line, const char *what)
+{
+    ck_abort_msg("aliases:%zu: %s", line, what);
+}
+
+/* Who alone gets an alias's mail may send as it, by whichever of our names it leads to him. */
+START_TEST(an_alias_of_one_account)
+{
+    static const struct {
+        const char *targets, *account;
+    } rows[] = {{"bob", "bob"},
+                {"bob@mx.example.org", "bob"},
+                {"bob+x@MX.example.org", "bob"},
+                {"other@mx.example.org", NULL}, /* an alias itself */
+                {"bob@other.example", NULL},
+                {"bob, bob@mx.example.org", NULL}};
+    load("version 1\nbob:2002:2002:/m/b:h\nother:2003:2003:/m/o:h\n");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[200];
+        enum address_kind kind;
+        struct account *account;
+        snprintf(text, sizeof text, "other: bob\nsales: %s\n", rows[i].targets);
+        ck_assert_int_eq(
+            aliases_parse(&authd.aliases, str_z(text), STR("example.org"), no_fault, &e), 0);
+        ck_assert_int_eq(resolve_address(STR("sales@example.org"), &kind, &account, &e), 0);
+        ck_assert_int_eq(kind, ADDRESS_ALIAS);
+        ck_assert_msg(!account == !rows[i].account, "%s", rows[i].targets);
+        if (account)
+            ck_str(account->name, rows[i].account);
+        aliases_free(&authd.aliases);
+    }
+}
+END_TEST
+
 static const char *const bad[] = {
     "alice",
     "alice:1:2:3",
@@ -580,6 +615,7 @@ suite_authd(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, good_lines_serve);
+    tcase_add_test(t, an_alias_of_one_account);
     tcase_add_loop_test(t, a_bad_line_makes_nobody_unknown, 0, sizeof bad / sizeof bad[0]);
     tcase_add_test(t, every_prefix_and_every_byte);
     tcase_add_test(t, names_at_their_ceiling);
