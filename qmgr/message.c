@@ -743,6 +743,7 @@ message_settle(struct message *m)
     if (m->open)
         return;
     if (m->damaged && !(entry->flags & ENTRY_REMOVE)) {
+        (void)record(m); /* for who mends the file and puts it back */
         message_free(m);
         put_aside(entry, "damaged queue file: its message is not what was written");
         return;

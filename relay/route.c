@@ -246,6 +246,8 @@ find_addresses(struct route *r, const char *host, struct verdict *v)
         shuffle_addresses(r);
     } else if (status == DNS_TRY_AGAIN) {
         verdict_set(v, OUTCOME_LATER, "4.4.3", "address of %s: %s", host, e.text);
+    } else if (r->relay->conf->relay.host.n) { /* a mistake of ours, not of who is written to */
+        verdict_set(v, OUTCOME_LATER, "4.3.5", "smarthost %s has no address", host);
     } else if (v->outcome != OUTCOME_LATER) { /* another host may still be found one day */
         verdict_set(v, OUTCOME_NEVER, "5.4.4", "host %s has no address", host);
     }

@@ -7,7 +7,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { READ_SIZE = 32768, RATE_MIN = 1024 /* bytes a second, over a whole message */ };
+enum {
+    READ_SIZE = 32768,
+    RATE_MIN = 1024, /* bytes a second, over a whole message */
+    LAST_WORDS_MS = 2000,
+};
 
 /* A transaction is a row of steps: 0 is MAIL, 1..n the recipients, n+1 DATA. */
 struct transaction {
@@ -205,6 +209,17 @@ send_content(struct transaction *t, struct buf *out, struct err *e)
     return stream_flush(&t->w->io, e);
 }
 
+/* Whether a host that closed in the middle of the message has said why: nobody has it then. */
+static bool
+was_refused(struct transaction *t)
+{
+    struct stream *io = &t->w->io;
+    io->broken = false;
+    buf_reset(&io->out);
+    io->deadline_ms = now_ms() + LAST_WORDS_MS;
+    return smtp_reply_read(io, &t->w->reply, NULL) == 0 && t->w->reply.code >= 400;
+}
+
 static void
 send_message(struct transaction *t)
 {
@@ -217,6 +232,7 @@ send_message(struct transaction *t)
     io->deadline_ms = now_ms() + data_ms + (int64_t)(t->d->size / RATE_MIN) * 1000;
     int sent = send_content(t, &out, &e);
     buf_free(&out);
+    bool refused = sent < 0 && e.class == ERR_CLOSED && was_refused(t);
     if (sent == 0) {
         /* The answer may take long, and must not be missed (RFC 5321 4.5.3.2.6). */
         io->deadline_ms = now_ms() + data_ms;
@@ -224,7 +240,10 @@ send_message(struct transaction *t)
     }
     io->idle_ms = (int)conf->relay.command_s * 1000;
     if (sent < 0) {
-        if (e.class == ERR_DAMAGED)
+        if (refused)
+            wire_verdict(t->w, t->v, wire_refuses(t->w) ? OUTCOME_NEVER : OUTCOME_LATER,
+                         "the message");
+        else if (e.class == ERR_DAMAGED)
             verdict_set(t->v, OUTCOME_DAMAGED, "4.3.0", "%s", e.text);
         else
             wire_lost(t->w, t->v, "sending the message", &e);

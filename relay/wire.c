@@ -112,12 +112,12 @@ wire_verdict(struct wire *w, struct verdict *v, enum outcome outcome, const char
     snprintf(dsn, sizeof dsn, "%s", smtp_reply_status(&w->reply));
     dsn[0] = outcome == OUTCOME_DONE ? '2' : outcome == OUTCOME_NEVER ? '5' : '4';
     smtp_reply_flat(&w->reply, &flat);
-    struct str said = str_sub(buf_str(&flat), 0, RELAY_TEXT_MAX - 200);
+    struct str said = str_sub(buf_str(&flat), 0, RELAY_TEXT_MAX - RELAY_NAME_MAX - 40);
     if (outcome == OUTCOME_DONE)
         verdict_set(v, outcome, dsn, "%.*s", STR_ARG(said));
     else
-        verdict_set(v, outcome, dsn, "host %.100s said: %.*s (in reply to %s)", w->name,
-                    STR_ARG(said), command);
+        verdict_set(v, outcome, dsn, "host %s said: %.*s (in reply to %s)", w->name, STR_ARG(said),
+                    command);
     snprintf(v->relay, sizeof v->relay, "%s", w->name);
     buf_free(&flat);
 }

@@ -2,10 +2,6 @@
 #include "lib/log/log.h"
 #include <stdio.h>
 
-struct connection {
-    bool unknown; /* authd could not say which account the local user has */
-};
-
 static bool
 later(struct smtp_server *s, const char *what, struct str address)
 {
@@ -32,12 +28,23 @@ ours(const struct smtp_server *s, const struct address *a)
     return conf_is_ours(s->conf, address_domain(a));
 }
 
+/* The account of a local user, if it has one; of several that the sender's. */
+static int
+know_user(struct smtp_server *s, struct str sender)
+{
+    enum address_kind kind = ADDRESS_UNKNOWN;
+    struct err e = {0};
+    int n = s->peer->uid ? smtp_ask_uid(s, s->peer->uid, sender, &kind, s->login, &e) : 0;
+    if (kind != ADDRESS_ACCOUNT)
+        s->login[0] = '\0';
+    return n;
+}
+
 static bool
 local_sender(struct smtp_server *s, const struct address *a)
 {
-    const struct connection *c = s->arg;
     struct str text = a ? address_str(a) : STR("");
-    if (c->unknown)
+    if (know_user(s, text) < 0)
         return later(s, "MAIL", text);
     if (s->peer->uid == (uid_t)-1)
         return smtp_reject(s, "MAIL", text, 550, "5.7.1", "Who are you?");
@@ -89,19 +96,6 @@ extensions(const struct smtp_server *s)
     return s->local ? SMTP_XQUEUE : s->tls ? SMTP_AUTH_PLAIN : 0;
 }
 
-/* The account of a local user, if it has one. */
-static void
-know_user(struct smtp_server *s)
-{
-    struct connection *c = s->arg;
-    enum address_kind kind = ADDRESS_UNKNOWN;
-    struct err e = {0};
-    if (smtp_ask_uid(s, s->peer->uid, &kind, s->login, &e) < 0)
-        c->unknown = true;
-    if (kind != ADDRESS_ACCOUNT)
-        s->login[0] = '\0';
-}
-
 void
 submitd_session(const struct peer *peer, void *arg)
 {
@@ -111,7 +105,6 @@ submitd_session(const struct peer *peer, void *arg)
         {"XQUEUE", SMTP_NEW | SMTP_GREETED, .last = false, .junk = true, submitd_xqueue},
     };
     const struct submitd *d = arg;
-    struct connection c = {0};
     bool local = strcmp(peer->service, "submit") == 0;
     listener_own(&s, sizeof s);
     const struct smtp_policy policy = {
@@ -128,13 +121,11 @@ submitd_session(const struct peer *peer, void *arg)
                              .limits = &d->conf.submitd,
                              .peer = peer,
                              .known = &d->known,
-                             .arg = &c,
                              .role = R_SUBMITD,
                              .origin = local ? "sendmail" : "submission",
                              .tls_possible = !local && starttls_possible(&d->start, &d->conf),
                              .tls_first = strcmp(peer->service, "submissions") == 0,
                              .qualify = local,
-                             .local = local,
-                             .prepare = local && peer->uid ? know_user : NULL};
+                             .local = local};
     smtp_server_run(&s);
 }

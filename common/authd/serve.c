@@ -81,12 +81,22 @@ on_address(struct client *c, struct msg *m)
 static void
 on_uid(struct client *c, struct msg *m)
 {
+    struct err e = {0};
+    enum address_kind kind;
+    struct account *owner = NULL;
     uint32_t uid = msg_get_u32(m);
+    struct str sender = msg_get_str(m);
     if (!msg_end(m)) {
         broken(c, m);
         return;
     }
     const struct account *account = accounts_by_uid(&authd.accounts, uid);
+    if (account && sender.n && resolve_address(sender, &kind, &owner, &e) < 0) {
+        service_fail(c, e.class, e.text);
+        return;
+    }
+    if (owner && owner->uid == uid)
+        account = owner;
     /* Who has no account may say more than who has one. */
     if (!account && authd.accounts.bad_lines) {
         service_fail(c, ERR_TEMPORARY, ACCOUNTS_INCOMPLETE);

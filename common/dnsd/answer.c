@@ -26,7 +26,12 @@ struct reply {
 bool
 dns_host_ok(struct str host)
 {
-    return host.n <= DNS_NAME_MAX && address_is_domain(host);
+    char plain[DNS_NAME_MAX];
+    if (host.n > sizeof plain)
+        return false;
+    for (size_t i = 0; i < host.n; i++)
+        plain[i] = host.p[i] == '_' ? 'a' : host.p[i];
+    return address_is_domain(str_of(plain, host.n));
 }
 
 static int

@@ -40,5 +40,6 @@ struct dns_answer {
  * record with the host ".". */
 void dns_answer_read(struct str reply, struct str name, enum dns_type type,
                      struct dns_answer *answer_r);
-/* Labels of letters, digits and hyphens, 1..63 bytes each and 1..253 in all, no dot at the end. */
+/* Labels of letters, digits and hyphens, 1..63 bytes each and 1..253 in all, no dot at the end. An
+ * underscore, too: there are mail servers that have one in their name, and it harms nobody. */
 bool dns_host_ok(struct str host);

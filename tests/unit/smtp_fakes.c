@@ -102,11 +102,16 @@ authd(struct service_loop *l, size_t i)
         else
             fail_with(l, fd, ERR_PERMANENT);
     } else if (l->m.type == M_UID_ACCOUNT) {
-        bool known = msg_get_u32(&l->m) == 1000;
+        uint32_t uid = msg_get_u32(&l->m);
+        bool known = uid == 1000 || uid == 1001; /* 1001 has two */
+        bool second = uid == 1001 && str_eq(msg_get_str(&l->m), STR("other@example.org"));
         if (l->f->authd_fails)
             fail_with(l, fd, ERR_TEMPORARY);
         else
-            address_is(l, fd, known ? ADDRESS_ACCOUNT : ADDRESS_UNKNOWN, known ? "user" : "");
+            address_is(l, fd, known ? ADDRESS_ACCOUNT : ADDRESS_UNKNOWN,
+                       second  ? "other"
+                       : known ? "user"
+                               : "");
     }
 }
 

@@ -92,6 +92,41 @@ START_TEST(good_lines_serve)
 }
 END_TEST
 
+static void
+no_fault(size_t line, const char *what)
+{
+    ck_abort_msg("aliases:%zu: %s", line, what);
+}
+
+/* Who alone gets an alias's mail may send as it, by whichever of our names it leads to him. */
+START_TEST(an_alias_of_one_account)
+{
+    static const struct {
+        const char *targets, *account;
+    } rows[] = {{"bob", "bob"},
+                {"bob@mx.example.org", "bob"},
+                {"bob+x@MX.example.org", "bob"},
+                {"other@mx.example.org", NULL}, /* an alias itself */
+                {"bob@other.example", NULL},
+                {"bob, bob@mx.example.org", NULL}};
+    load("version 1\nbob:2002:2002:/m/b:h\nother:2003:2003:/m/o:h\n");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[200];
+        enum address_kind kind;
+        struct account *account;
+        snprintf(text, sizeof text, "other: bob\nsales: %s\n", rows[i].targets);
+        ck_assert_int_eq(
+            aliases_parse(&authd.aliases, str_z(text), STR("example.org"), no_fault, &e), 0);
+        ck_assert_int_eq(resolve_address(STR("sales@example.org"), &kind, &account, &e), 0);
+        ck_assert_int_eq(kind, ADDRESS_ALIAS);
+        ck_assert_msg(!account == !rows[i].account, "%s", rows[i].targets);
+        if (account)
+            ck_str(account->name, rows[i].account);
+        aliases_free(&authd.aliases);
+    }
+}
+END_TEST
+
 static const char *const bad[] = {
     "alice",
     "alice:1:2:3",
@@ -508,8 +543,45 @@ START_TEST(with_a_bad_line_nobody_is_told_no)
     /* Who has no account may send as anybody here: that must be known. */
     msg_begin(&m, M_UID_ACCOUNT);
     msg_put_u32(&m, 2001);
+    msg_put_str(&m, STR(""));
     serve_message(c, &m);
     ck_assert_int_eq(told(fd_c, ACCOUNTS_INCOMPLETE), ERR_TEMPORARY);
+    msg_free(&m);
+    load("version 1\n");
+}
+END_TEST
+
+/* alice and bob share a user ID; carol has her own. */
+START_TEST(who_a_user_id_is)
+{
+    static const struct {
+        uint32_t uid;
+        struct str sender;
+        const char *account;
+    } rows[] = {{2001, STR(""), "alice"},
+                {2001, STR("alice@example.org"), "alice"},
+                {2001, STR("bob+x@example.org"), "bob"},
+                {2001, STR("carol@example.org"), "alice"},
+                {2001, STR("nobody@example.org"), "alice"},
+                {2001, STR("bob@other.example"), "alice"},
+                {2003, STR("bob@example.org"), "carol"},
+                {2009, STR("bob@example.org"), ""}};
+    struct client *c;
+    struct msg m = {0};
+    struct err why = {0};
+    int fd = client(&c);
+    ck_assert_uint_eq(load("version 1\nalice:2001:2001:/m/a:h\nbob:2001:2001:/m/b:h\n"
+                           "carol:2003:2003:/m/c:h\n"),
+                      0);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        msg_begin(&m, M_UID_ACCOUNT);
+        msg_put_u32(&m, rows[i].uid);
+        msg_put_str(&m, rows[i].sender);
+        serve_message(c, &m);
+        ck_assert_int_eq(chan_answer(fd, &m, M_ADDRESS_IS, R_SUBMITD, R_AUTHD, 1000, &why), 0);
+        ck_assert_uint_eq(msg_get_u32(&m), rows[i].account[0] ? ADDRESS_ACCOUNT : ADDRESS_UNKNOWN);
+        ck_str(msg_get_str(&m), rows[i].account);
+    }
     msg_free(&m);
     load("version 1\n");
 }
@@ -543,6 +615,7 @@ suite_authd(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, good_lines_serve);
+    tcase_add_test(t, an_alias_of_one_account);
     tcase_add_loop_test(t, a_bad_line_makes_nobody_unknown, 0, sizeof bad / sizeof bad[0]);
     tcase_add_test(t, every_prefix_and_every_byte);
     tcase_add_test(t, names_at_their_ceiling);
@@ -559,6 +632,7 @@ suite_authd(void)
     tcase_add_test(t, logins_at_their_ceiling);
     tcase_add_test(t, logins_of_a_network_at_their_ceiling);
     tcase_add_test(t, with_a_bad_line_nobody_is_told_no);
+    tcase_add_test(t, who_a_user_id_is);
     suite_add_tcase(s, t);
     return s;
 }

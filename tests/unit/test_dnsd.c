@@ -222,7 +222,7 @@ START_TEST(odd_names_are_dropped)
                 "\x00",
                 5},
                {"\x03"
-                "a_b"
+                "a/b"
                 "\x00",
                 5},
                {"\x02\xc3\xbc\x00", 4}};
@@ -254,6 +254,19 @@ START_TEST(host_names_have_limits)
     ck_assert(!dns_host_ok(STR("a.")));
     ck_assert(!dns_host_ok(STR("a..b")));
     ck_assert(!dns_host_ok(STR("a-.b")));
+    ck_assert(!dns_host_ok(STR("-_.b")));
+    ck_assert(dns_host_ok(STR("_a_b._")));
+}
+END_TEST
+
+/* Such are the names of some people's mail servers. */
+START_TEST(a_host_with_an_underscore_is_one)
+{
+    put_head(&packet, 1, 0x8180, 1, "example.org", DNS_T_MX);
+    put_rr(&packet, NULL, DNS_T_MX, 60, mx_data(&data, 10, "_dc-mx.Mail_1.example.org"));
+    ck_assert_int_eq(read_it("example.org", DNS_T_MX), DNS_FOUND);
+    ck_assert_uint_eq(answer.n, 1);
+    ck_str(str_of(answer.at[0].data, answer.at[0].n), "_dc-mx.mail_1.example.org");
 }
 END_TEST
 
@@ -800,6 +813,7 @@ suite_dnsd(void)
     tcase_add_test(t, compression_loops_end);
     tcase_add_test(t, odd_names_are_dropped);
     tcase_add_test(t, host_names_have_limits);
+    tcase_add_test(t, a_host_with_an_underscore_is_one);
     tcase_add_test(t, cnames_are_followed_but_not_for_ever);
     tcase_add_test(t, null_mx_counts_only_alone);
     tcase_add_test(t, records_have_a_ceiling);

@@ -102,6 +102,22 @@ START_TEST(circles_end)
 }
 END_TEST
 
+/* A copy to himself, who is called by the host's own name, and once. */
+START_TEST(a_name_that_leads_to_itself)
+{
+    static const char *const lines[] = {"bob: Bob@mx.example.org, far@other.example\n",
+                                        "bob: Bob@mx.example.org, far@other.example, bob\n"};
+    for (size_t i = 0; i < 2; i++) {
+        with(lines[i]);
+        ck_assert_int_eq(expand("bob@example.org"), 0);
+        ck_assert_uint_eq(n, 2);
+        ck_assert(leads_to("\\bob@example.org") && leads_to("far@other.example"));
+        ck_assert_int_eq(expand("bob+x@mx.example.org"), 0);
+        ck_assert_uint_eq(n, 2);
+    }
+}
+END_TEST
+
 /* Five lists of a thousand are the most; one more address is too many. */
 START_TEST(expansion_at_its_ceiling)
 {
@@ -233,6 +249,7 @@ suite_local(void)
     tcase_add_test(t, chains_and_ends);
     tcase_add_test(t, the_postmaster_is_somebody);
     tcase_add_test(t, circles_end);
+    tcase_add_test(t, a_name_that_leads_to_itself);
     tcase_add_test(t, expansion_at_its_ceiling);
     tcase_add_test(t, a_deep_chain);
     tcase_add_loop_test(t, a_cell_that_goes_between_questions, 0, 3);

@@ -109,16 +109,18 @@ START_TEST(delivered_and_gone)
 }
 END_TEST
 
-/* A byte of the message, in the file of the only one in new/. */
-static void
-flip(const struct entry *entry)
+/* The last byte of the message, in its file in new/; what it was. */
+static char
+flip(const struct entry *entry, char to)
 {
-    char path[700];
+    char path[700], was;
     snprintf(path, sizeof path, "%s/new/%.*s.s", dir, ID_LEN, entry->id);
     int fd = open(path, O_RDWR);
-    ck_assert_int_eq(lseek(fd, -1, SEEK_END) < 0, 0);
-    ck_assert_int_eq(write(fd, "X", 1), 1);
+    off_t at = lseek(fd, -1, SEEK_END);
+    ck_assert_int_eq(pread(fd, &was, 1, at), 1);
+    ck_assert_int_eq(pwrite(fd, &to, 1, at), 1);
     close(fd);
+    return was;
 }
 
 /* Both recipients are said to be damaged; it is not true, or it is: _i. */
@@ -130,7 +132,7 @@ START_TEST(called_damaged)
     message_start(entry, 0);
     turn();
     if (_i)
-        flip(entry);
+        flip(entry, 'X');
     for (uint32_t i = 0; i < 2; i++) {
         int lane = take_lane();
         ck_assert_uint_eq(take_job(lane, index, &again), 1);
@@ -142,6 +144,38 @@ START_TEST(called_damaged)
     ck_assert_uint_eq(files("corrupt"), (size_t)_i);
     ck_assert_uint_eq(index_count(), 1 - (size_t)_i);
     ck_assert_uint_eq(leaves("cur"), 1 - (size_t)_i);
+}
+END_TEST
+
+/* Put back from corrupt/, and as it was: who has it does not get it again. */
+START_TEST(damaged_after_the_first)
+{
+    uint32_t index[JOURNAL_TEST_MAX];
+    bool again;
+    char from[700], to[700], id[ID_LEN + 1] = {0};
+    struct entry *entry = accept_message("s@example.com", both, 2);
+    memcpy(id, entry->id, ID_LEN);
+    message_start(entry, 0);
+    turn();
+    int lane = take_lane();
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    outcome(lane, 0, OUTCOME_DONE);
+    turn();
+    lane = take_lane();
+    ck_assert_uint_eq(take_job(lane, index, &again), 1);
+    char was = flip(entry, 'X');
+    outcome(lane, 1, OUTCOME_DAMAGED);
+    turn();
+    ck_assert_uint_eq(files("corrupt"), 1);
+    snprintf(from, sizeof from, "%s/corrupt/%s.s", dir, id);
+    snprintf(to, sizeof to, "%s/new/%s.s", dir, id);
+    ck_assert_int_eq(rename(from, to), 0);
+    entry = entry_add(id, 's', PLACE_NEW, 0);
+    flip(entry, was);
+    struct message *m = load(entry);
+    ck_assert_int_eq(m->rcpts[0]->state, RCPT_DONE);
+    ck_assert_int_eq(m->rcpts[1]->state, RCPT_TODO);
+    message_free(m);
 }
 END_TEST
 
@@ -158,7 +192,7 @@ START_TEST(damaged_and_removed)
     ck_assert_uint_eq(take_job(lane, index, &again), 1);
     (void)select_messages(QUEUE_DROP, &f, &busy);
     ck_assert_uint_eq(busy, 1);
-    flip(entry);
+    flip(entry, 'X');
     outcome(lane, 0, OUTCOME_DAMAGED);
     turn();
     ck_assert_uint_eq(files("new") + files("corrupt"), 0);
@@ -902,6 +936,7 @@ suite_queue_lanes(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, delivered_and_gone);
     tcase_add_loop_test(t, called_damaged, 0, 2);
+    tcase_add_test(t, damaged_after_the_first);
     tcase_add_test(t, damaged_and_removed);
     tcase_add_test(t, what_had_to_wait_is_not_tried_again);
     tcase_add_test(t, active_at_its_ceiling);

@@ -25,6 +25,7 @@ struct script {
     bool tls;        /* does what STARTTLS promises */
     bool clear_only; /* the second connection is as if it had never heard of STARTTLS */
     bool flood;      /* the banner never ends */
+    bool cuts;       /* it closes behind what it says to DATA */
     int messages;    /* after so many it closes without a word */
 };
 
@@ -104,6 +105,8 @@ answer(struct stream *io, const struct script *s, struct heard *h, struct str li
                                                     : say(io, NULL, "250 2.1.5 recipient fine");
     if (str_eq(start, STR("DATA"))) {
         if (!say(io, s->data, "354 go on"))
+            return false;
+        if (s->cuts)
             return false;
         if (s->data && !str_starts(str_z(s->data), STR("354")))
             return true;
@@ -197,6 +200,18 @@ listen_on(size_t i, uint16_t *port)
 }
 
 /* dnsd: MX of example.org are the servers, mx0 first. */
+/* As long as a host's name may be. */
+static struct str
+long_host(void)
+{
+    static char name[253];
+    memset(name, 'a', sizeof name);
+    memcpy(name, "mx0", 3);
+    for (size_t i = 63; i < sizeof name; i += 64)
+        name[i] = '.';
+    return str_of(name, sizeof name);
+}
+
 static void
 on_question(struct client *c, struct msg *m)
 {
@@ -220,6 +235,10 @@ on_question(struct client *c, struct msg *m)
         msg_put_u32(&r, 1);
         msg_put_u32(&r, 0);
         msg_put_str(&r, STR("."));
+    } else if (str_starts(name, STR("long"))) {
+        msg_put_u32(&r, 1);
+        msg_put_u32(&r, 10);
+        msg_put_str(&r, long_host());
     } else if (str_starts(name, STR("loops"))) {
         msg_put_u32(&r, 2);
         msg_put_u32(&r, 20);
@@ -486,6 +505,22 @@ START_TEST(a_message_arrives)
                        "RCPT TO:<user@example.org>\r\nDATA\r\n"
                        "Subject: x\r\n\r\n..hello\r\n.\r\nQUIT\r\n"));
     ck_assert_int_eq(the.heard[1]->connections, 0);
+}
+END_TEST
+
+/* It is in reports as Remote-MTA. */
+START_TEST(the_whole_name_of_a_host_is_told)
+{
+    char want[400];
+    play((const struct script[]){{0}}, 1);
+    send_route("long.example");
+    send_message((const char *const[]){"gone@long.example"}, 1, hello, 0);
+    struct outcome_is o = outcome();
+    finish();
+    snprintf(want, sizeof want,
+             "host %.*s[127.0.0.2]:%u said: 550 5.1.1 nobody here (in reply to RCPT TO)",
+             STR_ARG(long_host()), the.port);
+    ck_str(str_z(o.text), want);
 }
 END_TEST
 
@@ -871,6 +906,49 @@ START_TEST(domains_that_lead_somewhere)
 }
 END_TEST
 
+/* Misspelt, or its zone is broken for a while: nobody's mail bounces for it. */
+START_TEST(a_smarthost_that_is_not_there)
+{
+    static const char *const hosts[] = {"nobody.example", "noaddress.example", "later.example"};
+    for (size_t i = 0; i < 3; i++) {
+        restart();
+        the.conf.relay.host = str_z(hosts[i]);
+        play((const struct script[]){{0}}, 1);
+        struct outcome_is o = deliver_to("example.org");
+        ck_assert_int_eq(o.outcome, OUTCOME_LATER);
+        ck_str(str_z(o.dsn), i < 2 ? "4.3.5" : "4.4.3");
+    }
+}
+END_TEST
+
+/* A host that closes while it is sent a message, with a word or without one. */
+START_TEST(refused_in_the_middle)
+{
+    static const struct {
+        const char *data;
+        enum outcome outcome;
+        const char *dsn;
+    } rows[] = {{"354 go on\r\n552 5.3.4 too large", OUTCOME_NEVER, "5.3.4"},
+                {"354 go on\r\n452 4.3.1 too much", OUTCOME_LATER, "4.3.1"},
+                {"354 go on\r\n250 2.0.0 taken", OUTCOME_LATER, "4.4.2"},
+                {"354 go on", OUTCOME_LATER, "4.4.2"}};
+    size_t size = (size_t)16 << 20; /* more than lies between the two */
+    char *text = malloc(size);
+    memset(text, 'x', size);
+    for (size_t i = 0; i < 4; i++) {
+        restart();
+        play(&(struct script){.ehlo = "250 me", .data = rows[i].data, .cuts = true}, 1);
+        send_route("example.org");
+        send_message(one, 1, str_of(text, size), 0);
+        struct outcome_is o = outcome();
+        finish();
+        ck_assert_msg(o.outcome == rows[i].outcome, "%zu: %s", i, o.text);
+        ck_str(str_z(o.dsn), rows[i].dsn);
+    }
+    free(text);
+}
+END_TEST
+
 /* Another name for this very host: RFC 5321 5.1 says it is not to be used. */
 START_TEST(a_host_with_our_name)
 {
@@ -1061,6 +1139,7 @@ suite_relay(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_message_arrives);
+    tcase_add_test(t, the_whole_name_of_a_host_is_told);
     tcase_add_test(t, four_and_five_are_told_apart);
     tcase_add_test(t, wishes_are_passed_on);
     tcase_add_test(t, wishes_that_cannot_be);
@@ -1079,6 +1158,8 @@ suite_relay(void)
     tcase_add_test(t, a_connection_that_died_while_idle_is_no_failure);
     tcase_add_test(t, domains_that_lead_nowhere);
     tcase_add_test(t, domains_that_lead_somewhere);
+    tcase_add_test(t, a_smarthost_that_is_not_there);
+    tcase_add_test(t, refused_in_the_middle);
     tcase_add_test(t, a_host_with_our_name);
     tcase_add_test(t, a_route_of_an_earlier_configuration);
     tcase_add_test(t, messages_over_one_connection_at_their_ceiling);

@@ -353,6 +353,15 @@ START_TEST(local_users)
     chat_say(&c, "MAIL FROM:<other>", "553 5.7.1");
     chat_say(&c, "MAIL FROM:<root@mail.example.org>", "553 5.7.1");
     quit();
+    local(1001); /* has two */
+    for (int i = 0; i < 2; i++) {
+        chat_say(&c, "MAIL FROM:<user>", "250");
+        chat_say(&c, "RSET", "250");
+        chat_say(&c, "MAIL FROM:<other>", "250");
+        chat_say(&c, "RSET", "250");
+        chat_say(&c, "MAIL FROM:<root@mail.example.org>", "553 5.7.1");
+    }
+    quit();
     local(33); /* has none */
     chat_say(&c, "MAIL FROM:<www-data>", "250");
     chat_say(&c, "RSET", "250");

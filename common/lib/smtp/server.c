@@ -158,12 +158,13 @@ smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *k
 }
 
 int
-smtp_ask_uid(struct smtp_server *s, uid_t uid, enum address_kind *kind_r, char *account,
-             struct err *e)
+smtp_ask_uid(struct smtp_server *s, uid_t uid, struct str sender, enum address_kind *kind_r,
+             char *account, struct err *e)
 {
     struct msg m = {0};
     msg_begin(&m, M_UID_ACCOUNT);
     msg_put_u32(&m, uid);
+    msg_put_str(&m, sender);
     int n = ask_who(s, &m, kind_r, account, e);
     msg_free(&m);
     if (n < 0)
@@ -390,8 +391,6 @@ smtp_server_run(struct smtp_server *s)
     s->queue.user = s->local ? (uint32_t)s->peer->uid : 0;
     log_info("connect from %s", s->client);
     if (!s->tls_first || smtp_enter_tls(s) == 0) {
-        if (s->prepare)
-            s->prepare(s);
         greet(s);
         serve(s);
         part(s);

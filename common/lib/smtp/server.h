@@ -91,12 +91,11 @@ struct smtp_server {
     void *arg;
     const struct known *known; /* recipients that need no question, or NULL */
     enum role role;
-    const char *origin;                     /* of the envelope: "smtp", "submission", "sendmail" */
-    bool tls_possible;                      /* STARTTLS is offered */
-    bool tls_first;                         /* TLS before the first line */
-    bool qualify;                           /* addresses without a domain get ours */
-    bool local;                             /* the peer is a local user, peer->uid */
-    void (*prepare)(struct smtp_server *s); /* before the greeting, or NULL */
+    const char *origin; /* of the envelope: "smtp", "submission", "sendmail" */
+    bool tls_possible;  /* STARTTLS is offered */
+    bool tls_first;     /* TLS before the first line */
+    bool qualify;       /* addresses without a domain get ours */
+    bool local;         /* the peer is a local user, peer->uid */
 
     struct stream io;
     struct remote authd;
@@ -153,9 +152,10 @@ bool smtp_is_known(const struct smtp_server *s, struct str address);
 /* Who an address is, from authd if its domain is ours. account needs QFILE_ADDR_MAX + 1 bytes. */
 int smtp_ask_address(struct smtp_server *s, struct str address, enum address_kind *kind_r,
                      char *account, struct err *e);
-/* The same for a user ID: ADDRESS_ACCOUNT and its name, or ADDRESS_UNKNOWN. */
-int smtp_ask_uid(struct smtp_server *s, uid_t uid, enum address_kind *kind_r, char *account,
-                 struct err *e);
+/* The same for a user ID: ADDRESS_ACCOUNT and its name, or ADDRESS_UNKNOWN. Of several accounts
+ * that share it, the one that sender is an address of, if any is. */
+int smtp_ask_uid(struct smtp_server *s, uid_t uid, struct str sender, enum address_kind *kind_r,
+                 char *account, struct err *e);
 /* Add our domain to a name without one. */
 int smtp_qualify(const struct smtp_server *s, struct str local, struct address *a_r, struct err *e);
 /* The domain that names without one get: the primary domain, or the host's name. */
