@@ -190,16 +190,23 @@ has_folder_name(const struct dirent *d)
 }
 
 static bool
-is_folder(int root_fd, const struct dirent *d)
+has_cur(int root_fd, const char *path)
 {
     char cur[300];
+    struct stat st;
+    snprintf(cur, sizeof cur, "%s/cur", path);
+    return fstatat(root_fd, cur, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
+static bool
+is_folder(int root_fd, const struct dirent *d)
+{
     struct stat st;
     if (!has_folder_name(d))
         return false;
     if (fstatat(root_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
         return false;
-    snprintf(cur, sizeof cur, "%s/cur", d->d_name);
-    return fstatat(root_fd, cur, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+    return has_cur(root_fd, d->d_name);
 }
 
 static DIR *
@@ -397,7 +404,9 @@ folder_create(int root_fd, struct str name, struct err *e)
         return err_set(e, ERR_PERMANENT, "not a folder's name");
     if (!folder_is_inbox(name) && !folder_exists(root_fd, name) && is_full(root_fd))
         return err_set(e, ERR_LIMIT, "too many folders");
-    if (folder_is_inbox(name) || (mkdirat(root_fd, path, 0700) < 0 && errno == EEXIST))
+    /* One without cur/ is no folder yet: whoever was making it was killed. */
+    if (folder_is_inbox(name) ||
+        (mkdirat(root_fd, path, 0700) < 0 && errno == EEXIST && has_cur(root_fd, path)))
         return err_set(e, ERR_PERMANENT, "the folder exists");
     int fd = openat(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
