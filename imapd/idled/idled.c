@@ -348,10 +348,12 @@ on_park(struct client *c, struct msg *m)
     bool good = loop_add(&the.loop, &p->client, EPOLLIN | EPOLLRDHUP) == 0 &&
                 loop_add(&the.loop, &p->watch, EPOLLIN) == 0 && service_send(c, &out) == 0;
     msg_free(&out);
-    if (good)
+    if (good) {
         next_time(p);
-    else
+    } else {
         forget(p);
+        service_close(c); /* its cell goes on with it */
+    }
 }
 
 static void

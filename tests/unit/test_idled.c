@@ -6,6 +6,7 @@
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -61,7 +62,7 @@ channel(void)
 
 /* 1: parked; 0: the channel was closed. */
 static int
-park(int fd, int client, const char *token)
+park_with(int fd, int client, int mailbox, const char *token)
 {
     struct msg m = {0};
     struct err e = {0};
@@ -71,12 +72,18 @@ park(int fd, int client, const char *token)
     msg_put_str(&m, STR("user"));
     msg_put_u64(&m, (uint64_t)now_ms() + 3600000);
     msg_add_fd(&m, client);
-    msg_add_fd(&m, watch[0]);
+    msg_add_fd(&m, mailbox);
     ck_assert_int_eq(chan_send(fd, &m, 10000, &e), 0);
     int got = chan_recv(fd, &m, R_IDLED, R_IMAPD, 60000, &e);
     ck_assert_msg(got == 0 || (got == 1 && m.type == M_PARKED), "%s", e.text);
     msg_free(&m);
     return got;
+}
+
+static int
+park(int fd, int client, const char *token)
+{
+    return park_with(fd, client, watch[0], token);
 }
 
 /* A client's connection: its own end. */
@@ -135,6 +142,18 @@ START_TEST(parked_at_its_ceiling)
         fd = channel();
     }
     close(fd);
+}
+END_TEST
+
+/* Whose mailbox cannot be watched stays where it was, and hears so at once. */
+START_TEST(what_cannot_be_watched)
+{
+    int server, end = client(&server), file = memfd_create("mailbox", MFD_CLOEXEC), fd = channel();
+    ck_assert_int_eq(park_with(fd, server, file, "token"), 0);
+    close(fd);
+    fd = channel();
+    ck_assert_int_eq(park_with(fd, file, watch[0], "token"), 0);
+    ck_assert(is_open(end));
 }
 END_TEST
 
@@ -216,6 +235,7 @@ suite_idled(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, parked_at_its_ceiling);
+    tcase_add_test(t, what_cannot_be_watched);
     tcase_add_test(t, waking_at_its_ceiling);
     suite_add_tcase(s, t);
     return s;
