@@ -90,9 +90,14 @@ leave_channels(struct parked *p)
     p->entered = p->ready = false;
 }
 
+/* One that fails at once, or ends, comes back here: then the first call goes on, not one in it. */
 static void
 next_in_queue(void)
 {
+    static bool busy;
+    if (busy)
+        return;
+    busy = true;
     while (the.queue && the.waking < WAKING_MAX) {
         struct parked *p = the.queue;
         the.queue = p->next_queued;
@@ -100,6 +105,7 @@ next_in_queue(void)
             the.queue_end = &the.queue;
         wake(p);
     }
+    busy = false;
 }
 
 static void

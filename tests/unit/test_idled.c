@@ -35,6 +35,8 @@ setup(void)
         close(start_door(&cell, R_IDLED));
         close(authd.fds[0].fd);
         close(watch[1]);
+        /* Its calls are not nested deeper for more sessions. */
+        setrlimit(RLIMIT_STACK, &(struct rlimit){512 << 10, 512 << 10});
         guard_enter(
             &(struct guard){.role = R_IDLED, .root_fd = -1}); /* within its memory and files */
         idled_serve(&idled);
@@ -86,6 +88,15 @@ park(int fd, int client, const char *token)
     return park_with(fd, client, watch[0], token);
 }
 
+/* Of as many accounts as it takes. */
+static int
+park_nth(int fd, int client, int i)
+{
+    char token[40];
+    snprintf(token, sizeof token, "%d", i / 100);
+    return park(fd, client, token);
+}
+
 /* A client's connection: its own end. */
 static int
 client(int *server_r)
@@ -112,7 +123,7 @@ START_TEST(parked_at_its_ceiling)
     ends[1] = client(&alone);
     ends[2] = client(&beyond);
     for (int i = 0; i < PARKED_MAX - 1; i++)
-        ck_assert_int_eq(park(fd, crowd, "token"), 1);
+        ck_assert_int_eq(park_nth(fd, crowd, i), 1);
     ck_assert_int_eq(park(fd, alone, "token"), 1);
     ck_assert_int_eq(park(fd, beyond, "token"), 0);
     close(fd);
@@ -154,6 +165,22 @@ START_TEST(what_cannot_be_watched)
     fd = channel();
     ck_assert_int_eq(park_with(fd, file, watch[0], "token"), 0);
     ck_assert(is_open(end));
+}
+END_TEST
+
+/* authd ends while all wake: one after the other is told, however many they are. */
+START_TEST(all_fail_to_wake)
+{
+    int crowd, end = client(&crowd), fd = channel();
+    char said[200] = "";
+    for (int i = 0; i < PARKED_MAX; i++)
+        ck_assert_int_eq(park_nth(fd, crowd, i), 1);
+    ck_assert_int_eq(write(end, "DONE\r\n", 6), 6);
+    ck_assert_int_eq(park(fd, crowd, "one that is too many"), 0); /* all have been looked at */
+    close(crowd);
+    close(authd.fds[0].fd);
+    ck_assert_int_gt(recv(end, said, sizeof said - 1, 0), 0);
+    ck_assert_ptr_nonnull(strstr(said, "* BYE"));
 }
 END_TEST
 
@@ -236,6 +263,7 @@ suite_idled(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, parked_at_its_ceiling);
     tcase_add_test(t, what_cannot_be_watched);
+    tcase_add_test(t, all_fail_to_wake);
     tcase_add_test(t, waking_at_its_ceiling);
     suite_add_tcase(s, t);
     return s;
