@@ -64,12 +64,12 @@ channel(void)
 
 /* 1: parked; 0: the channel was closed. */
 static int
-park_with(int fd, int client, int mailbox, const char *token)
+park_whole(int fd, int client, int mailbox, struct str token)
 {
     struct msg m = {0};
     struct err e = {0};
     msg_begin(&m, M_PARK);
-    msg_put_str(&m, str_z(token));
+    msg_put_str(&m, token);
     msg_put_str(&m, STR("state"));
     msg_put_str(&m, STR("user"));
     msg_put_u64(&m, (uint64_t)now_ms() + 3600000);
@@ -80,6 +80,12 @@ park_with(int fd, int client, int mailbox, const char *token)
     ck_assert_msg(got == 0 || (got == 1 && m.type == M_PARKED), "%s", e.text);
     msg_free(&m);
     return got;
+}
+
+static int
+park_with(int fd, int client, int mailbox, const char *token)
+{
+    return park_whole(fd, client, mailbox, str_z(token));
 }
 
 static int
@@ -184,6 +190,32 @@ START_TEST(all_fail_to_wake)
 }
 END_TEST
 
+/* One account does not take the places of others. */
+START_TEST(parked_of_one_account)
+{
+    static const char one[] = "one\0seal", other[] = "other\0seal";
+    int crowd, alone, ends[2], fd = channel();
+    ends[0] = client(&crowd);
+    ends[1] = client(&alone);
+    for (int i = 0; i < PARKED_USER_MAX; i++)
+        ck_assert_int_eq(park_whole(fd, i ? crowd : alone, watch[0], str_of(one, 8)), 1);
+    ck_assert_int_eq(park_whole(fd, crowd, watch[0], str_of("one\0fresh", 9)), 0);
+    close(fd);
+    close(alone);
+    ck_assert(is_open(ends[0]));
+    fd = channel();
+    ck_assert_int_eq(park_whole(fd, crowd, watch[0], str_of(other, 10)), 1);
+    close(ends[1]); /* this client leaves */
+    for (int i = 0; park_whole(fd, crowd, watch[0], str_of(one, 8)) == 0; i++) {
+        ck_assert_int_lt(i, 1000);
+        usleep(10000);
+        close(fd);
+        fd = channel();
+    }
+    close(fd);
+}
+END_TEST
+
 /* What authd is asked next: the channel, and whose token it is; -1: nothing within so many ms. */
 static int
 question(int ms, char *token_r, size_t size)
@@ -264,6 +296,7 @@ suite_idled(void)
     tcase_add_test(t, parked_at_its_ceiling);
     tcase_add_test(t, what_cannot_be_watched);
     tcase_add_test(t, all_fail_to_wake);
+    tcase_add_test(t, parked_of_one_account);
     tcase_add_test(t, waking_at_its_ceiling);
     suite_add_tcase(s, t);
     return s;
