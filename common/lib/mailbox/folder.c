@@ -140,7 +140,7 @@ gather_add(struct gather *g, struct str name, bool exists, bool subscribed)
     struct str copy = arena_str(g->arena, name);
     if (!copy.p)
         return -1;
-    g->at[g->n++] = (struct folder_entry){copy, exists, false, subscribed};
+    g->at[g->n++] = (struct folder_entry){copy, exists, false, subscribed, false};
     return 0;
 }
 
@@ -152,21 +152,33 @@ parent_of(const struct folder_list *list, struct str name)
     return dot < 0 || !list->n ? NULL : bsearch(&key, list->at, list->n, sizeof key, by_name);
 }
 
+void
+folder_list_merge(struct folder_list *list)
+{
+    struct folder_entry *at = list->at;
+    size_t n = 0;
+    if (list->n)
+        sort_array(at, list->n, sizeof *at, by_name);
+    for (size_t i = 0; i < list->n; i++) {
+        if (n && str_eq(at[n - 1].name, at[i].name)) {
+            at[n - 1].exists |= at[i].exists;
+            at[n - 1].children |= at[i].children;
+            at[n - 1].subscribed |= at[i].subscribed;
+            at[n - 1].listed |= at[i].listed;
+        } else {
+            at[n++] = at[i];
+        }
+    }
+    list->n = n;
+}
+
 /* Sorted, each name once, into the arena. */
 static int
 gather_end(struct gather *g, struct folder_list *list_r, struct err *e)
 {
-    size_t n = 0;
-    if (g->n)
-        sort_array(g->at, g->n, sizeof *g->at, by_name);
-    for (size_t i = 0; i < g->n; i++) {
-        if (n && str_eq(g->at[n - 1].name, g->at[i].name)) {
-            g->at[n - 1].exists |= g->at[i].exists;
-            g->at[n - 1].subscribed |= g->at[i].subscribed;
-        } else {
-            g->at[n++] = g->at[i];
-        }
-    }
+    struct folder_list list = {g->at, g->n};
+    folder_list_merge(&list);
+    size_t n = list.n;
     struct folder_entry *at = arena_array(g->arena, n, sizeof *at);
     if (!at)
         return err_set(e, ERR_TEMPORARY, "out of memory");
