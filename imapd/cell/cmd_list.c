@@ -304,25 +304,28 @@ icell_cmd_list(struct icell *ic)
 
 /* ---- LSUB ---- */
 
-/* RFC 3501 6.3.9: with "%", a level above subscribed folders is told as \Noselect. */
+/* RFC 3501 6.3.9: with "%", a level above subscribed folders is told as \Noselect, unless it is
+ * subscribed itself. */
 static void
 lsub_matching(struct icell *ic, struct str pattern, const struct folder_list *list)
 {
     struct str told = str_of(NULL, 0);
     for (size_t i = 0; i < list->n; i++) {
-        struct str name = list->at[i].name;
+        struct str above = list->at[i].name, name = icell_shown(ic, above);
         if (folder_match(pattern, name)) {
             put_row(ic, "LSUB", "", name, "");
-            told = name;
             continue;
         }
         if (!str_ends(pattern, STR("%")))
             continue;
         for (size_t k = name.n; k-- > 1;) {
             struct str up = str_sub(name, 0, k);
-            if (name.p[k] != '.' || !folder_match(pattern, up))
+            if (name.p[k] != '.')
                 continue;
-            if (!str_eq(up, told))
+            above = folder_above(above);
+            if (!folder_match(pattern, up))
+                continue;
+            if (!str_eq(up, told) && !folder_list_find(list, above))
                 put_row(ic, "LSUB", "\\Noselect", up, "");
             told = up;
             break;
@@ -347,8 +350,6 @@ icell_cmd_lsub(struct icell *ic)
         icell_end_err(ic, &e);
         return;
     }
-    for (size_t i = 0; i < list.n; i++)
-        list.at[i].name = icell_shown(ic, list.at[i].name);
     lsub_matching(ic, l.patterns[0], &list);
     icell_end(ic, ICELL_OK, "Lsub completed.");
 }

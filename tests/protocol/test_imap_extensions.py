@@ -181,6 +181,15 @@ class List(Base):
         self.assertEqual(got[-2], b'* LIST (\\NonExistent \\HasChildren) "." n09998 ("CHILDINFO" ("SUBSCRIBED"))\r\n')
         self.assertEqual(len(self.send(c, b'b LSUB "" "%"')), 10001)
 
+    def test_lsub_says_each_once(self):
+        """'-' sorts before the separator, so another stands between a folder and those below it."""
+        c = self.session(*(b"SUBSCRIBE " + name for name in (b"INBOX", b"INBOX.x", b"a", b"a-b", b"a.x", b"c.x-y", b"c.x", b"c.x.z", b"d.x")))
+        self.assertEqual(self.send(c, b'a LSUB "" "%"')[:-1],
+                         [b'* LSUB () "." INBOX\r\n', b'* LSUB () "." a\r\n', b'* LSUB () "." a-b\r\n', b'* LSUB (\\Noselect) "." c\r\n',
+                          b'* LSUB (\\Noselect) "." d\r\n'])
+        self.assertEqual(self.send(c, b'b LSUB "" "c.%"')[:-1],
+                         [b'* LSUB () "." c.x\r\n', b'* LSUB () "." c.x-y\r\n'])
+
     def test_special_use(self):
         c = self.session(b"CREATE Sent", b"CREATE Elsewhere (USE (\\Drafts))", b"CREATE plain")
         got = self.send(c, b'a LIST "" "*"')

@@ -144,12 +144,18 @@ gather_add(struct gather *g, struct str name, bool exists, bool subscribed)
     return 0;
 }
 
-static struct folder_entry *
-parent_of(const struct folder_list *list, struct str name)
+struct str
+folder_above(struct str name)
 {
     ptrdiff_t dot = str_rchr(name, '.');
-    struct folder_entry key = {.name = str_sub(name, 0, dot < 0 ? 0 : (size_t)dot)};
-    return dot < 0 || !list->n ? NULL : bsearch(&key, list->at, list->n, sizeof key, by_name);
+    return str_sub(name, 0, dot < 0 ? 0 : (size_t)dot);
+}
+
+struct folder_entry *
+folder_list_find(const struct folder_list *list, struct str name)
+{
+    struct folder_entry key = {.name = name};
+    return list->n ? bsearch(&key, list->at, list->n, sizeof key, by_name) : NULL;
 }
 
 void
@@ -186,7 +192,7 @@ gather_end(struct gather *g, struct folder_list *list_r, struct err *e)
         memcpy(at, g->at, n * sizeof *at);
     *list_r = (struct folder_list){at, n};
     for (size_t i = 0; i < n; i++) {
-        struct folder_entry *parent = parent_of(list_r, at[i].name);
+        struct folder_entry *parent = folder_list_find(list_r, folder_above(at[i].name));
         if (parent)
             parent->children = true;
     }

@@ -33,6 +33,9 @@ struct folder_list {
     struct folder_entry *at; /* sorted by name, INBOX first */
     size_t n;
 };
+/* The level above; empty: there is none. */
+struct str folder_above(struct str name);
+struct folder_entry *folder_list_find(const struct folder_list *list, struct str name);
 /* Sort, and make one of those of one name, with all that is true of any of them. */
 void folder_list_merge(struct folder_list *list);
 /* All folders and the levels above them; text lies in the arena. */
