@@ -99,8 +99,6 @@ icell_cmd_create(struct icell *ic)
         name.n--;
     if (got > 0)
         icell_end(ic, ICELL_NO, "[USEATTR] No mailbox for that use.");
-    else if (folder_exists(ic->root_fd, name))
-        icell_end(ic, ICELL_NO, "[ALREADYEXISTS] Mailbox exists.");
     else if (is_proper(ic, name)) {
         int result = folder_create(ic->root_fd, name, &e);
         if (result == 0 && use)

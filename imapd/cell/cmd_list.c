@@ -16,8 +16,7 @@ struct list {
     bool subscribed;                               /* return */
     bool status;
     struct icell_status_items items;
-    struct folder_list all; /* those that are there or above such, and from nreal on others */
-    size_t nreal;
+    struct folder_list all;
     struct str *shown; /* their names as the client knows them */
     struct use {
         const char *is;
@@ -177,7 +176,7 @@ use_of(struct icell *ic, struct list *l, size_t i)
 static bool
 fits(struct icell *ic, struct list *l, size_t i)
 {
-    return (l->only_subscribed ? l->all.at[i].subscribed : i < l->nreal) &&
+    return (l->only_subscribed ? l->all.at[i].subscribed : l->all.at[i].listed) &&
            (!l->only_special || use_of(ic, l, i));
 }
 
@@ -191,10 +190,13 @@ below(struct str name, struct str parent)
 static bool
 fits_below(struct icell *ic, struct list *l, size_t i, bool *unseen_r)
 {
-    bool any = false;
+    struct str name = l->all.at[i].name;
+    bool any = false, first = folder_is_inbox(name); /* of all, not before what is below it */
     *unseen_r = false;
-    for (size_t k = 0; k < l->all.n && l->recursive && !*unseen_r; k++)
-        if (below(l->all.at[k].name, l->all.at[i].name) && fits(ic, l, k)) {
+    for (size_t k = i + 1; k < l->all.n && l->recursive && !*unseen_r &&
+                           (first || str_starts(l->all.at[k].name, name));
+         k++)
+        if (below(l->all.at[k].name, name) && fits(ic, l, k)) {
             any = true;
             *unseen_r = !matches(l, k);
         }
@@ -229,28 +231,14 @@ put_folder(struct icell *ic, struct list *l, size_t i)
     buf_free(&tail);
 }
 
-static struct folder_entry *
-entry_of(const struct folder_list *all, struct str name)
-{
-    for (size_t i = 0; i < all->n; i++)
-        if (str_eq(all->at[i].name, name))
-            return &all->at[i];
-    return NULL;
-}
-
-/* A subscribed name with the levels above it that are not there. */
+/* A subscribed name with the levels above it. */
 static void
 add_subscribed(struct folder_list *all, struct str name)
 {
-    struct folder_entry *there = entry_of(all, name);
-    if (there)
-        there->subscribed = true;
-    else
-        all->at[all->n++] = (struct folder_entry){.name = name, .subscribed = true};
+    all->at[all->n++] = (struct folder_entry){.name = name, .subscribed = true};
     for (size_t k = name.n; k-- > 1;)
-        if (name.p[k] == '.' && !entry_of(all, str_sub(name, 0, k)))
-            all->at[all->n++] =
-                (struct folder_entry){.name = str_sub(name, 0, k), .children = true};
+        if (name.p[k] == '.')
+            all->at[all->n++] = (struct folder_entry){.name = str_sub(name, 0, k)};
 }
 
 /* The folders with what is subscribed, whether it is there or not, and the levels above. */
@@ -273,12 +261,16 @@ everything(struct icell *ic, struct list *l, struct err *e)
     l->uses = arena_array(&ic->arena, room, sizeof *l->uses);
     if (!l->all.at || !l->shown || !l->uses)
         return err_set(e, ERR_TEMPORARY, "out of memory");
-    for (size_t i = 0; i < all.n; i++)
-        l->all.at[l->all.n++] = all.at[i];
-    l->nreal = l->all.n;
+    for (size_t i = 0; i < all.n; i++) {
+        l->all.at[l->all.n] = all.at[i];
+        l->all.at[l->all.n++].listed = true;
+    }
     for (size_t i = 0; i < subs.n; i++)
         add_subscribed(&l->all, subs.at[i].name);
+    folder_list_merge(&l->all);
     for (size_t i = 0; i < l->all.n; i++) {
+        if (!l->all.at[i].listed && !l->all.at[i].subscribed)
+            l->all.at[i].children = true; /* above some that is subscribed */
         l->uses[i] = (struct use){0};
         l->shown[i] = icell_shown(ic, l->all.at[i].name);
     }
@@ -312,25 +304,28 @@ icell_cmd_list(struct icell *ic)
 
 /* ---- LSUB ---- */
 
-/* RFC 3501 6.3.9: with "%", a level above subscribed folders is told as \Noselect. */
+/* RFC 3501 6.3.9: with "%", a level above subscribed folders is told as \Noselect, unless it is
+ * subscribed itself. */
 static void
 lsub_matching(struct icell *ic, struct str pattern, const struct folder_list *list)
 {
     struct str told = str_of(NULL, 0);
     for (size_t i = 0; i < list->n; i++) {
-        struct str name = list->at[i].name;
+        struct str above = list->at[i].name, name = icell_shown(ic, above);
         if (folder_match(pattern, name)) {
             put_row(ic, "LSUB", "", name, "");
-            told = name;
             continue;
         }
         if (!str_ends(pattern, STR("%")))
             continue;
         for (size_t k = name.n; k-- > 1;) {
             struct str up = str_sub(name, 0, k);
-            if (name.p[k] != '.' || !folder_match(pattern, up))
+            if (name.p[k] != '.')
                 continue;
-            if (!str_eq(up, told))
+            above = folder_above(above);
+            if (!folder_match(pattern, up))
+                continue;
+            if (!str_eq(up, told) && !folder_list_find(list, above))
                 put_row(ic, "LSUB", "\\Noselect", up, "");
             told = up;
             break;
@@ -355,8 +350,6 @@ icell_cmd_lsub(struct icell *ic)
         icell_end_err(ic, &e);
         return;
     }
-    for (size_t i = 0; i < list.n; i++)
-        list.at[i].name = icell_shown(ic, list.at[i].name);
     lsub_matching(ic, l.patterns[0], &list);
     icell_end(ic, ICELL_OK, "Lsub completed.");
 }

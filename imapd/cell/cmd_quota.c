@@ -1,4 +1,5 @@
-/* GETQUOTA, GETQUOTAROOT (RFC 9208): one root, "", over all folders; there where maildirsize is. */
+/* GETQUOTA, GETQUOTAROOT (RFC 9208): one root, "", over all folders; there where maildirsize says
+ * a limit. */
 #include "imapd/cell/args.h"
 #include "imapd/cell/commands.h"
 #include "lib/mailbox/quota.h"
@@ -7,6 +8,13 @@ static uint64_t
 used(int64_t n)
 {
     return n > 0 ? (uint64_t)n : 0;
+}
+
+/* A list of resources is not empty (7): a root without a limit is none. */
+static bool
+is_root(const struct quota *q)
+{
+    return q->bytes_max || q->count_max;
 }
 
 /* STORAGE is counted in units of 1024 bytes (5.1). */
@@ -37,7 +45,7 @@ icell_cmd_getquota(struct icell *ic)
         icell_end_syntax(ic);
     } else if (quota_read(ic->root_fd, &q, &e) < 0) {
         icell_end_err(ic, &e);
-    } else if (root.n || !q.there) {
+    } else if (root.n || !is_root(&q)) {
         icell_end(ic, ICELL_NO, "[NONEXISTENT] No such quota root.");
     } else {
         put(ic, &q);
@@ -60,8 +68,8 @@ icell_cmd_getquotaroot(struct icell *ic)
     } else {
         stream_putz(&ic->s, "* QUOTAROOT ");
         icell_put_mailbox(ic, &ic->s.out, name);
-        stream_putz(&ic->s, q.there ? " \"\"\r\n" : "\r\n");
-        if (q.there)
+        stream_putz(&ic->s, is_root(&q) ? " \"\"\r\n" : "\r\n");
+        if (is_root(&q))
             put(ic, &q);
         icell_end(ic, ICELL_OK, "Getquotaroot completed.");
     }

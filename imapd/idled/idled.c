@@ -32,6 +32,7 @@ struct parked {
     struct client *authd, *cell; /* while WAKING */
     bool entered, ready;         /* their answers have come */
     struct parked *next_queued;
+    struct parked *next, **link; /* of all */
     size_t token_n, state_n, user_n;
     char bytes[]; /* token, room for another one, state, user */
 };
@@ -42,6 +43,7 @@ static struct {
     struct loop_io control;
     struct service service;
     size_t parked, waking;
+    struct parked *all;
     struct parked *queue, **queue_end;
 } the;
 
@@ -51,6 +53,13 @@ static struct str
 token_of(const struct parked *p)
 {
     return str_of(p->bytes, p->token_n);
+}
+/* The name in a token ends with a NUL. */
+static struct str
+account_of(const struct parked *p)
+{
+    struct str token = token_of(p);
+    return str_cut(&token, '\0');
 }
 static struct str
 state_of(const struct parked *p)
@@ -90,9 +99,14 @@ leave_channels(struct parked *p)
     p->entered = p->ready = false;
 }
 
+/* One that fails at once, or ends, comes back here: then the first call goes on, not one in it. */
 static void
 next_in_queue(void)
 {
+    static bool busy;
+    if (busy)
+        return;
+    busy = true;
     while (the.queue && the.waking < WAKING_MAX) {
         struct parked *p = the.queue;
         the.queue = p->next_queued;
@@ -100,6 +114,7 @@ next_in_queue(void)
             the.queue_end = &the.queue;
         wake(p);
     }
+    busy = false;
 }
 
 static void
@@ -110,6 +125,9 @@ forget(struct parked *p)
     leave_channels(p);
     loop_timer_del(&the.loop, &p->timer);
     close(p->client.fd);
+    *p->link = p->next;
+    if (p->next)
+        p->next->link = p->link;
     free(p);
     the.parked--;
     if (was_waking) {
@@ -333,6 +351,15 @@ take(struct msg *m)
     return p;
 }
 
+static bool
+account_has_room(const struct parked *p)
+{
+    size_t n = 0;
+    for (const struct parked *other = the.all; other; other = other->next)
+        n += str_eq(account_of(other), account_of(p));
+    return n < PARKED_USER_MAX;
+}
+
 static void
 on_park(struct client *c, struct msg *m)
 {
@@ -343,15 +370,23 @@ on_park(struct client *c, struct msg *m)
         service_close(c);
         return;
     }
+    bool room = account_has_room(p);
+    p->next = the.all;
+    p->link = &the.all;
+    if (p->next)
+        p->next->link = &p->next;
+    the.all = p;
     the.parked++;
     msg_begin(&out, M_PARKED);
-    bool good = loop_add(&the.loop, &p->client, EPOLLIN | EPOLLRDHUP) == 0 &&
+    bool good = room && loop_add(&the.loop, &p->client, EPOLLIN | EPOLLRDHUP) == 0 &&
                 loop_add(&the.loop, &p->watch, EPOLLIN) == 0 && service_send(c, &out) == 0;
     msg_free(&out);
-    if (good)
+    if (good) {
         next_time(p);
-    else
+    } else {
         forget(p);
+        service_close(c); /* its cell goes on with it */
+    }
 }
 
 static void

@@ -173,6 +173,17 @@ class Folders(test_imap_more.Base):
         self.ask(c, b"RENAME INBOX old")
         self.assertEqual(self.ask(c, b"STATUS old (MESSAGES)"), [b"* STATUS old (MESSAGES 1)\r\n"])
 
+    def test_create_of_a_folder_half_made(self):
+        """Another that made it was killed before cur/ had its name."""
+        os.mkdir(os.path.join(self.dir, ".half"))
+        c = self.raw()
+        self.assertNotIn(b"half", b"".join(self.ask(c, b'LIST "" *')))
+        self.ask(c, b"CREATE half")
+        self.assertIn(b'* LIST (\\HasNoChildren) "." half\r\n', self.ask(c, b'LIST "" *'))
+        self.no(c, b"CREATE half", b"[ALREADYEXISTS]")
+        self.no(c, b"CREATE inbox", b"[ALREADYEXISTS]")
+        self.ask(c, b"SELECT half")
+
     def test_folders_below_inbox_in_any_case(self):
         c = self.raw()
         self.ask(c, b"CREATE inbox.a")

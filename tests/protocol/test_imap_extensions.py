@@ -2,6 +2,7 @@
 """The extensions imapd-cell advertises, each in a conversation; and many processes on one Maildir."""
 import os
 import re
+import resource
 import sys
 import threading
 import unittest
@@ -166,6 +167,28 @@ class List(Base):
         size = sum(len(MAIL % (b"a%d@b" % i, b"s%d" % i, i, i, i)) for i in (1, 2))
         self.assertRegex(got[1], rb"\* STATUS INBOX \(MESSAGES 2 SIZE %d HIGHESTMODSEQ \d+ MAILBOXID \(F\d+\)\)" % size)
         self.assertIn(b'f OK', self.send(c, b'f LIST () "" "%" RETURN ()')[-1])
+
+    def test_many_subscribed_that_are_not_there(self):
+        """A limit of processor time, which comparing each name with each exceeds by far."""
+        levels = b".".join([b"x"] * 29)
+        self.plant("subscriptions", b"".join(b"n%05d.%s\n" % (i, levels) for i in range(9999)))
+        c = self.session(b"CREATE a.b", b"SUBSCRIBE a")
+        resource.prlimit(self.cells[-1].process.pid, resource.RLIMIT_CPU, (20, 20))
+        got = self.send(c, b'a LIST (SUBSCRIBED RECURSIVEMATCH) "" "%"')
+        self.assertIn(b"a OK", got[-1])
+        self.assertEqual(got[0], b'* LIST (\\NonExistent \\HasChildren \\Subscribed) "." a\r\n')
+        self.assertEqual(len(got), 10001)
+        self.assertEqual(got[-2], b'* LIST (\\NonExistent \\HasChildren) "." n09998 ("CHILDINFO" ("SUBSCRIBED"))\r\n')
+        self.assertEqual(len(self.send(c, b'b LSUB "" "%"')), 10001)
+
+    def test_lsub_says_each_once(self):
+        """'-' sorts before the separator, so another stands between a folder and those below it."""
+        c = self.session(*(b"SUBSCRIBE " + name for name in (b"INBOX", b"INBOX.x", b"a", b"a-b", b"a.x", b"c.x-y", b"c.x", b"c.x.z", b"d.x")))
+        self.assertEqual(self.send(c, b'a LSUB "" "%"')[:-1],
+                         [b'* LSUB () "." INBOX\r\n', b'* LSUB () "." a\r\n', b'* LSUB () "." a-b\r\n', b'* LSUB (\\Noselect) "." c\r\n',
+                          b'* LSUB (\\Noselect) "." d\r\n'])
+        self.assertEqual(self.send(c, b'b LSUB "" "c.%"')[:-1],
+                         [b'* LSUB () "." c.x\r\n', b'* LSUB () "." c.x-y\r\n'])
 
     def test_special_use(self):
         c = self.session(b"CREATE Sent", b"CREATE Elsewhere (USE (\\Drafts))", b"CREATE plain")

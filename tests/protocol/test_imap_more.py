@@ -37,6 +37,13 @@ class Quota(Base):
         self.no(c, b"GETQUOTAROOT Nowhere", b"[NONEXISTENT]")
         self.assertIn(b"q BAD", self.send(c, b"q GETQUOTA")[-1])
 
+    def test_file_without_limits(self):
+        for limits in b"", b"0S,0C\n100 1\n":
+            self.plant("maildirsize", limits)
+            c = self.raw()
+            self.assertEqual(self.ask(c, b"GETQUOTAROOT INBOX"), [b"* QUOTAROOT INBOX\r\n"])
+            self.no(c, b'GETQUOTA ""', b"[NONEXISTENT]")
+
     def test_limits(self):
         self.plant("maildirsize", b"10240S,7C\n2000 2\n-500 -1\n")
         c = self.raw()

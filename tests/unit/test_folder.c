@@ -126,6 +126,26 @@ START_TEST(create_rename_delete)
 }
 END_TEST
 
+/* Who was making it was killed after the first call, or just before cur/ got its name. */
+START_TEST(a_folder_half_made)
+{
+    struct err e = {0};
+    struct buf out = buf_new(4096);
+    ck_assert_int_eq(mkdirat(root, ".first", 0700), 0);
+    ck_assert_int_eq(mkdirat(root, ".last", 0700), 0);
+    ck_assert_int_eq(mkdirat(root, ".last/tmp", 0700), 0);
+    ck_assert_int_eq(mkdirat(root, ".last/new", 0700), 0);
+    ck_assert_int_eq(mkdirat(root, ".last/bulkhead-cur", 0700), 0);
+    for (int again = 0; again < 2; again++) {
+        ck_assert_int_eq(folder_create(root, STR("first"), &e), -again);
+        ck_assert_int_eq(folder_create(root, STR("last"), &e), -again);
+        list_names(&out);
+        ck_str(buf_str(&out), "INBOX first last ");
+    }
+    buf_free(&out);
+}
+END_TEST
+
 /* A power cut has taken back that new/ got its name, after mail had come into it. */
 START_TEST(a_directory_under_its_first_name)
 {
@@ -250,6 +270,7 @@ suite_folder(void)
     tcase_add_test(t, patterns);
     tcase_add_test(t, patterns_take_linear_time);
     tcase_add_test(t, create_rename_delete);
+    tcase_add_test(t, a_folder_half_made);
     tcase_add_test(t, a_directory_under_its_first_name);
     tcase_add_test(t, a_folder_that_was_renamed);
     tcase_add_test(t, subscriptions_are_kept);

@@ -6,6 +6,7 @@
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -34,6 +35,8 @@ setup(void)
         close(start_door(&cell, R_IDLED));
         close(authd.fds[0].fd);
         close(watch[1]);
+        /* Its calls are not nested deeper for more sessions. */
+        setrlimit(RLIMIT_STACK, &(struct rlimit){512 << 10, 512 << 10});
         guard_enter(
             &(struct guard){.role = R_IDLED, .root_fd = -1}); /* within its memory and files */
         idled_serve(&idled);
@@ -61,22 +64,43 @@ channel(void)
 
 /* 1: parked; 0: the channel was closed. */
 static int
-park(int fd, int client, const char *token)
+park_whole(int fd, int client, int mailbox, struct str token)
 {
     struct msg m = {0};
     struct err e = {0};
     msg_begin(&m, M_PARK);
-    msg_put_str(&m, str_z(token));
+    msg_put_str(&m, token);
     msg_put_str(&m, STR("state"));
     msg_put_str(&m, STR("user"));
     msg_put_u64(&m, (uint64_t)now_ms() + 3600000);
     msg_add_fd(&m, client);
-    msg_add_fd(&m, watch[0]);
+    msg_add_fd(&m, mailbox);
     ck_assert_int_eq(chan_send(fd, &m, 10000, &e), 0);
     int got = chan_recv(fd, &m, R_IDLED, R_IMAPD, 60000, &e);
     ck_assert_msg(got == 0 || (got == 1 && m.type == M_PARKED), "%s", e.text);
     msg_free(&m);
     return got;
+}
+
+static int
+park_with(int fd, int client, int mailbox, const char *token)
+{
+    return park_whole(fd, client, mailbox, str_z(token));
+}
+
+static int
+park(int fd, int client, const char *token)
+{
+    return park_with(fd, client, watch[0], token);
+}
+
+/* Of as many accounts as it takes. */
+static int
+park_nth(int fd, int client, int i)
+{
+    char token[40];
+    snprintf(token, sizeof token, "%d", i / 100);
+    return park(fd, client, token);
 }
 
 /* A client's connection: its own end. */
@@ -105,7 +129,7 @@ START_TEST(parked_at_its_ceiling)
     ends[1] = client(&alone);
     ends[2] = client(&beyond);
     for (int i = 0; i < PARKED_MAX - 1; i++)
-        ck_assert_int_eq(park(fd, crowd, "token"), 1);
+        ck_assert_int_eq(park_nth(fd, crowd, i), 1);
     ck_assert_int_eq(park(fd, alone, "token"), 1);
     ck_assert_int_eq(park(fd, beyond, "token"), 0);
     close(fd);
@@ -129,6 +153,60 @@ START_TEST(parked_at_its_ceiling)
     shutdown(ends[0], SHUT_RDWR); /* all of the crowd leave */
     fd = channel();
     for (int i = 0; park(fd, watch[1], "token") == 0; i++) {
+        ck_assert_int_lt(i, 1000);
+        usleep(10000);
+        close(fd);
+        fd = channel();
+    }
+    close(fd);
+}
+END_TEST
+
+/* Whose mailbox cannot be watched stays where it was, and hears so at once. */
+START_TEST(what_cannot_be_watched)
+{
+    int server, end = client(&server), file = memfd_create("mailbox", MFD_CLOEXEC), fd = channel();
+    ck_assert_int_eq(park_with(fd, server, file, "token"), 0);
+    close(fd);
+    fd = channel();
+    ck_assert_int_eq(park_with(fd, file, watch[0], "token"), 0);
+    ck_assert(is_open(end));
+}
+END_TEST
+
+/* authd ends while all wake: one after the other is told, however many they are. */
+START_TEST(all_fail_to_wake)
+{
+    int crowd, end = client(&crowd), fd = channel();
+    char said[200] = "";
+    for (int i = 0; i < PARKED_MAX; i++)
+        ck_assert_int_eq(park_nth(fd, crowd, i), 1);
+    ck_assert_int_eq(write(end, "DONE\r\n", 6), 6);
+    ck_assert_int_eq(park(fd, crowd, "one that is too many"), 0); /* all have been looked at */
+    close(crowd);
+    close(authd.fds[0].fd);
+    ck_assert_int_gt(recv(end, said, sizeof said - 1, 0), 0);
+    ck_assert_ptr_nonnull(strstr(said, "* BYE"));
+}
+END_TEST
+
+/* One account does not take the places of others. */
+START_TEST(parked_of_one_account)
+{
+    static const char one[] = "one\0seal", other[] = "other\0seal";
+    int crowd, alone, ends[2], fd = channel();
+    ends[0] = client(&crowd);
+    ends[1] = client(&alone);
+    for (int i = 0; i < PARKED_USER_MAX; i++)
+        ck_assert_int_eq(park_whole(fd, i ? crowd : alone, watch[0], str_of(one, 8)), 1);
+    ck_assert_int_eq(park_whole(fd, crowd, watch[0], str_of("one\0fresh", 9)), 0);
+    close(fd);
+    close(alone);
+    ck_assert(is_open(ends[0]));
+    fd = channel();
+    ck_assert_int_eq(park_whole(fd, crowd, watch[0], str_of(other, 10)), 1);
+    close(ends[1]); /* this client leaves */
+    for (int i = 0; park_whole(fd, crowd, watch[0], str_of(one, 8)) == 0; i++) {
         ck_assert_int_lt(i, 1000);
         usleep(10000);
         close(fd);
@@ -216,6 +294,9 @@ suite_idled(void)
     tcase_set_timeout(t, 300);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, parked_at_its_ceiling);
+    tcase_add_test(t, what_cannot_be_watched);
+    tcase_add_test(t, all_fail_to_wake);
+    tcase_add_test(t, parked_of_one_account);
     tcase_add_test(t, waking_at_its_ceiling);
     suite_add_tcase(s, t);
     return s;

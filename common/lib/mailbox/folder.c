@@ -140,33 +140,51 @@ gather_add(struct gather *g, struct str name, bool exists, bool subscribed)
     struct str copy = arena_str(g->arena, name);
     if (!copy.p)
         return -1;
-    g->at[g->n++] = (struct folder_entry){copy, exists, false, subscribed};
+    g->at[g->n++] = (struct folder_entry){copy, exists, false, subscribed, false};
     return 0;
 }
 
-static struct folder_entry *
-parent_of(const struct folder_list *list, struct str name)
+struct str
+folder_above(struct str name)
 {
     ptrdiff_t dot = str_rchr(name, '.');
-    struct folder_entry key = {.name = str_sub(name, 0, dot < 0 ? 0 : (size_t)dot)};
-    return dot < 0 || !list->n ? NULL : bsearch(&key, list->at, list->n, sizeof key, by_name);
+    return str_sub(name, 0, dot < 0 ? 0 : (size_t)dot);
+}
+
+struct folder_entry *
+folder_list_find(const struct folder_list *list, struct str name)
+{
+    struct folder_entry key = {.name = name};
+    return list->n ? bsearch(&key, list->at, list->n, sizeof key, by_name) : NULL;
+}
+
+void
+folder_list_merge(struct folder_list *list)
+{
+    struct folder_entry *at = list->at;
+    size_t n = 0;
+    if (list->n)
+        sort_array(at, list->n, sizeof *at, by_name);
+    for (size_t i = 0; i < list->n; i++) {
+        if (n && str_eq(at[n - 1].name, at[i].name)) {
+            at[n - 1].exists |= at[i].exists;
+            at[n - 1].children |= at[i].children;
+            at[n - 1].subscribed |= at[i].subscribed;
+            at[n - 1].listed |= at[i].listed;
+        } else {
+            at[n++] = at[i];
+        }
+    }
+    list->n = n;
 }
 
 /* Sorted, each name once, into the arena. */
 static int
 gather_end(struct gather *g, struct folder_list *list_r, struct err *e)
 {
-    size_t n = 0;
-    if (g->n)
-        sort_array(g->at, g->n, sizeof *g->at, by_name);
-    for (size_t i = 0; i < g->n; i++) {
-        if (n && str_eq(g->at[n - 1].name, g->at[i].name)) {
-            g->at[n - 1].exists |= g->at[i].exists;
-            g->at[n - 1].subscribed |= g->at[i].subscribed;
-        } else {
-            g->at[n++] = g->at[i];
-        }
-    }
+    struct folder_list list = {g->at, g->n};
+    folder_list_merge(&list);
+    size_t n = list.n;
     struct folder_entry *at = arena_array(g->arena, n, sizeof *at);
     if (!at)
         return err_set(e, ERR_TEMPORARY, "out of memory");
@@ -174,7 +192,7 @@ gather_end(struct gather *g, struct folder_list *list_r, struct err *e)
         memcpy(at, g->at, n * sizeof *at);
     *list_r = (struct folder_list){at, n};
     for (size_t i = 0; i < n; i++) {
-        struct folder_entry *parent = parent_of(list_r, at[i].name);
+        struct folder_entry *parent = folder_list_find(list_r, folder_above(at[i].name));
         if (parent)
             parent->children = true;
     }
@@ -190,16 +208,23 @@ has_folder_name(const struct dirent *d)
 }
 
 static bool
-is_folder(int root_fd, const struct dirent *d)
+has_cur(int root_fd, const char *path)
 {
     char cur[300];
+    struct stat st;
+    snprintf(cur, sizeof cur, "%s/cur", path);
+    return fstatat(root_fd, cur, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+}
+
+static bool
+is_folder(int root_fd, const struct dirent *d)
+{
     struct stat st;
     if (!has_folder_name(d))
         return false;
     if (fstatat(root_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
         return false;
-    snprintf(cur, sizeof cur, "%s/cur", d->d_name);
-    return fstatat(root_fd, cur, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+    return has_cur(root_fd, d->d_name);
 }
 
 static DIR *
@@ -397,7 +422,9 @@ folder_create(int root_fd, struct str name, struct err *e)
         return err_set(e, ERR_PERMANENT, "not a folder's name");
     if (!folder_is_inbox(name) && !folder_exists(root_fd, name) && is_full(root_fd))
         return err_set(e, ERR_LIMIT, "too many folders");
-    if (folder_is_inbox(name) || (mkdirat(root_fd, path, 0700) < 0 && errno == EEXIST))
+    /* One without cur/ is no folder yet: whoever was making it was killed. */
+    if (folder_is_inbox(name) ||
+        (mkdirat(root_fd, path, 0700) < 0 && errno == EEXIST && has_cur(root_fd, path)))
         return err_set(e, ERR_PERMANENT, "the folder exists");
     int fd = openat(root_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)

@@ -27,11 +27,17 @@ struct folder_entry {
     bool exists; /* false: only a level above some that exist (\Noselect) */
     bool children;
     bool subscribed;
+    bool listed; /* for who merges lists */
 };
 struct folder_list {
     struct folder_entry *at; /* sorted by name, INBOX first */
     size_t n;
 };
+/* The level above; empty: there is none. */
+struct str folder_above(struct str name);
+struct folder_entry *folder_list_find(const struct folder_list *list, struct str name);
+/* Sort, and make one of those of one name, with all that is true of any of them. */
+void folder_list_merge(struct folder_list *list);
 /* All folders and the levels above them; text lies in the arena. */
 int folder_list(int root_fd, struct arena *arena, struct folder_list *list_r, struct err *e);
 /* The names of the file "subscriptions", as entries that need not exist; levels above are not
