@@ -199,7 +199,6 @@ listen_on(size_t i, uint16_t *port)
     return fd;
 }
 
-/* dnsd: MX of example.org are the servers, mx0 first. */
 /* As long as a host's name may be. */
 static struct str
 long_host(void)
@@ -212,6 +211,7 @@ long_host(void)
     return str_of(name, sizeof name);
 }
 
+/* dnsd: MX of example.org are the servers, mx0 first. */
 static void
 on_question(struct client *c, struct msg *m)
 {
