@@ -257,5 +257,6 @@ exec {self.top}/usr/sbin/smtpd -d -f {self.dir}/smtpd.conf
             return subprocess.Popen(["unshare", "-m", "sh", self.inside], stdout=log, stderr=log, start_new_session=True)
 
     def smtpctl(self, pid, *args):
-        return run("nsenter", "-m", "-t", str(pid), "setpriv", "--regid=opensmtpq", "--clear-groups",
+        """One whose processes have had a fault may never answer it."""
+        return run("timeout", "10", "nsenter", "-m", "-t", str(pid), "setpriv", "--regid=opensmtpq", "--clear-groups",
                    self.top + "/usr/sbin/smtpctl", *args)

@@ -146,7 +146,7 @@ smtpd_client_connection_count_limit = 0
         return out
 
     def flush(self):
-        mta.run("postqueue", "-c", self.etc, "-f")
+        mta.run("timeout", "10", "postqueue", "-c", self.etc, "-f")
 
     def end(self):
         mta.run("postfix", "-c", self.etc, "stop")
