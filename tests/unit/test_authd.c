@@ -569,7 +569,7 @@ START_TEST(who_a_user_id_is)
     struct client *c;
     struct msg m = {0};
     struct err why = {0};
-    int fd = client(&c);
+    int their_fd = client(&c);
     ck_assert_uint_eq(load("version 1\nalice:2001:2001:/m/a:h\nbob:2001:2001:/m/b:h\n"
                            "carol:2003:2003:/m/c:h\n"),
                       0);
@@ -578,7 +578,8 @@ START_TEST(who_a_user_id_is)
         msg_put_u32(&m, rows[i].uid);
         msg_put_str(&m, rows[i].sender);
         serve_message(c, &m);
-        ck_assert_int_eq(chan_answer(fd, &m, M_ADDRESS_IS, R_SUBMITD, R_AUTHD, 1000, &why), 0);
+        ck_assert_int_eq(chan_answer(their_fd, &m, M_ADDRESS_IS, R_SUBMITD, R_AUTHD, 1000, &why),
+                         0);
         ck_assert_uint_eq(msg_get_u32(&m), rows[i].account[0] ? ADDRESS_ACCOUNT : ADDRESS_UNKNOWN);
         ck_str(msg_get_str(&m), rows[i].account);
     }

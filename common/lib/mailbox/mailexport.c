@@ -260,8 +260,9 @@ put_keywords(struct buf *words, const struct mailbox *mb, uint32_t bits)
             buf_addf(words, "%s%s", words->n ? " " : "", mb->keywords.name[k]);
 }
 
+/* The first that is there carries what is of the folder. */
 static int
-put_message(struct mailbox *mb, size_t i, int out_fd, bool first, struct err *e)
+put_message(struct mailbox *mb, size_t i, int out_fd, bool *first, struct err *e)
 {
     struct buf out = buf_new(SIZE_MAX / 4), words = buf_new(65536), text = buf_new(SIZE_MAX / 4);
     const struct mailbox_message *m = &mb->msgs[i];
@@ -276,8 +277,8 @@ put_message(struct mailbox *mb, size_t i, int out_fd, bool first, struct err *e)
     }
     buf_commit(&text, (size_t)n);
     put_keywords(&words, mb, m->keywords);
-    const struct mbox_meta meta = {.validity = first ? mb->validity : 0,
-                                   .next = first ? mailbox_uidnext(mb) : 0,
+    const struct mbox_meta meta = {.validity = *first ? mb->validity : 0,
+                                   .next = *first ? mailbox_uidnext(mb) : 0,
                                    .uid = m->uid,
                                    .flags = m->flags,
                                    .old = !m->in_new,
@@ -289,6 +290,7 @@ put_message(struct mailbox *mb, size_t i, int out_fd, bool first, struct err *e)
     result = buf_ok(&out) && durable_write(out_fd, buf_str(&out)) == 0
                  ? 0
                  : err_errno(e, "write the mbox");
+    *first = false;
 out:
     close(fd);
     buf_free(&out);
@@ -310,8 +312,9 @@ export_mbox(struct mailexport *x, struct str folder, struct err *e)
     unlinkat(x->to_fd, tmp, 0);
     int fd = openat(x->to_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     int result = fd < 0 ? err_errno(e, "write %s", name) : 0;
+    bool first = true;
     for (size_t i = 0; result == 0 && i < mb.n; i++)
-        if ((result = put_message(&mb, i, fd, i == 0, e)) == 0)
+        if ((result = put_message(&mb, i, fd, &first, e)) == 0)
             did_one(x);
     if (result == 0 && (fsync(fd) < 0 || renameat(x->to_fd, tmp, x->to_fd, name) < 0))
         result = err_errno(e, "write %s", name);
