@@ -18,36 +18,17 @@ domain_of(struct str address)
     return str_from(address, (size_t)(str_rchr(address, '@') + 1));
 }
 
-static struct str
-local_part(struct str address)
-{
-    ptrdiff_t at = str_rchr(address, '@');
-    return str_sub(address, 0, at < 0 ? 0 : (size_t)at);
-}
-
-/* The host's own name is the primary domain by another name. */
-static struct str
-domain_in_table(const struct local *l, struct str address)
-{
-    struct str domain = domain_of(address);
-    bool other_name = conf_is_ours(l->conf, domain) && !conf_is_local(l->conf, domain);
-    return other_name ? l->conf->domains[0] : domain;
-}
-
 static const struct alias *
 alias_of(const struct local *l, struct str address)
 {
-    if (str_chr(address, '@') < 0 || !conf_is_ours(l->conf, domain_of(address)))
+    ptrdiff_t at = str_rchr(address, '@');
+    struct str domain = domain_of(address);
+    if (at < 0 || !conf_is_ours(l->conf, domain))
         return NULL;
-    return aliases_for(&l->aliases, local_part(address), domain_in_table(l, address),
+    if (!conf_is_local(l->conf, domain))
+        domain = l->conf->domains[0];
+    return aliases_for(&l->aliases, str_sub(address, 0, (size_t)at), domain,
                        l->conf->delimiter.p[0]);
-}
-
-static bool
-is_itself(const struct local *l, const struct alias *alias, struct str target)
-{
-    return str_caseeq(local_part(target), local_part(alias->name)) &&
-           str_caseeq(domain_in_table(l, target), domain_of(alias->name));
 }
 
 static bool
@@ -95,8 +76,8 @@ follow(struct expansion *x, const struct alias *alias)
     x->visited[x->nvisited++] = alias;
     for (size_t i = 0; i < alias->ntargets; i++)
         /* "root: root, admin": a name that leads to itself means the account of that name. */
-        if (is_itself(x->l, alias, alias->targets[i]) ? finish(x, alias->name) < 0
-                                                      : push(x, alias->targets[i]) < 0)
+        if (str_caseeq(alias->targets[i], alias->name) ? finish(x, alias->name) < 0
+                                                       : push(x, alias->targets[i]) < 0)
             return -1;
     return 0;
 }
@@ -121,11 +102,11 @@ expand_address(const struct local *l, struct arena *arena, struct str address,
 {
     struct expansion x = {.l = l, .arena = arena};
     const struct alias *first = alias_of(l, address);
+    struct str local_part = str_sub(address, 0, (size_t)(str_rchr(address, '@') + 1));
     *n_r = 0;
-    bool postmaster = !first && l->conf->postmaster.n &&
-                      conf_is_ours(l->conf, domain_of(address)) &&
-                      str_caseeq(local_part(address), STR("postmaster")) &&
-                      !str_caseeq(address, l->conf->postmaster);
+    bool postmaster =
+        !first && l->conf->postmaster.n && conf_is_ours(l->conf, domain_of(address)) &&
+        str_caseeq(local_part, STR("postmaster@")) && !str_caseeq(address, l->conf->postmaster);
     if (!first && !postmaster)
         return 0; /* an account, or nobody: authd knows, and whether that is certain */
     x.visited = arena_array(arena, EXPAND_MAX, sizeof *x.visited);

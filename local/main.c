@@ -33,7 +33,8 @@ main(int argc, char **argv)
 
     local.start = &start;
     local.conf = &conf;
-    if (aliases >= 0 && aliases_read(&local.aliases, aliases, conf.domains[0], report, &e) < 0)
+    if (aliases >= 0 && aliases_read(&local.aliases, aliases, conf.domains[0],
+                                     conf_other_name(&conf), report, &e) < 0)
         log_fatal("%s", e.text);
     struct listener listener = {.start = &start,
                                 .sessions_max = conf.queue.local_max + 10,

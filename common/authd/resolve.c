@@ -28,13 +28,6 @@ account_for(struct str local, struct str domain)
     return found || tag <= 0 ? found : account_of(str_sub(local, 0, (size_t)tag), domain);
 }
 
-/* One of our domains as the tables have it: the host's own name is the primary one by another. */
-static struct str
-domain_in_tables(struct str domain)
-{
-    return conf_is_local(authd.conf, domain) ? domain : authd.conf->domains[0];
-}
-
 /* The account that alone gets this alias's mail, and so may send as it. */
 static struct account *
 only_account_of(const struct alias *alias)
@@ -44,10 +37,8 @@ only_account_of(const struct alias *alias)
     if (at <= 0)
         return NULL;
     struct str local = str_sub(target, 0, (size_t)at), domain = str_from(target, (size_t)at + 1);
-    if (!conf_is_ours(authd.conf, domain))
-        return NULL;
-    domain = domain_in_tables(domain);
-    if (aliases_for(&authd.aliases, local, domain, authd.conf->delimiter.p[0]))
+    if (!conf_is_local(authd.conf, domain) ||
+        aliases_for(&authd.aliases, local, domain, authd.conf->delimiter.p[0]))
         return NULL;
     return account_for(local, domain);
 }
@@ -65,7 +56,9 @@ resolve_address(struct str address, enum address_kind *kind_r, struct account **
         *kind_r = ADDRESS_FOREIGN;
         return 0;
     }
-    domain = domain_in_tables(domain);
+    /* The host's own name is the primary domain by another name. */
+    if (!conf_is_local(conf, domain))
+        domain = conf->domains[0];
     /* RFC 5321 4.5.1: postmaster is always somebody. */
     bool postmaster = str_caseeq(local, STR("postmaster")) && conf->postmaster.n &&
                       !str_caseeq(address, conf->postmaster);

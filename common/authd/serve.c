@@ -17,7 +17,8 @@ authd_read_aliases(int fd)
     struct err e = {0};
     if (fd < 0)
         return;
-    if (aliases_read(&fresh, fd, authd.conf->domains[0], report_alias, &e) < 0) {
+    if (aliases_read(&fresh, fd, authd.conf->domains[0], conf_other_name(authd.conf), report_alias,
+                     &e) < 0) {
         log_error("%s", e.text);
         return;
     }

@@ -174,7 +174,7 @@ fuzz_aliases(struct str in)
 {
     struct aliases a = {0};
     struct err e;
-    if (aliases_parse(&a, in, STR("example.org"), ignore, &e) == 0) {
+    if (aliases_parse(&a, in, STR("example.org"), STR("mx.example.org"), ignore, &e) == 0) {
         const struct alias *root = aliases_find(&a, STR("root@example.org"));
         FUZZ_CHECK(!root || root->ntargets <= ALIASES_TARGETS_MAX);
         (void)aliases_for(&a, STR("root+x"), STR("example.org"), '+');

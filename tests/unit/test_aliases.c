@@ -23,7 +23,7 @@ static int
 parse(const char *text)
 {
     reports = 0;
-    return aliases_parse(&a, str_z(text), STR("example.org"), report, &e);
+    return aliases_parse(&a, str_z(text), STR("example.org"), STR("mx.example.org"), report, &e);
 }
 
 static const char whole[] = "# comment\n\nroot: admin, \"ops team\"@x.example\n"
@@ -62,7 +62,9 @@ START_TEST(every_prefix_and_every_byte)
     for (size_t n = 0; n < sizeof whole; n++) {
         char *cut = malloc(n + 1);
         memcpy(cut, whole, n);
-        ck_assert_int_eq(aliases_parse(&a, str_of(cut, n), STR("example.org"), report, &e), 0);
+        ck_assert_int_eq(aliases_parse(&a, str_of(cut, n), STR("example.org"),
+                                       STR("mx.example.org"), report, &e),
+                         0);
         aliases_free(&a);
         free(cut);
     }
@@ -71,9 +73,9 @@ START_TEST(every_prefix_and_every_byte)
         for (size_t k = 0; k < sizeof bytes; k++) {
             memcpy(text, whole, sizeof whole);
             text[i] = bytes[k];
-            ck_assert_int_eq(
-                aliases_parse(&a, str_of(text, sizeof text - 1), STR("example.org"), report, &e),
-                0);
+            ck_assert_int_eq(aliases_parse(&a, str_of(text, sizeof text - 1), STR("example.org"),
+                                           STR("mx.example.org"), report, &e),
+                             0);
             aliases_free(&a);
         }
 }
@@ -130,7 +132,9 @@ note_first(size_t line, const char *what)
 START_TEST(a_text_that_begins_with_a_continuation)
 {
     struct aliases x = {0};
-    ck_assert_int_eq(aliases_parse(&x, STR("\n  b@c\nroot: a\n"), STR("d"), note_first, NULL), 0);
+    ck_assert_int_eq(aliases_parse(&x, STR("\n  b@c\nroot: a\n"), STR("d"), STR("mx.example.org"),
+                                   note_first, NULL),
+                     0);
     ck_assert_uint_eq(first_line, 2);
     ck_assert_uint_eq(x.n, 1);
     aliases_free(&x);
@@ -180,7 +184,8 @@ START_TEST(names_at_their_ceiling)
     struct buf b = buf_new(8 << 20);
     for (int i = 0; i <= ALIASES_MAX; i++)
         buf_addf(&b, "n%d: x\n", i);
-    ck_assert_int_eq(aliases_parse(&a, buf_str(&b), STR("example.org"), report, &e), 0);
+    ck_assert_int_eq(
+        aliases_parse(&a, buf_str(&b), STR("example.org"), STR("mx.example.org"), report, &e), 0);
     ck_assert_uint_eq(a.n, ALIASES_MAX);
     ck_assert_uint_eq(a.bad_lines, 1);
     aliases_free(&a);
@@ -195,7 +200,8 @@ START_TEST(a_long_entry)
     while (b.n < (1 << 20) + 5000)
         buf_addz(&b, "  ,aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n");
     buf_addz(&b, "c: z\n");
-    ck_assert_int_eq(aliases_parse(&a, buf_str(&b), STR("example.org"), report, &e), 0);
+    ck_assert_int_eq(
+        aliases_parse(&a, buf_str(&b), STR("example.org"), STR("mx.example.org"), report, &e), 0);
     ck_assert_uint_ge(a.bad_lines, 1);
     ck_assert_ptr_nonnull(aliases_find(&a, STR("a@example.org")));
     ck_assert_ptr_nonnull(aliases_find(&a, STR("c@example.org")));
@@ -211,7 +217,7 @@ START_TEST(the_text_has_a_ceiling)
         ck_assert_int_eq(ftruncate(fd, ALIASES_TEXT_MAX + over), 0);
         ck_assert_int_eq(pwrite(fd, "a: b\n#", 6, 0), 6);
         ck_assert_int_eq(pwrite(fd, "\n", 1, ALIASES_TEXT_MAX - 1), 1);
-        int ok = aliases_read(&a, fd, STR("example.org"), report, &e);
+        int ok = aliases_read(&a, fd, STR("example.org"), STR("mx.example.org"), report, &e);
         ck_assert_int_eq(ok, over ? -1 : 0);
         if (over)
             ck_assert_int_eq(e.class, ERR_LIMIT);
@@ -226,10 +232,12 @@ END_TEST
 START_TEST(a_missing_file_is_an_empty_table)
 {
     int fd = open("/dev/null", O_RDONLY);
-    ck_assert_int_eq(aliases_read(&a, fd, STR("example.org"), report, &e), 0);
+    ck_assert_int_eq(aliases_read(&a, fd, STR("example.org"), STR("mx.example.org"), report, &e),
+                     0);
     ck_assert_uint_eq(a.n + a.bad_lines, 0);
     aliases_free(&a);
-    ck_assert_int_eq(aliases_read(&a, -1, STR("example.org"), report, &e), -1);
+    ck_assert_int_eq(aliases_read(&a, -1, STR("example.org"), STR("mx.example.org"), report, &e),
+                     -1);
 }
 END_TEST
 

@@ -115,8 +115,9 @@ START_TEST(an_alias_of_one_account)
         enum address_kind kind;
         struct account *account;
         snprintf(text, sizeof text, "other: bob\nsales: %s\n", rows[i].targets);
-        ck_assert_int_eq(
-            aliases_parse(&authd.aliases, str_z(text), STR("example.org"), no_fault, &e), 0);
+        ck_assert_int_eq(aliases_parse(&authd.aliases, str_z(text), STR("example.org"),
+                                       STR("mx.example.org"), no_fault, &e),
+                         0);
         ck_assert_int_eq(resolve_address(STR("sales@example.org"), &kind, &account, &e), 0);
         ck_assert_int_eq(kind, ADDRESS_ALIAS);
         ck_assert_msg(!account == !rows[i].account, "%s", rows[i].targets);

@@ -37,7 +37,8 @@ with(const char *aliases)
                      0);
     local.conf = &conf;
     aliases_free(&local.aliases);
-    ck_assert_int_eq(aliases_parse(&local.aliases, str_z(aliases), STR("example.org"), report, &e),
+    ck_assert_int_eq(aliases_parse(&local.aliases, str_z(aliases), STR("example.org"),
+                                   STR("mx.example.org"), report, &e),
                      0);
 }
 
@@ -115,6 +116,18 @@ START_TEST(a_name_that_leads_to_itself)
         ck_assert_int_eq(expand("bob+x@mx.example.org"), 0);
         ck_assert_uint_eq(n, 2);
     }
+}
+END_TEST
+
+/* The host's own name is the primary domain, on both sides; a quoted '@' is none. */
+START_TEST(the_hosts_own_name)
+{
+    with("sales@MX.example.org: bob, bob@mx.example.org, \"a@b\"@mx.example.org\n");
+    ck_assert_int_eq(expand("sales@example.org"), 0);
+    ck_assert_uint_eq(n, 2);
+    ck_assert(leads_to("\\bob@example.org") && leads_to("\\\"a@b\"@example.org"));
+    ck_assert_int_eq(expand("sales@mx.example.org"), 0);
+    ck_assert_uint_eq(n, 2);
 }
 END_TEST
 
@@ -250,6 +263,7 @@ suite_local(void)
     tcase_add_test(t, the_postmaster_is_somebody);
     tcase_add_test(t, circles_end);
     tcase_add_test(t, a_name_that_leads_to_itself);
+    tcase_add_test(t, the_hosts_own_name);
     tcase_add_test(t, expansion_at_its_ceiling);
     tcase_add_test(t, a_deep_chain);
     tcase_add_loop_test(t, a_cell_that_goes_between_questions, 0, 3);

@@ -743,6 +743,12 @@ conf_is_ours(const struct conf *conf, struct str domain)
 }
 
 struct str
+conf_other_name(const struct conf *conf)
+{
+    return conf_is_local(conf, conf->hostname) ? STR("") : conf->hostname;
+}
+
+struct str
 conf_maildir(const struct conf *conf, struct str account, struct buf *out)
 {
     struct str domain = account, user = str_cut(&domain, '@');

@@ -132,5 +132,8 @@ bool conf_relays_for(const struct conf *conf, struct str ip);
 bool conf_is_local(const struct conf *conf, struct str domain);
 /* The same, or it is the host's own name: nobody else's mail goes there. */
 bool conf_is_ours(const struct conf *conf, struct str domain);
+/* The host's own name where it is the primary domain by another name; else, being one of the
+ * domains, empty. */
+struct str conf_other_name(const struct conf *conf);
 /* Where the mail of an account lies that names no directory: "MAIL/DOMAIN/USER", in lower case. */
 struct str conf_maildir(const struct conf *conf, struct str account, struct buf *out);

@@ -10,7 +10,7 @@ enum { NAME_MAX_BYTES = 320, LINE_MAX_BYTES = 1 << 20, READ_BLOCK = 4096 };
 
 struct parse {
     struct aliases *a;
-    struct str primary;
+    struct str primary, other;
     void (*report)(size_t line, const char *what);
     size_t line; /* of the entry */
 };
@@ -33,8 +33,10 @@ static struct str
 with_domain(struct parse *p, struct str name)
 {
     struct buf full = buf_new(NAME_MAX_BYTES);
-    buf_add(&full, name);
-    if (str_chr(name, '@') < 0) {
+    ptrdiff_t at = str_rchr(name, '@');
+    bool other = at >= 0 && p->other.n && str_caseeq(str_from(name, (size_t)at + 1), p->other);
+    buf_add(&full, other ? str_sub(name, 0, (size_t)at) : name);
+    if (other || str_chr(name, '@') < 0) {
         buf_addc(&full, '@');
         buf_add(&full, p->primary);
     }
@@ -166,10 +168,10 @@ prepare(struct aliases *a, struct str text)
 }
 
 int
-aliases_parse(struct aliases *a, struct str text, struct str primary_domain,
+aliases_parse(struct aliases *a, struct str text, struct str primary_domain, struct str other_name,
               void (*report)(size_t line, const char *what), struct err *e)
 {
-    struct parse p = {.a = a, .primary = primary_domain, .report = report};
+    struct parse p = {.a = a, .primary = primary_domain, .other = other_name, .report = report};
     struct buf logical = buf_new(LINE_MAX_BYTES);
     size_t number = 0;
     if (text.n > ALIASES_TEXT_MAX)
@@ -202,7 +204,7 @@ aliases_parse(struct aliases *a, struct str text, struct str primary_domain,
 }
 
 int
-aliases_read(struct aliases *a, int fd, struct str primary_domain,
+aliases_read(struct aliases *a, int fd, struct str primary_domain, struct str other_name,
              void (*report)(size_t line, const char *what), struct err *e)
 {
     struct buf text = buf_new(ALIASES_TEXT_MAX + READ_BLOCK);
@@ -222,7 +224,7 @@ aliases_read(struct aliases *a, int fd, struct str primary_domain,
         buf_commit(&text, (size_t)n);
         at += n;
     }
-    int ok = aliases_parse(a, buf_str(&text), primary_domain, report, e);
+    int ok = aliases_parse(a, buf_str(&text), primary_domain, other_name, report, e);
     buf_free(&text);
     return ok;
 }

@@ -36,12 +36,14 @@ struct aliases {
     size_t lines;
 };
 
-/* Parse. report(line, text) is called for each bad line. -1 only when memory is out or the text is
- * too large. */
+/* Parse. other_name: the primary domain by another name, which becomes that one; or empty.
+ * report(line, text) is called for each bad line. -1 only when memory is out or the text is too
+ * large. */
 int aliases_parse(struct aliases *a, struct str text, struct str primary_domain,
-                  void (*report)(size_t line, const char *what), struct err *e);
+                  struct str other_name, void (*report)(size_t line, const char *what),
+                  struct err *e);
 /* The same from a descriptor; an empty file is an empty table. */
-int aliases_read(struct aliases *a, int fd, struct str primary_domain,
+int aliases_read(struct aliases *a, int fd, struct str primary_domain, struct str other_name,
                  void (*report)(size_t line, const char *what), struct err *e);
 void aliases_free(struct aliases *a);
 /* The alias of exactly this address (any case), or NULL. */

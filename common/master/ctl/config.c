@@ -156,7 +156,8 @@ ctl_try_aliases(struct ctl *ctl)
     int fd = open_to_try(aliases_path, &wrong);
     if (fd < 0)
         return wrong ? -1 : 0;
-    if (aliases_read(&a, fd, ctl->conf.domains[0], print_alias_fault, &e) < 0) {
+    if (aliases_read(&a, fd, ctl->conf.domains[0], conf_other_name(&ctl->conf), print_alias_fault,
+                     &e) < 0) {
         fprintf(stderr, "%s: %s\n", aliases_path, e.text);
         wrong = true;
     } else {
