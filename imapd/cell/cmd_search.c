@@ -160,9 +160,7 @@ icell_cmd_search(struct icell *ic)
     if (!options && ic->rev2) /* RFC 9051 6.4.4: the answer is always ESEARCH */
         options = RETURN_GIVEN | RETURN_ALL;
     if (icell_search_parse(ic, &ic->cmd.args, &s) < 0) {
-        /* RFC 5182 2.1: a search that fails with NO leaves nothing saved. */
-        if (options & RETURN_SAVE && ic->cmd.status == ICELL_NO)
-            ic->nsaved = 0;
+        /* said */
     } else if (find(ic, &s, &f) < 0) {
         icell_end(ic, ICELL_NO, "Out of memory.");
     } else {
@@ -176,6 +174,9 @@ icell_cmd_search(struct icell *ic)
             save(ic, &f, options);
         icell_end(ic, ICELL_OK, "Search completed.");
     }
+    /* RFC 5182 2.1: a search that fails with NO leaves nothing saved. */
+    if (options & RETURN_SAVE && ic->cmd.status == ICELL_NO)
+        ic->nsaved = 0;
     free(f.uids);
     icell_search_free(&s);
 }
