@@ -47,7 +47,7 @@ def loads(everything, n):
             Load("accept", 500, n, without=("OpenSMTPD",)),  # it listens with a backlog of 5
             Load("accept", 1, n // 4, many=True), Load("accept", 20, n, many=True),
             Load("accept", 100, n, many=True), Load("accept", 4, 20, M25), Load("maildir", 20, n, goal=(3, None, 1 / 3)),
-            Load("maildir", 20, n, many=True), Load("relay", 20, n, goal=(3, None, 1 / 3))]
+            Load("maildir", 20, n, many=True), Load("relay", 20, n, goal=(3, None, 1 / 3)), Load("relay", 20, n, many=True)]
 
 
 def measured(kind, load):
