@@ -29,10 +29,9 @@ put_base(struct buf *out, struct str id, uint64_t arrived_us, struct str head)
 
 /* What became of one message. */
 struct done {
-    bool failed, already;
+    bool failed;
     struct err e;
-    char room[MAILBOX_FILE_MAX + 1];
-    struct buf file;
+    struct mailbox_put put;
 };
 
 static int
@@ -41,7 +40,6 @@ put(struct mailbox_inbox *in, struct msg *m, struct done *done)
     char room[160];
     struct buf base = buf_on(room, sizeof room, sizeof room - 1);
     struct mailbox_delivery d = {0};
-    done->file = buf_on(done->room, sizeof done->room, MAILBOX_FILE_MAX);
     struct str id = msg_get_str(m);
     (void)msg_get_u32(m);
     uint64_t arrived_us = msg_get_u64(m);
@@ -55,7 +53,7 @@ put(struct mailbox_inbox *in, struct msg *m, struct done *done)
     put_base(&base, id, arrived_us, d.head);
     d.base = buf_str(&base);
     d.fd = m->fds[0];
-    done->failed = mailbox_put(in, &d, &done->file, &done->already, &done->e) < 0;
+    done->failed = mailbox_put(in, &d, &done->put, &done->e) < 0;
     return 0;
 }
 
@@ -64,13 +62,15 @@ static void
 settle(struct mailbox_inbox *in, struct done *all, size_t n)
 {
     struct err e;
+    for (size_t i = 0; i < n; i++)
+        if (!all[i].failed)
+            all[i].failed = mailbox_place(in, &all[i].put, &all[i].e) < 0;
     if (mailbox_settle_inbox(in, &e) == 0)
         return;
     for (size_t i = 0; i < n; i++) {
         if (all[i].failed)
             continue;
-        if (!all[i].already)
-            mailbox_take_back(in, buf_z(&all[i].file));
+        mailbox_take_back(in, &all[i].put);
         all[i].failed = true;
         all[i].e = e;
     }
@@ -84,7 +84,7 @@ answer(struct done *done, struct msg *m)
         return chan_fail(CELL_CHANNEL, &done->e);
     }
     msg_begin(m, M_CELL_DELIVERED);
-    msg_put_str(m, buf_str(&done->file));
+    msg_put_str(m, buf_str(&done->put.file));
     return msg_send(CELL_CHANNEL, m);
 }
 

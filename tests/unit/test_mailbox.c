@@ -5,6 +5,8 @@
 #include "lib/mailbox/mailbox.h"
 #include "lib/mailbox/mailfile.h"
 #include "lib/mailbox/mailname.h"
+#include "lib/mailbox/mailscan.h"
+#include "lib/mailbox/mailview.h"
 #include "lib/queue/qfile.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/unit.h"
@@ -620,6 +622,54 @@ deliver(const char *base, const char *text, bool again, bool *already_r, struct 
     return result;
 }
 
+/* Several, without a limit, and with one of two messages: the third finds it full, and waits for
+ * nobody. */
+START_TEST(several_at_once)
+{
+    static struct mailbox_put put[3];
+    struct mailbox_inbox in = mailbox_inbox(root);
+    struct stat st;
+    struct err e = {0};
+    size_t fds = temp_fds();
+    if (_i)
+        plant("maildirsize", "2C\n0 0\n");
+    for (int i = 0; i < 3; i++) {
+        char base[20], path[300];
+        snprintf(base, sizeof base, "%d.batch", i % 2 + 1);
+        struct mailbox_delivery d = {.base = str_z(base), .check = qfile_check(STR(""))};
+        if (_i)
+            base[0] = (char)('1' + i);
+        int result = mailbox_put(&in, &d, &put[i], &e);
+        ck_assert_msg(result == (_i && i == 2 ? -1 : 0), "%d: %s", i, e.text);
+        if (result < 0) {
+            ck_assert_int_eq(e.class, ERR_LIMIT);
+            continue;
+        }
+        snprintf(path, sizeof path, "new/%s", put[i].name);
+        ck_assert_int_eq(fstatat(root, path, &st, 0), _i ? 0 : -1);
+    }
+    for (int i = 0; i < 3 - _i; i++) {
+        ck_assert_int_eq(mailbox_place(&in, &put[i], &e), 0);
+        ck_assert_int_eq(put[i].already, i == 2); /* without a limit: the first once more */
+    }
+    ck_assert_int_eq(mailbox_settle_inbox(&in, &e), 0);
+    struct mailscan s = {0};
+    ck_assert_int_eq(mailview_list_dir(&s, root, "new"), 0);
+    ck_assert_uint_eq(s.n, 2);
+    for (int i = 0; i < 3 - _i; i++)
+        mailbox_take_back(&in, &put[i]);
+    mailscan_free(&s);
+    ck_assert_int_eq(mailview_list_dir(&s, root, "new"), 0);
+    ck_assert_uint_eq(s.n, 0);
+    mailscan_free(&s);
+    ck_assert_int_eq(mailview_list_dir(&s, root, "tmp"), 0);
+    ck_assert_uint_eq(s.n, 0);
+    mailscan_free(&s);
+    mailbox_inbox_close(&in);
+    ck_assert_uint_eq(temp_fds(), fds);
+}
+END_TEST
+
 START_TEST(delivery_is_done_once)
 {
     struct mailbox mb;
@@ -786,6 +836,7 @@ suite_mailbox(void)
     tcase_add_test(t, keywords_fill_up);
     tcase_add_test(t, dovecot_keywords_are_taken_over);
     tcase_add_test(t, one_claim_at_a_time);
+    tcase_add_loop_test(t, several_at_once, 0, 2);
     tcase_add_test(t, delivery_is_done_once);
     tcase_add_test(t, delivery_makes_what_is_missing);
     tcase_add_test(t, delivery_of_every_size);

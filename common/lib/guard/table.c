@@ -63,6 +63,7 @@ static const struct call calls[] = {
     CALL(prctl, GS_FORK | GS_LAUNCH),
     CALL(seccomp, GS_FORK | GS_LAUNCH),
     CALL(openat, GS_FILES | GS_LAUNCH),
+    CALL(sync_file_range, GS_FILES),
     CALL(renameat, GS_FILES),
     CALL(renameat2, GS_FILES),
     CALL(unlinkat, GS_FILES),

@@ -60,20 +60,38 @@ bool mailbox_base_ok(struct str base);
 int mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_r,
                     bool *already_r, struct err *e);
 
-/* The same for several, with one sync of the directories behind them: begin with mailbox_inbox(),
- * put each, settle, close. */
+struct mailbox_writer {
+    int tmp_fd; /* the directory tmp/, borrowed */
+    int fd;
+    uint64_t size, vsize;
+    bool cr; /* the last byte was CR */
+    char tmp_name[200];
+};
+
+/* The same for several, which wait for the disk together: begin with mailbox_inbox(), put each,
+ * place each that could be put, settle, close. */
 struct mailbox_inbox {
     int root_fd, tmp_fd, new_fd; /* the latter open from the first that is put */
     bool already;                /* some were there before */
 };
 enum { MAILBOX_FILE_MAX = 255 };
+struct mailbox_put {
+    struct mailbox_writer w;
+    struct quota_room room;
+    struct buf file; /* its name in new/ */
+    bool already;    /* it was there before */
+    char name[MAILBOX_FILE_MAX + 1];
+};
 struct mailbox_inbox mailbox_inbox(int root_fd);
-/* In its place, and synced itself: its name is durable when mailbox_settle_inbox() says so. */
-int mailbox_put(struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf *file,
-                bool *already_r, struct err *e);
-/* -1: none of them can be called durable: mailbox_take_back() those that were not there before. */
+/* Written in tmp/, but not known to be on disk. In a mailbox with a limit it is placed, too. */
+int mailbox_put(struct mailbox_inbox *in, const struct mailbox_delivery *d, struct mailbox_put *p,
+                struct err *e);
+/* Synced, then in its place: its name is durable when mailbox_settle_inbox() says so. */
+int mailbox_place(struct mailbox_inbox *in, struct mailbox_put *p, struct err *e);
+/* -1: none of them can be called durable: mailbox_take_back() all that were placed. */
 int mailbox_settle_inbox(struct mailbox_inbox *in, struct err *e);
-void mailbox_take_back(struct mailbox_inbox *in, const char *file);
+/* But what was there before. */
+void mailbox_take_back(struct mailbox_inbox *in, struct mailbox_put *p);
 void mailbox_inbox_close(struct mailbox_inbox *in);
 
 /* ---- a session's view ---- */
@@ -247,13 +265,6 @@ int mailbox_claim(struct mailbox *mb, struct err *e);
 
 /* ---- a message being written (APPEND) ---- */
 
-struct mailbox_writer {
-    int tmp_fd; /* the directory tmp/, borrowed */
-    int fd;
-    uint64_t size, vsize;
-    bool cr; /* the last byte was CR */
-    char tmp_name[200];
-};
 /* Start a file in tmp/; tmp_fd must stay open. */
 int mailbox_write_begin(struct mailbox_writer *w, int tmp_fd, struct err *e);
 int mailbox_write(struct mailbox_writer *w, struct str data, struct err *e);

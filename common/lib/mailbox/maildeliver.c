@@ -292,62 +292,65 @@ begin(struct mailbox_writer *w, const struct mailbox_inbox *in, struct str base,
                            : err_errno(e, "create a file in tmp");
 }
 
-/* Write, sync, put in place. 1: the name was taken. */
+/* Written, and on its way to the disk, so that the sync of one waits for all of a batch. */
 static int
-put(const struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf *name,
-    struct err *e)
+write_one(const struct mailbox_inbox *in, const struct mailbox_delivery *d, struct mailbox_put *p,
+          struct err *e)
 {
-    struct mailbox_writer w;
-    if (begin(&w, in, d->base, e) < 0)
+    if (begin(&p->w, in, d->base, e) < 0)
         return -1;
-    struct quota_room room;
-    if (quota_take(in->root_fd, d->head.n + d->size, 1, &room, e) < 0) {
-        mailbox_write_abort(&w);
+    if (quota_take(in->root_fd, d->head.n + d->size, 1, &p->room, e) < 0 || copy(&p->w, d, e) < 0) {
+        quota_end(&p->room, false);
+        mailbox_write_abort(&p->w);
         return -1;
     }
-    if (copy(&w, d, e) < 0)
-        goto fail;
-    if (fsync(w.fd) < 0) {
-        err_errno(e, "sync a message");
-        goto fail;
-    }
-    buf_add(name, d->base);
-    buf_addf(name, ",S=%llu,W=%llu", (unsigned long long)w.size, (unsigned long long)w.vsize);
-    bool taken = false;
-    if (mailscan_rename(in->tmp_fd, w.tmp_name, in->new_fd, buf_z(name)) < 0) {
-        taken = errno == EEXIST;
-        if (!taken) {
-            err_errno(e, "rename a message");
-            goto fail;
-        }
-    }
-    quota_end(&room, !taken);
-    writer_close(&w, taken);
-    return taken;
-fail:
-    quota_end(&room, false);
-    mailbox_write_abort(&w);
-    return -1;
+    (void)sync_file_range(p->w.fd, 0, 0, SYNC_FILE_RANGE_WRITE); /* fsync() tells of failures */
+    buf_add(&p->file, d->base);
+    buf_addf(&p->file, ",S=%llu,W=%llu", (unsigned long long)p->w.size,
+             (unsigned long long)p->w.vsize);
+    return 0;
 }
 
 int
-mailbox_put(struct mailbox_inbox *in, const struct mailbox_delivery *d, struct buf *file,
-            bool *already_r, struct err *e)
+mailbox_put(struct mailbox_inbox *in, const struct mailbox_delivery *d, struct mailbox_put *p,
+            struct err *e)
 {
-    *already_r = false;
+    p->w.fd = -1;
+    p->already = false;
+    p->room = (struct quota_room){0};
+    p->file = buf_on(p->name, sizeof p->name, MAILBOX_FILE_MAX);
     if (!mailbox_base_ok(d->base))
         return err_set(e, ERR_PERMANENT, "not a base for a file name");
     if (open_inbox(in, e) < 0)
         return -1;
-    if (d->again && (look_for(in->root_fd, "new", d->base, file, e) < 0 ||
-                     (file->n == 0 && look_for(in->root_fd, "cur", d->base, file, e) < 0)))
+    if (d->again && (look_for(in->root_fd, "new", d->base, &p->file, e) < 0 ||
+                     (p->file.n == 0 && look_for(in->root_fd, "cur", d->base, &p->file, e) < 0)))
         return -1;
-    int done = file->n ? 1 : put(in, d, file, e);
-    if (done < 0)
+    if (p->file.n) {
+        p->already = in->already = true;
+        return 0;
+    }
+    if (write_one(in, d, p, e) < 0)
         return -1;
-    *already_r = done;
-    in->already |= done;
-    return 0;
+    /* Nobody counts a mailbox while somebody holds room in it: not we, for the next. */
+    return p->room.held ? mailbox_place(in, p, e) : 0;
+}
+
+int
+mailbox_place(struct mailbox_inbox *in, struct mailbox_put *p, struct err *e)
+{
+    if (p->w.fd < 0) /* it is */
+        return 0;
+    int result = fsync(p->w.fd) < 0 ? err_errno(e, "sync a message") : 0;
+    if (result == 0 &&
+        mailscan_rename(in->tmp_fd, p->w.tmp_name, in->new_fd, buf_z(&p->file)) < 0) {
+        p->already = errno == EEXIST;
+        in->already |= p->already;
+        result = p->already ? 0 : err_errno(e, "rename a message");
+    }
+    quota_end(&p->room, result == 0 && !p->already);
+    writer_close(&p->w, result < 0 || p->already);
+    return result;
 }
 
 /* The name of what was there already may not be durable: the try that put it there may have ended
@@ -368,9 +371,10 @@ mailbox_settle_inbox(struct mailbox_inbox *in, struct err *e)
 
 /* Never a second fsync (catalogue J8): what is not known to be durable goes away. */
 void
-mailbox_take_back(struct mailbox_inbox *in, const char *file)
+mailbox_take_back(struct mailbox_inbox *in, struct mailbox_put *p)
 {
-    unlinkat(in->new_fd, file, 0);
+    if (!p->already)
+        unlinkat(in->new_fd, buf_z(&p->file), 0);
 }
 
 int
@@ -378,13 +382,15 @@ mailbox_deliver(int root_fd, const struct mailbox_delivery *d, struct buf *file_
                 struct err *e)
 {
     struct mailbox_inbox in = mailbox_inbox(root_fd);
-    char room[MAILBOX_FILE_MAX + 1];
-    struct buf name = buf_on(room, sizeof room, MAILBOX_FILE_MAX);
-    int result = mailbox_put(&in, d, &name, already_r, e);
-    if (result == 0 && (result = mailbox_settle_inbox(&in, e)) < 0 && !*already_r)
-        mailbox_take_back(&in, buf_z(&name));
+    struct mailbox_put p;
+    int result = mailbox_put(&in, d, &p, e);
+    if (result == 0)
+        result = mailbox_place(&in, &p, e);
+    if (result == 0 && (result = mailbox_settle_inbox(&in, e)) < 0)
+        mailbox_take_back(&in, &p);
+    *already_r = p.already;
     if (result == 0 && file_r)
-        buf_add(file_r, buf_str(&name));
+        buf_add(file_r, buf_str(&p.file));
     mailbox_inbox_close(&in);
     return result;
 }
