@@ -146,7 +146,7 @@ serve(const struct tlsd *d, const struct peer *peer, int in, int out)
     close(start_door_for(&d->start, R_KEYD, peer->from));
     bool whole = clear >= 0 && proxy_run(&io, clear, TLSD_IDLE_MS, TLSD_REST_MS);
     close(clear);
-    tls_end(tls);
+    tls_end(tls, whole ? TLSD_LAST_MS : 0); /* what is on its way may fill the socket */
     if (whole)
         part(in, out);
 }

@@ -290,11 +290,16 @@ tls_bits(const struct tls *t)
 }
 
 void
-tls_end(struct tls *t)
+tls_end(struct tls *t, int wait_ms)
 {
-    if (!t->dead && !t->eof) {
+    struct pollfd p = {.fd = t->fd_out, .events = POLLOUT};
+    int64_t end = now_ms() + wait_ms;
+    bool again = !t->dead && !t->eof;
+    while (again) {
         ERR_clear_error();
-        (void)SSL_shutdown(t->ssl);
+        int r = SSL_shutdown(t->ssl);
+        again = r < 0 && SSL_get_error(t->ssl, r) == SSL_ERROR_WANT_WRITE &&
+                poll(&p, 1, ms_left(end)) > 0;
         ERR_clear_error();
     }
 }
@@ -304,7 +309,7 @@ tls_close(struct tls *t, struct stream *s)
 {
     if (!t)
         return;
-    tls_end(t);
+    tls_end(t, 0);
     s->under = (struct transport){0};
     s->broken = true;
     tls_free(t);

@@ -29,8 +29,8 @@ int tls_connect(struct tls_client *client, struct stream *s, const char *host, s
 const char *tls_version(const struct tls *t);
 const char *tls_cipher(const struct tls *t);
 int tls_bits(const struct tls *t);
-/* Send close_notify if it can be done at once; for a process that ends now, and its memory with it.
- */
-void tls_end(struct tls *t);
+/* Send close_notify, waiting at most wait_ms for room; for a process that ends now, and its memory
+ * with it. */
+void tls_end(struct tls *t, int wait_ms);
 /* Send close_notify if it can be done at once, and free. The stream is plain again, and broken. */
 void tls_close(struct tls *t, struct stream *s);
