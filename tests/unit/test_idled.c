@@ -83,15 +83,23 @@ park_whole(int fd, int client, int mailbox, struct str token)
 }
 
 static int
-park_with(int fd, int client, int mailbox, const char *token)
-{
-    return park_whole(fd, client, mailbox, str_z(token));
-}
-
-static int
 park(int fd, int client, const char *token)
 {
-    return park_with(fd, client, watch[0], token);
+    return park_whole(fd, client, watch[0], str_z(token));
+}
+
+/* As soon as there is a place. */
+static void
+park_at_last(int client, struct str token)
+{
+    int fd = channel();
+    for (int i = 0; park_whole(fd, client, watch[0], token) == 0; i++) {
+        ck_assert_int_lt(i, 1000);
+        usleep(10000);
+        close(fd);
+        fd = channel();
+    }
+    close(fd);
 }
 
 /* Of as many accounts as it takes. */
@@ -151,14 +159,7 @@ START_TEST(parked_at_its_ceiling)
     close(fd);
     close(crowd);
     shutdown(ends[0], SHUT_RDWR); /* all of the crowd leave */
-    fd = channel();
-    for (int i = 0; park(fd, watch[1], "token") == 0; i++) {
-        ck_assert_int_lt(i, 1000);
-        usleep(10000);
-        close(fd);
-        fd = channel();
-    }
-    close(fd);
+    park_at_last(watch[1], STR("token"));
 }
 END_TEST
 
@@ -166,10 +167,10 @@ END_TEST
 START_TEST(what_cannot_be_watched)
 {
     int server, end = client(&server), file = memfd_create("mailbox", MFD_CLOEXEC), fd = channel();
-    ck_assert_int_eq(park_with(fd, server, file, "token"), 0);
+    ck_assert_int_eq(park_whole(fd, server, file, STR("token")), 0);
     close(fd);
     fd = channel();
-    ck_assert_int_eq(park_with(fd, file, watch[0], "token"), 0);
+    ck_assert_int_eq(park(fd, file, "token"), 0);
     ck_assert(is_open(end));
 }
 END_TEST
@@ -206,13 +207,8 @@ START_TEST(parked_of_one_account)
     fd = channel();
     ck_assert_int_eq(park_whole(fd, crowd, watch[0], str_of(other, 10)), 1);
     close(ends[1]); /* this client leaves */
-    for (int i = 0; park_whole(fd, crowd, watch[0], str_of(one, 8)) == 0; i++) {
-        ck_assert_int_lt(i, 1000);
-        usleep(10000);
-        close(fd);
-        fd = channel();
-    }
     close(fd);
+    park_at_last(crowd, str_of(one, 8));
 }
 END_TEST
 
